@@ -1,0 +1,1 @@
+"""A gRPC and GraphQL gateway in front of Emporix's Session Context REST service."""
