@@ -1,0 +1,222 @@
+"""What can go wrong, by meaning. No class here knows gRPC, GraphQL or HTTP.
+
+    GatewayError
+    ├── InvalidArgument               the caller's input; carries every violation
+    ├── Unauthenticated               the caller's own token is missing, expired or revoked
+    ├── PermissionDenied              the caller's own token, or saas-token, does not allow this
+    ├── NotFound
+    │   ├── TenantNotConfigured       no such tenant in this gateway's settings
+    │   └── SessionNotFound           no such session context, or none yet
+    ├── VersionConflict               another writer came first; carries the current session context
+    ├── NotRepresentable              a stored value that the caller's protocol cannot carry
+    ├── WriteOutcomeUnknown           the answer of a write was lost, and reading back settled nothing
+    └── UpstreamError                 Emporix, or the way there
+        ├── RateLimited               too many requests, says upstream
+        ├── UpstreamUnavailable       the connection failed, or the edge answers for it (502, 503)
+        │   └── UpstreamUnreachable   no connection at all: nothing was sent
+        ├── UpstreamTimeout           no answer in time (504 included)
+        ├── UpstreamFault             a server error
+        ├── UpstreamMalformed         an answer that is not what the API reference says
+        ├── WriteDiscarded            a write that upstream acknowledged and did not apply
+        └── GatewayCredentialsRefused this gateway's own credentials: its operator's to mend
+
+Each door has one table from these classes to its own terms (`gateway.rpc.errors`, `gateway.graphql.errors`). `reason`
+is the stable name that callers switch on; the message is for people. Neither ever holds a token, a secret or an
+upstream body.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gateway.model import SessionContext
+
+__all__ = [
+    "GatewayCredentialsRefused",
+    "GatewayError",
+    "InvalidArgument",
+    "NotFound",
+    "NotRepresentable",
+    "PermissionDenied",
+    "RateLimited",
+    "SessionNotFound",
+    "TenantNotConfigured",
+    "Unauthenticated",
+    "UpstreamError",
+    "UpstreamFault",
+    "UpstreamMalformed",
+    "UpstreamTimeout",
+    "UpstreamUnavailable",
+    "UpstreamUnreachable",
+    "VersionConflict",
+    "Violation",
+    "WriteDiscarded",
+    "WriteOutcomeUnknown",
+]
+
+
+class GatewayError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One thing wrong with the caller's input: the field by its path in the contract, and what to do."""
+
+    field: str
+    message: str
+
+
+class InvalidArgument(GatewayError):
+    """The input is refused before anything is sent upstream, or upstream refused it as bad."""
+
+    reason = "INVALID_ARGUMENT"
+
+    def __init__(self, violations: Iterable[Violation]) -> None:
+        self.violations = tuple(violations)
+        super().__init__("; ".join(f"{v.field}: {v.message}" for v in self.violations))
+
+    @classmethod
+    def of(cls, field: str, message: str) -> InvalidArgument:
+        """The error with a single violation."""
+        return cls([Violation(field, message)])
+
+
+class Unauthenticated(GatewayError):
+    """The caller's own Emporix token is missing, expired or revoked."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(GatewayError):
+    """The caller's own Emporix token, or its saas-token, does not allow the operation."""
+
+    reason = "PERMISSION_DENIED"
+
+
+class NotFound(GatewayError):
+    """Something named by the caller does not exist."""
+
+
+class TenantNotConfigured(NotFound):
+    """The gateway's settings hold no such tenant."""
+
+    reason = "TENANT_NOT_CONFIGURED"
+
+    def __init__(self, tenant: str) -> None:
+        super().__init__(f"tenant {tenant!r} is not configured in this gateway")
+        self.tenant = tenant
+
+
+class SessionNotFound(NotFound):
+    """There is no such session context, or none yet. `session_id` is None for the caller's own session."""
+
+    reason = "SESSION_NOT_FOUND"
+
+    def __init__(self, session_id: str | None) -> None:
+        super().__init__(
+            "there is no session context for this token yet: it comes with a cart or shortly after login"
+            if session_id is None
+            else f"session {session_id!r} not found"
+        )
+        self.session_id = session_id
+
+
+class VersionConflict(GatewayError):
+    """Another writer came first.
+
+    `expected_version` is None when the caller named none and the gateway's own attempts ran out; `current` is None
+    when the session context could not be read in time.
+    """
+
+    reason = "VERSION_CONFLICT"
+
+    def __init__(self, expected_version: int | None, current: SessionContext | None) -> None:
+        expected = "" if expected_version is None else f" has version {expected_version} no longer"
+        found = "" if current is None else f"; the current version is {current.metadata.version}"
+        super().__init__(f"the session context{expected or ' was changed by other writers at every attempt'}{found}")
+        self.expected_version = expected_version
+        self.current = current
+
+
+class NotRepresentable(GatewayError):
+    """The session context holds a value that the caller's protocol cannot carry."""
+
+    reason = "NOT_REPRESENTABLE"
+
+
+class WriteOutcomeUnknown(GatewayError):
+    """The answer of a write was lost, and it could not be found out whether the write was applied."""
+
+    reason = "WRITE_OUTCOME_UNKNOWN"
+
+    def __init__(self, *, timed_out: bool) -> None:
+        super().__init__("write outcome unknown: it may or may not have been applied; read before you write again")
+        self.timed_out = timed_out
+
+
+class UpstreamError(GatewayError):
+    """Emporix, or the way there, failed. `retry_after` is in seconds, where upstream said so or we know."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RateLimited(UpstreamError):
+    """Upstream answers 429."""
+
+    reason = "RATE_LIMITED"
+
+
+class UpstreamUnavailable(UpstreamError):
+    """No connection could be made or kept, or upstream's edge answers 502 or 503."""
+
+    reason = "UPSTREAM_UNAVAILABLE"
+
+
+class UpstreamUnreachable(UpstreamUnavailable):
+    """No connection could be made, so that nothing was sent."""
+
+
+class UpstreamTimeout(UpstreamError):
+    """Upstream, or its edge (504), did not answer in time."""
+
+    reason = "UPSTREAM_TIMEOUT"
+
+
+class UpstreamFault(UpstreamError):
+    """Upstream answers 500, or a status that the API reference does not know."""
+
+    reason = "UPSTREAM_FAULT"
+
+
+class UpstreamMalformed(UpstreamError):
+    """Upstream's answer cannot be decoded as what the API reference says."""
+
+    reason = "UPSTREAM_MALFORMED"
+
+
+class WriteDiscarded(UpstreamError):
+    """Upstream acknowledged a write and did not apply it, as the read-back shows."""
+
+    reason = "WRITE_DISCARDED"
+
+    def __init__(self) -> None:
+        super().__init__("upstream acknowledged the write and did not apply it")
+
+
+class GatewayCredentialsRefused(UpstreamError):
+    """Upstream refuses this gateway's client id, secret or scope. The caller can do nothing about it."""
+
+    reason = "GATEWAY_CREDENTIALS_REFUSED"

@@ -1,0 +1,71 @@
+"""What callers may send: pure checks that yield violations, so that one answer names all of them.
+
+Field names are those of the protobuf contract; the GraphQL door spells them its own way.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from gateway.errors import InvalidArgument, Violation
+from gateway.model import MAX_VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pydantic import SecretStr
+
+__all__ = ["check", "currency", "segment", "tenant", "token", "version"]
+
+MAX_SEGMENT: Final = 256
+"""Longest session id or attribute name, in characters. The platform's bound for a whole URL is 10 KB."""
+
+_TENANT = re.compile(r"[a-z][a-z0-9]{2,15}")
+_CURRENCY = re.compile(r"[A-Za-z]{3}")
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
+
+def check(*violations: Iterable[Violation]) -> None:
+    """Raise InvalidArgument with all of the violations, if there are any."""
+    if found := [violation for each in violations for violation in each]:
+        raise InvalidArgument(found)
+
+
+def tenant(value: str) -> Iterator[Violation]:
+    """A tenant is `^[a-z][a-z0-9]+$`, 3 to 16 characters (API reference)."""
+    if not _TENANT.fullmatch(value):
+        yield Violation("tenant", "must be 3 to 16 lowercase letters and digits, beginning with a letter")
+
+
+def segment(field: str, value: str) -> Iterator[Violation]:
+    """A session id or attribute name: whatever can stand, percent-encoded, as one segment of a path.
+
+    "." and ".." are refused since their encoded forms mean the same (RFC 3986, 6.2.2.2 and 5.2.4).
+    """
+    if not value:
+        yield Violation(field, "must not be empty")
+    elif value in {".", ".."}:
+        yield Violation(field, f"must not be {value!r}")
+    elif len(value) > MAX_SEGMENT:
+        yield Violation(field, f"must be at most {MAX_SEGMENT} characters, has {len(value)}")
+    elif "\x00" in value or any("\ud800" <= char <= "\udfff" for char in value):
+        yield Violation(field, "must not hold a NUL or a lone surrogate")
+
+
+def currency(field: str, value: str | None) -> Iterator[Violation]:
+    """A currency is three letters (ISO 4217)."""
+    if value is not None and not _CURRENCY.fullmatch(value):
+        yield Violation(field, "must be three letters, for example EUR")
+
+
+def token(field: str, value: SecretStr) -> Iterator[Violation]:
+    """A token is visible ASCII, whatever it means (RFC 6750, 2.1 allows less), so that it can stand in a header."""
+    if not _TOKEN.fullmatch(value.get_secret_value()):
+        yield Violation(field, "is not a token: must be visible ASCII characters without spaces")
+
+
+def version(field: str, value: int | None) -> Iterator[Violation]:
+    """A version is an integer from 0 to 2^63 - 1."""
+    if value is not None and not 0 <= value <= MAX_VERSION:
+        yield Violation(field, "must be an integer from 0 to 2^63 - 1")
