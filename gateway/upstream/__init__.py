@@ -1,0 +1,1 @@
+"""The REST API: eight operations, credentials, and what its answers mean."""

@@ -1,0 +1,176 @@
+"""The eight operations of the REST API (API reference, Session Context service), typed.
+
+Four are about any session of a tenant and carry the gateway's own token (`Session`), four about the session that the
+caller's token belongs to and carry that token (`OwnSession`); both kinds offer the same four methods. Each call is one
+exchange; nothing is tried again here, save what `ServiceTokenAuth` replays after a 401.
+
+Every method raises InvalidArgument for a value that cannot stand in a path or that upstream refuses, SessionNotFound,
+UpstreamError when upstream fails, and what a refused token means for whose it was.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.errors import UpstreamMalformed
+from gateway.model import decode_session_context
+from gateway.upstream import paths
+from gateway.upstream.mapping import Authority, error_for, says_session_missing
+from gateway.upstream.oauth import CallerTokenAuth, ServiceTokenAuth
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import httpx
+    from pydantic import SecretStr
+
+    from gateway.deadline import Deadline
+    from gateway.model import JSON, SessionContext
+    from gateway.upstream.http import Answer, Http
+    from gateway.upstream.oauth import ServiceTokens
+
+__all__ = ["OwnSession", "Session", "SessionContextClient"]
+
+
+class SessionContextClient:
+    """Upstream's Session Context service."""
+
+    def __init__(self, http: Http, tokens: ServiceTokens) -> None:
+        self._http = http
+        self._tokens = tokens
+
+    def session(self, tenant: str, session_id: str, saas_token: SecretStr | None = None) -> Session:
+        """Any session of a tenant. `saas_token` goes along with a whole-object write, which upstream refuses without.
+
+        Raises TenantNotConfigured.
+        """
+        self._tokens.check(tenant)
+        return Session(self._http, self._tokens, tenant, session_id, saas_token)
+
+    def own_session(self, tenant: str, access_token: SecretStr) -> OwnSession:
+        """The session that the caller's Emporix token belongs to. Raises TenantNotConfigured."""
+        self._tokens.check(tenant)
+        return OwnSession(self._http, tenant, access_token)
+
+
+class Session:
+    """Operations 1 to 4: `/session-context/{tenant}/context/{sessionId}`."""
+
+    def __init__(
+        self, http: Http, tokens: ServiceTokens, tenant: str, session_id: str, saas_token: SecretStr | None
+    ) -> None:
+        self._exchange = _Exchange(http, tenant, ServiceTokenAuth(tokens, tenant), Authority.GATEWAY, session_id)
+        self._tenant = tenant
+        self._session_id = session_id
+        self._saas_token = saas_token
+
+    async def read(self, deadline: Deadline) -> SessionContext:
+        """GET the session context."""
+        return await self._exchange.read(paths.session(self._tenant, self._session_id), deadline)
+
+    async def write(self, document: bytes, deadline: Deadline, *, upsert: bool = False) -> None:
+        """PUT the whole document, `metadata.version` being the current one. Raises VersionConflict when it is not."""
+        target = f"{paths.session(self._tenant, self._session_id)}?upsert={'true' if upsert else 'false'}"
+        headers = {} if self._saas_token is None else {"saas-token": self._saas_token.get_secret_value()}
+        await self._exchange.write("PUT", target, deadline, document, headers=headers, versioned=True)
+
+    async def add_attribute(self, name: str, value: JSON, deadline: Deadline) -> None:
+        """POST an attribute, which sets it whether or not it is there. No version is checked."""
+        target = paths.attributes(self._tenant, self._session_id)
+        await self._exchange.write("POST", target, deadline, _attribute(name, value))
+
+    async def remove_attribute(self, name: str, deadline: Deadline) -> bool:
+        """DELETE an attribute; false when it (or, if upstream does not say, the session) was not there."""
+        return await self._exchange.delete(paths.attribute(self._tenant, self._session_id, name), deadline)
+
+
+class OwnSession:
+    """Operations 5 to 8: `/session-context/{tenant}/me/context`."""
+
+    def __init__(self, http: Http, tenant: str, access_token: SecretStr) -> None:
+        self._exchange = _Exchange(http, tenant, CallerTokenAuth(access_token), Authority.CALLER, None)
+        self._tenant = tenant
+
+    async def read(self, deadline: Deadline) -> SessionContext:
+        """GET the session context."""
+        return await self._exchange.read(paths.own_session(self._tenant), deadline)
+
+    async def write(self, document: bytes, deadline: Deadline) -> None:
+        """PATCH with the document: its top-level fields replace those there are, `context` as a whole.
+
+        Upstream applies `siteCode`, `currency`, `targetLocation`, `language` and `context`, and ignores all others.
+        Raises VersionConflict when its `metadata.version` is not the current one.
+        """
+        await self._exchange.write("PATCH", paths.own_session(self._tenant), deadline, document, versioned=True)
+
+    async def add_attribute(self, name: str, value: JSON, deadline: Deadline) -> None:
+        """POST an attribute, which sets it whether or not it is there. No version is checked."""
+        await self._exchange.write("POST", paths.own_attributes(self._tenant), deadline, _attribute(name, value))
+
+    async def remove_attribute(self, name: str, deadline: Deadline) -> bool:
+        """DELETE an attribute; false when it (or, if upstream does not say, the session) was not there."""
+        return await self._exchange.delete(paths.own_attribute(self._tenant, name), deadline)
+
+
+class _Exchange:
+    """What the operations have in common: headers, credentials, and what an answer means."""
+
+    def __init__(self, http: Http, tenant: str, auth: httpx.Auth, authority: Authority, session_id: str | None) -> None:
+        self._http = http
+        self._tenant = tenant
+        self._auth = auth
+        self._authority = authority
+        self._session_id = session_id
+
+    async def read(self, target: str, deadline: Deadline) -> SessionContext:
+        answer = await self._send("GET", target, deadline)
+        if answer.status != 200:
+            raise self._error(answer)
+        try:
+            return decode_session_context(answer.body)
+        except (ValueError, RecursionError) as error:
+            raise UpstreamMalformed("upstream's answer is not a session context") from error
+
+    async def write(
+        self,
+        method: str,
+        target: str,
+        deadline: Deadline,
+        document: bytes,
+        *,
+        headers: Mapping[str, str] | None = None,
+        versioned: bool = False,
+    ) -> None:
+        answer = await self._send(method, target, deadline, document, headers)
+        if answer.status not in {200, 201, 204}:
+            raise self._error(answer, versioned=versioned)
+
+    async def delete(self, target: str, deadline: Deadline) -> bool:
+        answer = await self._send("DELETE", target, deadline)
+        if answer.status == 404 and not says_session_missing(answer.body):
+            return False
+        if answer.status not in {200, 204}:
+            raise self._error(answer)
+        return True
+
+    async def _send(
+        self,
+        method: str,
+        target: str,
+        deadline: Deadline,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        sent = {"emporix-tenant": self._tenant, "accept": "application/json", **(headers or {})}
+        if content is not None:
+            sent["content-type"] = "application/json"
+        return await self._http.send(method, target, deadline=deadline, headers=sent, content=content, auth=self._auth)
+
+    def _error(self, answer: Answer, *, versioned: bool = False) -> Exception:
+        return error_for(answer, authority=self._authority, session_id=self._session_id, versioned=versioned)
+
+
+def _attribute(name: str, value: JSON) -> bytes:
+    return msgspec.json.encode({"key": name, "value": value})

@@ -1,0 +1,169 @@
+"""From upstream's refusals to errors by meaning.
+
+Pure: an operation, a status, headers and a body in, an error out. The body's text is looked at to tell meanings apart
+where the status does not; none of it is passed on.
+"""
+
+from __future__ import annotations
+
+import enum
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.errors import (
+    GatewayCredentialsRefused,
+    GatewayError,
+    InvalidArgument,
+    PermissionDenied,
+    RateLimited,
+    SessionNotFound,
+    Unauthenticated,
+    UpstreamFault,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+    VersionConflict,
+    Violation,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gateway.model import JSON
+    from gateway.upstream.http import Answer
+
+__all__ = ["Authority", "error_for", "retry_after", "says_session_missing"]
+
+
+class Authority(enum.Enum):
+    """Whose token a request carries: a refusal of it means different things."""
+
+    GATEWAY = enum.auto()
+    CALLER = enum.auto()
+
+
+def error_for(answer: Answer, *, authority: Authority, session_id: str | None, versioned: bool) -> GatewayError:
+    """What a status that is not a success means.
+
+    `session_id` is None for the caller's own session. `versioned` tells that the request carried a version and so was
+    a PUT or PATCH. Such a one's 404 is a conflict unless its text says that the session is missing (live use); whoever
+    gets a conflict reads the current session context to tell of it, and that read settles the doubt.
+    """
+    text = _texts(answer.body)
+    match answer.status:
+        case 400 | 413 | 422:
+            return _bad_request(answer.status, text)
+        case 401:
+            return _unauthenticated(authority)
+        case 403:
+            return _forbidden(authority, text, versioned=versioned)
+        case 404:
+            return _not_found(text, session_id, versioned=versioned)
+        case 409 | 412:
+            return VersionConflict(None, None)
+        case 429:
+            return RateLimited("upstream's rate limit is reached", retry_after=retry_after(answer))
+        case 502 | 503:
+            return UpstreamUnavailable(f"upstream is unavailable ({answer.status})", retry_after=retry_after(answer))
+        case 504:
+            return UpstreamTimeout("upstream's edge waited in vain for the service (504)")
+        case status:
+            return UpstreamFault(f"upstream failed ({status})")
+
+
+def retry_after(answer: Answer) -> float | None:
+    """Seconds to wait, by the `Retry-After` header (RFC 9110, 10.2.3): a number, or a date."""
+    value = answer.headers.get("retry-after")
+    if value is None:
+        return None
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        until = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (until.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+
+
+def says_session_missing(body: bytes) -> bool:
+    """Whether a 404 is about the session, rather than its version or an attribute."""
+    return "session not found" in _texts(body)
+
+
+def _bad_request(status: int, text: str) -> GatewayError:
+    if status == 413:
+        return InvalidArgument.of("session_context", "is larger than upstream takes")
+    if "saas-token" in text:
+        return InvalidArgument.of("saas-token", "is required by upstream: pass the customer's saas-token")
+    if "version" in text:
+        return InvalidArgument.of("expected_version", "is required by upstream: the session context exists")
+    return InvalidArgument(_violations(text))
+
+
+def _violations(text: str) -> list[Violation]:
+    """The fields that upstream names, by our names; its own words stay here."""
+    named = [
+        Violation(f"session_context.{ours}", "is refused by upstream")
+        for theirs, ours in _FIELDS.items()
+        if theirs in text
+    ]
+    return named or [Violation("session_context", "is refused by upstream as a bad request")]
+
+
+def _unauthenticated(authority: Authority) -> GatewayError:
+    if authority is Authority.GATEWAY:
+        return GatewayCredentialsRefused("upstream refuses the gateway's own token, a new one included")
+    return Unauthenticated("the Emporix access token is expired, revoked or wrong: get a new one")
+
+
+def _forbidden(authority: Authority, text: str, *, versioned: bool) -> GatewayError:
+    if authority is Authority.CALLER:
+        return PermissionDenied("the Emporix access token does not allow this")
+    if versioned and "scope" not in text:
+        return PermissionDenied("the saas-token is not one of this session's customer")
+    return GatewayCredentialsRefused("the gateway's own token lacks the scope for this")
+
+
+def _not_found(text: str, session_id: str | None, *, versioned: bool) -> GatewayError:
+    if versioned and "session not found" not in text:
+        return VersionConflict(None, None)
+    return SessionNotFound(session_id)
+
+
+_FIELDS = {
+    "customerid": "customer_id",
+    "sitecode": "site_code",
+    "currency": "currency",
+    "cartid": "cart_id",
+    "targetlocation": "target_location",
+    "language": "language",
+    "context": "context",
+}
+"""Fields as they stand in upstream's lowered words, and our names for them."""
+
+
+def _texts(body: bytes) -> str:
+    """All words in an error body, lowered, for looking things up in; empty when it is not JSON.
+
+    The platform has at least five shapes of error; which one comes is not promised for any status.
+    """
+    try:
+        document: JSON = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        return ""
+    return " ".join(_strings(document)).lower()
+
+
+def _strings(value: JSON) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case list():
+            for each in value:
+                yield from _strings(each)
+        case dict():
+            yield from _strings(list(value.values()))
+        case _:
+            return

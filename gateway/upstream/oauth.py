@@ -1,0 +1,326 @@
+"""Credentials for upstream: the gateway's own service tokens, and the caller's token passed on.
+
+`ServiceTokens` keeps one OAuth 2 access token per tenant (RFC 6749, 4.4: client credentials; there are no refresh
+tokens for these). One token request per tenant is under way at a time, whoever waits for it; a token in use is renewed
+ahead of its expiry, so that no request waits for that; a failure is told to all at once and not tried again before a
+back-off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Final
+from urllib.parse import urlencode
+
+import httpx
+import msgspec
+import structlog
+from msgspec import Meta, Struct
+from pydantic import SecretStr
+
+from gateway.deadline import Deadline
+from gateway.errors import (
+    GatewayCredentialsRefused,
+    RateLimited,
+    TenantNotConfigured,
+    UpstreamError,
+    UpstreamMalformed,
+    UpstreamUnavailable,
+    UpstreamUnreachable,
+)
+from gateway.upstream.mapping import retry_after
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+    from types import TracebackType
+    from typing import Self
+
+    from gateway.store import MemoryStore
+    from gateway.upstream.http import Answer, Http
+
+__all__ = ["CallerTokenAuth", "ClientCredentials", "ServiceToken", "ServiceTokenAuth", "ServiceTokens"]
+
+SCOPE: Final = "sessioncontext.context_manage"
+_EARLIER_SCOPE: Final = "session_context.context_manage"
+"""The scope's name until February 2026; a client may still have that one."""
+
+_TOKEN_TIMEOUT: Final = 10.0
+_YOUNG: Final = 10.0
+"""A token refused within so many seconds of its making points at something a new token does not mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCredentials:
+    """A tenant's client at the token endpoint."""
+
+    client_id: str
+    client_secret: SecretStr
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceToken:
+    """An access token of the gateway's own. Times are on the monotonic clock, in seconds."""
+
+    value: SecretStr
+    obtained_at: float
+    renew_at: float
+    expires_at: float
+    missing_scope: str | None = None
+
+
+class ServiceTokenAuth(httpx.Auth):
+    """Adds the tenant's service token; after a 401 drops it and sends once more with a new one.
+
+    A refused request was not carried out, so that a write may be sent again too.
+    """
+
+    def __init__(self, tokens: ServiceTokens, tenant: str) -> None:
+        self._tokens = tokens
+        self._tenant = tenant
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        """See `httpx.Auth`. Raises what `ServiceTokens.get` raises."""
+        token = await self._tokens.get(self._tenant)
+        response = yield _with_bearer(request, token.value)
+        if response.status_code == 401:
+            await self._tokens.drop(self._tenant, token)
+            token = await self._tokens.get(self._tenant)
+            yield _with_bearer(request, token.value)
+
+
+class CallerTokenAuth(httpx.Auth):
+    """Adds the caller's own Emporix token as it came."""
+
+    def __init__(self, access_token: SecretStr) -> None:
+        self._access_token = access_token
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        """See `httpx.Auth`."""
+        yield _with_bearer(request, self._access_token)
+
+
+def _with_bearer(request: httpx.Request, token: SecretStr) -> httpx.Request:
+    request.headers["authorization"] = f"Bearer {token.get_secret_value()}"
+    return request
+
+
+class ServiceTokens:
+    """The service tokens of all tenants. Enter it before use: it owns the tasks that fetch and renew."""
+
+    def __init__(
+        self, http: Http, store: MemoryStore[ServiceToken], credentials: Mapping[str, ClientCredentials]
+    ) -> None:
+        self._tasks = asyncio.TaskGroup()
+        self._tenants = {
+            tenant: _TenantToken(tenant, each, http, store, self._tasks) for tenant, each in credentials.items()
+        }
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for tenant in self._tenants.values():
+            tenant.stop()
+        await self._tasks.__aexit__(kind, error, trace)
+
+    async def get(self, tenant: str) -> ServiceToken:
+        """The tenant's token, asked for now if there is none.
+
+        Raises TenantNotConfigured; GatewayCredentialsRefused when the token endpoint refuses the credentials;
+        another UpstreamError when it cannot be asked. Cancelling a caller does not stop the request under way.
+        """
+        return await self._tenant(tenant).get()
+
+    async def drop(self, tenant: str, token: ServiceToken) -> None:
+        """Forget a token that upstream refused, unless another has taken its place."""
+        await self._tenant(tenant).drop(token)
+
+    def check(self, tenant: str) -> None:
+        """Raise TenantNotConfigured for a tenant that there are no credentials for."""
+        self._tenant(tenant)
+
+    def _tenant(self, tenant: str) -> _TenantToken:
+        try:
+            return self._tenants[tenant]
+        except KeyError:
+            raise TenantNotConfigured(tenant) from None
+
+
+@dataclass(slots=True)
+class _Backoff:
+    """Not before then, and why."""
+
+    error: UpstreamError | None = None
+    until: float = 0.0
+    failures: int = 0
+
+    def start(self, error: UpstreamError) -> float:
+        """Count a failure; return the seconds to wait: doubling from 0.5 to 30, with jitter, or as upstream asks."""
+        delay = min(30.0, 0.5 * 2**self.failures) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+        self.failures = min(self.failures + 1, 10)
+        self.error, self.until = error, time.monotonic() + max(delay, error.retry_after or 0.0)
+        return self.until - time.monotonic()
+
+    def check(self) -> None:
+        """Raise the failure, as an error of the caller's own, while it is too early to try again."""
+        if self.error is not None and (remaining := self.until - time.monotonic()) > 0:
+            error = copy.copy(self.error)
+            error.retry_after = remaining
+            raise error
+
+
+class _TenantToken:
+    """One tenant's token: kept in the store, fetched by one task at a time, renewed by another."""
+
+    def __init__(
+        self,
+        tenant: str,
+        credentials: ClientCredentials,
+        http: Http,
+        store: MemoryStore[ServiceToken],
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self._tenant = tenant
+        self._credentials = credentials
+        self._http = http
+        self._store = store
+        self._tasks = tasks
+        self._fetching: asyncio.Task[ServiceToken | UpstreamError] | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._failures = _Backoff()
+        self._refusals = _Backoff()
+        self._refused_young = False
+        self._used = False
+        self._log = structlog.stdlib.get_logger(__name__).bind(tenant=tenant)
+
+    def stop(self) -> None:
+        for task in (self._fetching, self._renewing):
+            if task is not None:
+                task.cancel()
+
+    async def get(self) -> ServiceToken:
+        self._used = True
+        token = await self._store.get(self._tenant)
+        if token is not None and time.monotonic() < token.expires_at:
+            return token
+        self._failures.check()
+        self._refusals.check()
+        result = await self._fetched()
+        if isinstance(result, UpstreamError):
+            raise copy.copy(result)  # one error for each that waits, so that none grows another's traceback
+        return result
+
+    async def drop(self, token: ServiceToken) -> None:
+        if await self._store.get(self._tenant) is not token:
+            return
+        await self._store.delete(self._tenant)
+        self._count_refusal(young=time.monotonic() - token.obtained_at < _YOUNG)
+
+    def _count_refusal(self, *, young: bool) -> None:
+        """A token may be revoked at any moment; but when new ones are refused in a row, do not hammer the endpoint."""
+        if young and self._refused_young:
+            self._refusals.start(
+                GatewayCredentialsRefused("upstream refuses one new token of the gateway after another")
+            )
+        if not young:
+            self._refusals = _Backoff()
+        self._refused_young = young
+
+    async def _fetched(self) -> ServiceToken | UpstreamError:
+        """Join the request under way, or start one. Failures are values here: no task of the group ever raises."""
+        if self._fetching is None or self._fetching.done():
+            self._fetching = self._tasks.create_task(self._fetch(), name=f"fetch token of {self._tenant}")
+        return await asyncio.shield(self._fetching)
+
+    async def _fetch(self) -> ServiceToken | UpstreamError:
+        try:
+            token = _parse(await self._request(), self._tenant)
+        except UpstreamError as cause:
+            error = _without_token(cause)
+            delay = self._failures.start(error)
+            self._log.warning("token_not_obtained", reason=error.reason, error=error.message, retry_in=round(delay, 1))
+            return error
+        self._failures = _Backoff()
+        await self._keep(token)
+        return token
+
+    async def _request(self) -> Answer:
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": self._credentials.client_id,
+            "client_secret": self._credentials.client_secret.get_secret_value(),
+            "scope": f"tenant={self._tenant} {SCOPE}",
+        }
+        return await self._http.send(
+            "POST",
+            "/oauth/token",
+            deadline=Deadline.after(_TOKEN_TIMEOUT),
+            headers={"content-type": "application/x-www-form-urlencoded", "accept": "application/json"},
+            content=urlencode(form).encode(),
+        )
+
+    async def _keep(self, token: ServiceToken) -> None:
+        if token.missing_scope:
+            self._log.warning("token_lacks_scope", scope=token.missing_scope)
+        await self._store.set(self._tenant, token, ttl=token.expires_at - time.monotonic())
+        self._used = False
+        if self._renewing is not None:
+            self._renewing.cancel()
+        self._renewing = self._tasks.create_task(self._renew(token), name=f"renew token of {self._tenant}")
+
+    async def _renew(self, token: ServiceToken) -> None:
+        """Fetch a new token ahead of the expiry, unless nobody has asked for this one: then let it lapse."""
+        await asyncio.sleep(token.renew_at - time.monotonic())
+        while self._used and time.monotonic() < token.expires_at:
+            result = await self._fetched()  # success makes a new token and, with it, a new task in place of this one
+            if isinstance(result, ServiceToken):
+                return
+            await asyncio.sleep(max(0.0, self._failures.until - time.monotonic()))
+
+
+class _TokenAnswer(Struct):
+    """What the token endpoint answers (RFC 6749, 5.1). `expires_in` is in seconds."""
+
+    access_token: Annotated[str, Meta(pattern=r"^[\x21-\x7e]+$")]
+    expires_in: Annotated[float, Meta(gt=0)]
+    scope: str = ""
+
+
+def _parse(answer: Answer, tenant: str) -> ServiceToken:
+    if answer.status != 200:
+        raise _refusal(answer, tenant)
+    try:
+        parsed = msgspec.json.decode(answer.body, type=_TokenAnswer)
+    except (ValueError, RecursionError) as error:
+        raise UpstreamMalformed("the token endpoint's answer is not a token") from error
+    now = time.monotonic()
+    granted = parsed.scope.split()
+    return ServiceToken(
+        value=SecretStr(parsed.access_token),
+        obtained_at=now,
+        renew_at=now + parsed.expires_in * random.uniform(0.5, 0.75),  # noqa: S311 - jitter
+        expires_at=now + parsed.expires_in - min(10.0, 0.1 * parsed.expires_in),
+        missing_scope=None if not granted or {SCOPE, _EARLIER_SCOPE} & set(granted) else SCOPE,
+    )
+
+
+def _without_token(error: UpstreamError) -> UpstreamError:
+    """What a request that cannot be sent for want of a token ends with: unlike its cause, it leaves no doubt."""
+    if isinstance(error, GatewayCredentialsRefused | RateLimited):
+        return error
+    return UpstreamUnreachable(f"no token could be obtained: {error.message}", retry_after=error.retry_after)
+
+
+def _refusal(answer: Answer, tenant: str) -> UpstreamError:
+    if answer.status in {400, 401, 403}:
+        return GatewayCredentialsRefused(f"the token endpoint refuses the client id or secret of tenant {tenant!r}")
+    if answer.status == 429:
+        return RateLimited("the token endpoint's rate limit is reached", retry_after=retry_after(answer))
+    return UpstreamUnavailable(f"the token endpoint failed ({answer.status})", retry_after=retry_after(answer))
