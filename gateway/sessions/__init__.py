@@ -1,0 +1,1 @@
+"""The use cases, and how writes are made safe."""

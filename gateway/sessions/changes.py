@@ -1,0 +1,176 @@
+"""What a write makes of a session context. Pure: documents in, documents out.
+
+Documents are handled as raw JSON, member by member, so that what a change does not name survives to the byte, unknown
+fields and large numbers included. Names of top-level fields are ours (`gateway.model.UPSTREAM_NAMES`).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import msgspec
+from msgspec import Raw
+
+from gateway.errors import InvalidArgument
+from gateway.model import UPSTREAM_NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.model import JSON, Replacement, SessionContext
+
+__all__ = ["CLEAR", "Assignment", "Clear", "Patch", "Path", "Replace"]
+
+Path: TypeAlias = tuple[str, ...]
+"""Where in the document: `("currency",)`, or into the attributes, `("context", "shoe size")`, at any depth."""
+
+
+class Clear(enum.Enum):
+    """Type of `CLEAR`."""
+
+    CLEAR = enum.auto()
+
+
+CLEAR: Final = Clear.CLEAR
+"""The value of a field that is to be gone; not the same as null, which an attribute may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One field or attribute, and what it becomes."""
+
+    path: Path
+    value: JSON | Clear
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """Changes some fields and attributes of whatever is there, in the order given."""
+
+    assignments: tuple[Assignment, ...]
+
+    def whole(self, current: SessionContext) -> bytes:
+        """The whole document with the changes made, for upstream's PUT.
+
+        Raises InvalidArgument when a path leads into an attribute that is not an object.
+        """
+        return msgspec.json.encode(self._applied(current))
+
+    def partial(self, current: SessionContext) -> bytes:
+        """The version and the top-level fields that change, for upstream's PATCH, which replaces `context` as a whole.
+
+        Raises as `whole`.
+        """
+        touched = {"metadata", *(UPSTREAM_NAMES[each.path[0]] for each in self.assignments)}
+        return msgspec.json.encode({name: raw for name, raw in self._applied(current).items() if name in touched})
+
+    def is_in(self, current: SessionContext) -> bool:
+        """Whether the session context has everything as this patch makes it."""
+        document = msgspec.json.decode(current.source)
+        return all(_has(document, _upstream_path(each.path), each.value) for each in self.assignments)
+
+    def _applied(self, current: SessionContext) -> dict[str, Raw]:
+        document = msgspec.json.decode(current.source, type=dict[str, Raw])
+        for each in self.assignments:
+            _assign(document, _upstream_path(each.path), each.value)
+        return document
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """Puts a whole new state in the place of whatever is there."""
+
+    session_id: str
+    replacement: Replacement
+    version: int | None
+    """The version that is replaced; None for a session context that is to be created."""
+
+    def document(self) -> bytes:
+        """The whole document, for upstream's PUT.
+
+        A known field that is gone is sent as null: whether upstream replaces or merges is not documented, and null
+        reads the same both ways.
+        """
+        metadata = {} if self.version is None else {"metadata": {"version": self.version}}
+        return msgspec.json.encode({"sessionId": self.session_id, **self._fields(), **metadata})
+
+    def is_in(self, current: SessionContext) -> bool:
+        """Whether the session context is what this makes of it."""
+        document = msgspec.json.decode(current.source)
+        return all(_has(document, (name,), CLEAR if value is None else value) for name, value in self._fields().items())
+
+    def _fields(self) -> dict[str, JSON]:
+        new = self.replacement
+        return {
+            **(new.additional_properties or {}),
+            "customerId": new.customer_id,
+            "siteCode": new.site_code,
+            "currency": new.currency,
+            "cartId": new.cart_id,
+            "targetLocation": new.target_location,
+            "language": new.language,
+            "context": new.context or {},
+        }
+
+
+def _upstream_path(path: Path) -> Path:
+    return (UPSTREAM_NAMES[path[0]], *path[1:])
+
+
+def _assign(document: dict[str, Raw], path: Path, value: JSON | Clear) -> None:
+    if value is CLEAR and path[0] not in document:
+        return
+    match path:
+        case ("context",) if value is CLEAR:
+            document["context"] = Raw(b"{}")
+        case (name,):
+            document[name] = Raw(msgspec.json.encode(None if value is CLEAR else value))
+        case (name, *rest):
+            inner = _members(document.get(name), name)
+            _assign_member(inner, rest, value)
+            document[name] = Raw(msgspec.json.encode(inner))
+
+
+def _assign_member(members: dict[str, Raw], path: Sequence[str], value: JSON | Clear) -> None:
+    """As `_assign`, inside an object: there, what is cleared goes altogether."""
+    name, *rest = path
+    if value is CLEAR and name not in members:
+        return
+    if rest:
+        inner = _members(members.get(name), name)
+        _assign_member(inner, rest, value)
+        members[name] = Raw(msgspec.json.encode(inner))
+    elif value is CLEAR:
+        del members[name]
+    else:
+        members[name] = Raw(msgspec.json.encode(value))
+
+
+def _members(raw: Raw | None, name: str) -> dict[str, Raw]:
+    if raw is None or bytes(raw) == b"null":
+        return {}
+    try:
+        return msgspec.json.decode(raw, type=dict[str, Raw])
+    except msgspec.ValidationError:
+        raise InvalidArgument.of("update_mask", f"leads into {name!r}, which is not an object") from None
+
+
+def _has(document: JSON, path: Path, value: JSON | Clear) -> bool:
+    for name in path:
+        if not isinstance(document, dict) or name not in document:
+            return value is CLEAR or value == {}
+        document = document[name]
+    if value is CLEAR:
+        return document in (None, {})
+    return _same(document, value)
+
+
+def _same(one: JSON, other: JSON) -> bool:
+    """Equality of JSON values: numbers by value, but true is not 1."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and one == other

@@ -1,0 +1,81 @@
+"""What the use cases check before anything is sent. Pure; every function yields violations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway import validation
+from gateway.errors import Violation
+from gateway.model import UPSTREAM_NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from pydantic import SecretStr
+
+    from gateway.model import Replacement
+    from gateway.sessions.changes import Patch
+
+__all__ = ["batch", "expected_version", "patch", "replacement", "saas_token"]
+
+
+def batch(session_ids: Sequence[str], largest: int) -> Iterator[Violation]:
+    """At most so many ids, each of them good."""
+    if len(session_ids) > largest:
+        yield Violation("session_ids", f"must be at most {largest}, are {len(session_ids)}")
+        return
+    for index, session_id in enumerate(session_ids):
+        yield from validation.segment(f"session_ids[{index}]", session_id)
+
+
+def expected_version(value: int | None, *, required: bool = False) -> Iterator[Violation]:
+    """A version, and given where one is required: nobody overwrites by accident."""
+    if required and value is None:
+        yield Violation("expected_version", "is required: pass the metadata.version that you have read")
+    yield from validation.version("expected_version", value)
+
+
+def saas_token(value: SecretStr | None) -> Iterator[Violation]:
+    """Upstream refuses every PUT without one, for an anonymous session too (live use)."""
+    if value is None:
+        yield Violation(
+            "saas-token", "is required: pass the customer's saas_token in the header or metadata of this name"
+        )
+    else:
+        yield from validation.token("saas-token", value)
+
+
+def replacement(value: Replacement, session_id: str, version: int | None) -> Iterator[Violation]:
+    """A whole new state, made from this session at this version."""
+    if value.session_id not in {None, session_id}:
+        yield Violation("session_context.session_id", "is not the session_id of the request")
+    if None not in {value.version, version} and value.version != version:
+        yield Violation(
+            "session_context.metadata.version",
+            f"is {value.version}, expected_version is {version}: send both as they were read together",
+        )
+    if value.rounded_attributes:
+        yield Violation(
+            "session_context.rounded_attributes",
+            f"{', '.join(value.rounded_attributes)}: arrived rounded, and would be written so; use PatchSessionContext",
+        )
+    yield from validation.currency("session_context.currency", value.currency)
+    for name in value.additional_properties or {}:
+        if name in UPSTREAM_NAMES.values():
+            yield Violation("session_context.additional_properties", f"must not hold {name!r}, which has its own field")
+    for name in value.context or {}:
+        yield from validation.segment("session_context.context", name)
+
+
+def patch(value: Patch, allowed: Collection[str]) -> Iterator[Violation]:
+    """Changes, all of them to fields that may be changed."""
+    if not value.assignments:
+        yield Violation("update_mask", "names nothing to change, and no field is set")
+    for assignment in value.assignments:
+        name, *inner = assignment.path
+        if name not in allowed:
+            yield Violation("update_mask", f"{name!r} cannot be changed here; what can: {', '.join(sorted(allowed))}")
+        for each in inner:
+            yield from validation.segment(f"session_context.{name}", each)
+        if name == "currency" and isinstance(assignment.value, str):
+            yield from validation.currency("session_context.currency", assignment.value)

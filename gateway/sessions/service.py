@@ -1,0 +1,209 @@
+"""The use cases: what one may do with session contexts, whichever door one comes in by.
+
+Every method checks its input whole before anything is sent: InvalidArgument names every violation. A write returns the
+session context as it stands afterwards, unless the options say that it is not wanted. All other errors are those of
+`gateway.errors`, as they come from below.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from gateway import validation
+from gateway.errors import GatewayError, InvalidArgument, SessionNotFound, Unauthenticated
+from gateway.sessions import checks
+from gateway.sessions.changes import CLEAR, Assignment, Patch, Replace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pydantic import SecretStr
+
+    from gateway.deadline import Deadline
+    from gateway.errors import Violation
+    from gateway.model import JSON, Replacement, SessionContext
+    from gateway.sessions.writer import WriteOptions, Writer, Written
+    from gateway.upstream.client import OwnSession, Session, SessionContextClient
+
+__all__ = ["OWN_WRITABLE", "WRITABLE", "OwnSessionContexts", "SessionContexts"]
+
+MAX_BATCH: Final = 100
+"""Most session contexts that one call reads."""
+
+WRITABLE: Final = frozenset(
+    {"customer_id", "site_code", "currency", "cart_id", "target_location", "language", "context"}
+)
+OWN_WRITABLE: Final = frozenset({"site_code", "currency", "target_location", "language", "context"})
+"""What upstream's PATCH applies; it ignores all else (API reference, operation 6)."""
+
+
+class SessionContexts:
+    """The management side: any session of a tenant. `batch_concurrency` bounds the reads of one batch at a time."""
+
+    def __init__(self, client: SessionContextClient, writer: Writer, *, batch_concurrency: int = 10) -> None:
+        self._client = client
+        self._writer = writer
+        self._batch_concurrency = batch_concurrency
+
+    async def get(self, tenant: str, session_id: str, deadline: Deadline) -> SessionContext:
+        """Read one."""
+        validation.check(validation.tenant(tenant), validation.segment("session_id", session_id))
+        return await self._client.session(tenant, session_id).read(deadline)
+
+    async def batch_get(
+        self, tenant: str, session_ids: Sequence[str], deadline: Deadline
+    ) -> list[SessionContext | GatewayError]:
+        """Read several side by side: what was found, or why not, in the order of the ids. Each id is read once."""
+        validation.check(validation.tenant(tenant), checks.batch(session_ids, MAX_BATCH))
+        slots = asyncio.Semaphore(self._batch_concurrency)
+
+        async def read(session_id: str) -> SessionContext | GatewayError:
+            async with slots:
+                try:
+                    return await self._client.session(tenant, session_id).read(deadline)
+                except GatewayError as error:
+                    return error
+
+        async with asyncio.TaskGroup() as tasks:
+            reads = {each: tasks.create_task(read(each)) for each in dict.fromkeys(session_ids)}
+        return [reads[each].result() for each in session_ids]
+
+    async def replace(
+        self,
+        tenant: str,
+        session_id: str,
+        replacement: Replacement,
+        options: WriteOptions,
+        *,
+        upsert: bool = False,
+        saas_token: SecretStr | None = None,
+    ) -> Written:
+        """Replace the expected version, or with `upsert` create what does not exist."""
+        validation.check(
+            validation.tenant(tenant),
+            validation.segment("session_id", session_id),
+            checks.expected_version(options.expected_version, required=not upsert),
+            checks.replacement(replacement, session_id, options.expected_version),
+            checks.saas_token(saas_token),
+        )
+        session = self._client.session(tenant, session_id, saas_token)
+        if options.expected_version is None:
+            await _check_absent(session, options.deadline)
+        change = Replace(session_id, replacement, options.expected_version)
+        send = partial(session.write, upsert=upsert)
+        return await self._writer.replace(session, change.document(), send, change.is_in, options)
+
+    async def patch(
+        self, tenant: str, session_id: str, patch: Patch, options: WriteOptions, *, saas_token: SecretStr | None = None
+    ) -> Written:
+        """Change some fields and attributes, and leave the others as they are to the byte."""
+        validation.check(
+            validation.tenant(tenant),
+            validation.segment("session_id", session_id),
+            checks.expected_version(options.expected_version),
+            checks.patch(patch, WRITABLE),
+            checks.saas_token(saas_token),
+        )
+        session = self._client.session(tenant, session_id, saas_token)
+        return await self._writer.change(session, patch.whole, session.write, patch.is_in, options)
+
+    async def add_attribute(
+        self,
+        tenant: str,
+        session_id: str,
+        name: str,
+        value: JSON,
+        options: WriteOptions,
+        *,
+        saas_token: SecretStr | None = None,
+    ) -> Written:
+        """Set an attribute, whether or not it is there."""
+        patch = Patch((Assignment(("context", name), value),))
+        if options.expected_version is not None:
+            return await self.patch(tenant, session_id, patch, options, saas_token=saas_token)
+        session = self._attribute_of(tenant, session_id, name)
+        return await self._writer.add_attribute(session, name, value, options)
+
+    async def remove_attribute(
+        self,
+        tenant: str,
+        session_id: str,
+        name: str,
+        options: WriteOptions,
+        *,
+        saas_token: SecretStr | None = None,
+    ) -> Written:
+        """Remove an attribute; that it is not there is no failure."""
+        if options.expected_version is not None:
+            patch = Patch((Assignment(("context", name), CLEAR),))
+            return await self.patch(tenant, session_id, patch, options, saas_token=saas_token)
+        session = self._attribute_of(tenant, session_id, name)
+        return await self._writer.remove_attribute(session, name, options)
+
+    def _attribute_of(self, tenant: str, session_id: str, name: str) -> Session:
+        validation.check(
+            validation.tenant(tenant),
+            validation.segment("session_id", session_id),
+            validation.segment("attribute_name", name),
+        )
+        return self._client.session(tenant, session_id)
+
+
+class OwnSessionContexts:
+    """The storefront side: the session that the caller's Emporix token belongs to."""
+
+    def __init__(self, client: SessionContextClient, writer: Writer) -> None:
+        self._client = client
+        self._writer = writer
+
+    async def get(self, tenant: str, access_token: SecretStr | None, deadline: Deadline) -> SessionContext:
+        """Read it."""
+        return await self._own(tenant, access_token).read(deadline)
+
+    async def update(self, tenant: str, access_token: SecretStr | None, patch: Patch, options: WriteOptions) -> Written:
+        """Change some fields and attributes; upstream replaces `context` as a whole, so the others are sent along."""
+        own = self._own(
+            tenant,
+            access_token,
+            checks.expected_version(options.expected_version),
+            checks.patch(patch, OWN_WRITABLE),
+        )
+        return await self._writer.change(own, patch.partial, own.write, patch.is_in, options)
+
+    async def add_attribute(
+        self, tenant: str, access_token: SecretStr | None, name: str, value: JSON, options: WriteOptions
+    ) -> Written:
+        """Set an attribute, whether or not it is there."""
+        if options.expected_version is not None:
+            return await self.update(tenant, access_token, Patch((Assignment(("context", name), value),)), options)
+        own = self._own(tenant, access_token, validation.segment("attribute_name", name))
+        return await self._writer.add_attribute(own, name, value, options)
+
+    async def remove_attribute(
+        self, tenant: str, access_token: SecretStr | None, name: str, options: WriteOptions
+    ) -> Written:
+        """Remove an attribute; that it is not there is no failure."""
+        if options.expected_version is not None:
+            return await self.update(tenant, access_token, Patch((Assignment(("context", name), CLEAR),)), options)
+        own = self._own(tenant, access_token, validation.segment("attribute_name", name))
+        return await self._writer.remove_attribute(own, name, options)
+
+    def _own(self, tenant: str, access_token: SecretStr | None, *violations: Iterator[Violation]) -> OwnSession:
+        """The caller's session, all input being good. Raises Unauthenticated when there is no token."""
+        validation.check(validation.tenant(tenant), *violations)
+        if access_token is None or any(validation.token("authorization", access_token)):
+            raise Unauthenticated("the Emporix access token is missing: send `authorization: Bearer <token>`")
+        return self._client.own_session(tenant, access_token)
+
+
+async def _check_absent(session: Session, deadline: Deadline) -> None:
+    """Raise InvalidArgument when there is a session context: without a version it may only be created."""
+    try:
+        current = await session.read(deadline)
+    except SessionNotFound:
+        return
+    raise InvalidArgument.of(
+        "expected_version", f"is required: the session context exists, with version {current.metadata.version}"
+    )
