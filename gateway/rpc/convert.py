@@ -1,0 +1,154 @@
+"""Between the model and protobuf.
+
+google.protobuf.Struct has one kind of number, the double: what does not fit one is named in `rounded_attributes`.
+Messages nest no deeper than a hundred levels (protobuf's default limit for reading), which bounds attributes' depth.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from google.protobuf.struct_pb2 import NULL_VALUE
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from gateway.errors import InvalidArgument, NotRepresentable
+from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
+from gateway.model import Replacement
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from google.protobuf.struct_pb2 import Struct, Value
+
+    from gateway.model import JSON, SessionContext
+
+__all__ = ["json_from_struct", "json_from_value", "replacement_from_message", "session_context_message"]
+
+_MAX_DEPTH: Final = 99
+_VALUE_DEPTH: Final = 4
+"""Messages around an attribute's value: answer, session context, Struct, map entry."""
+
+_EXACT: Final = 2**53
+"""Up to here a double holds every integer."""
+
+
+def session_context_message(context: SessionContext) -> pb.SessionContext:
+    """The message for a session context. Raises NotRepresentable for what a Struct cannot carry at all."""
+    message = pb.SessionContext(
+        session_id=context.session_id,
+        customer_id=context.customer_id,
+        site_code=context.site_code,
+        currency=context.currency,
+        cart_id=context.cart_id,
+        target_location=context.target_location,
+        language=context.language,
+        metadata=pb.Metadata(
+            version=context.metadata.version,
+            created_at=_timestamp(context.metadata.created_at),
+            modified_at=_timestamp(context.metadata.modified_at),
+        ),
+    )
+    for attributes, struct in (
+        (context.context, message.context),
+        (context.additional_properties, message.additional_properties),
+    ):
+        for name, value in (attributes or {}).items():
+            if _fill(struct.fields[name], value, _VALUE_DEPTH):
+                message.rounded_attributes.append(name)
+    return message
+
+
+def replacement_from_message(message: pb.SessionContext) -> Replacement:
+    """The state that a caller wants. Raises InvalidArgument for values that JSON cannot carry."""
+    return Replacement(
+        session_id=message.session_id or None,
+        version=message.metadata.version if message.HasField("metadata") else None,
+        rounded_attributes=tuple(message.rounded_attributes),
+        customer_id=_optional(message, "customer_id"),
+        site_code=_optional(message, "site_code"),
+        currency=_optional(message, "currency"),
+        cart_id=_optional(message, "cart_id"),
+        target_location=_optional(message, "target_location"),
+        language=_optional(message, "language"),
+        context=json_from_struct(message.context, "session_context.context"),
+        additional_properties=json_from_struct(message.additional_properties, "session_context.additional_properties"),
+    )
+
+
+def json_from_struct(struct: Struct, field: str) -> dict[str, JSON]:
+    """A Struct as JSON. Raises InvalidArgument, naming the field."""
+    return {name: json_from_value(value, field) for name, value in struct.fields.items()}
+
+
+def json_from_value(value: Value, field: str) -> JSON:
+    """A Value as JSON, whole numbers as integers. Raises InvalidArgument, naming the field."""
+    match value.WhichOneof("kind"):
+        case "null_value":
+            return None
+        case "bool_value":
+            return value.bool_value
+        case "string_value":
+            return value.string_value
+        case "number_value":
+            return _number(value.number_value, field)
+        case "list_value":
+            return [json_from_value(each, field) for each in value.list_value.values]
+        case "struct_value":
+            return json_from_struct(value.struct_value, field)
+        case _:
+            raise InvalidArgument.of(
+                field, "holds a google.protobuf.Value without a kind: set one, null_value for null"
+            )
+
+
+def _number(number: float, field: str) -> int | float:
+    if not math.isfinite(number):
+        raise InvalidArgument.of(field, f"holds {number}, which JSON does not have")
+    return int(number) if number.is_integer() and abs(number) <= _EXACT else number
+
+
+def _optional(message: pb.SessionContext, field: str) -> str | None:
+    value: str = getattr(message, field)
+    return value if message.HasField(field) else None
+
+
+def _timestamp(time: datetime | None) -> Timestamp | None:
+    if time is None:
+        return None
+    timestamp = Timestamp()
+    timestamp.FromDatetime(time)
+    return timestamp
+
+
+def _fill(message: Value, value: JSON, depth: int) -> bool:
+    """Put a JSON value into a message; tell whether a number was rounded on the way."""
+    if depth > _MAX_DEPTH:
+        raise NotRepresentable("an attribute is nested deeper than a protobuf message can be: read it through GraphQL")
+    match value:
+        case None:
+            message.null_value = NULL_VALUE
+        case bool():
+            message.bool_value = value
+        case str():
+            message.string_value = value
+        case list():
+            message.list_value.SetInParent()
+            rounded = [_fill(message.list_value.values.add(), each, depth + 2) for each in value]
+            return any(rounded)
+        case dict():
+            message.struct_value.SetInParent()
+            fields = message.struct_value.fields
+            rounded = [_fill(fields[name], each, depth + 3) for name, each in value.items()]
+            return any(rounded)
+        case _:
+            return _fill_number(message, value)
+    return False
+
+
+def _fill_number(message: Value, number: float) -> bool:
+    try:
+        message.number_value = float(number)
+    except OverflowError:
+        raise NotRepresentable("an attribute holds a number beyond a double's range: read it through GraphQL") from None
+    return message.number_value != number

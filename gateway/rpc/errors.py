@@ -1,0 +1,149 @@
+"""From the error tree to gRPC: one table of codes, and the details that go with each (AIP-193)."""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import grpc
+import structlog
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2 as details
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+
+from gateway import errors
+from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
+from gateway.rpc.convert import session_context_message
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from google.protobuf.message import Message
+
+__all__ = ["CODES", "DOMAIN", "answers", "status_of"]
+
+CODES: Final[dict[type[errors.GatewayError], grpc.StatusCode]] = {
+    errors.InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.VersionConflict: grpc.StatusCode.ABORTED,
+    errors.NotRepresentable: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.WriteOutcomeUnknown: grpc.StatusCode.UNKNOWN,
+    errors.RateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.UpstreamUnavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.UpstreamTimeout: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.GatewayError: grpc.StatusCode.INTERNAL,
+}
+"""The most specific row wins: a class that has none takes its base's."""
+
+DOMAIN: Final = "session-gateway"
+
+_MAX_STATUS: Final = 5_500
+"""Bytes of a status that fit, in base64, into the 8 KiB of metadata that clients accept by default."""
+_MAX_MESSAGE: Final = 500
+_MAX_VIOLATIONS: Final = 20
+
+_log = structlog.stdlib.get_logger(__name__)
+
+Self = TypeVar("Self")
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+
+
+def answers(
+    method: Callable[[Self, Request, grpc.aio.ServicerContext[Request, Answer]], Awaitable[Answer]],
+) -> Callable[[Self, Request, grpc.aio.ServicerContext[Request, Answer]], Awaitable[Answer]]:
+    """Make a servicer's method end with the right status, whatever it raises.
+
+    What is not in the tree is a defect: it is logged under an id, and the caller is told the id and nothing else.
+    """
+
+    @functools.wraps(method)
+    async def answer(self: Self, request: Request, context: grpc.aio.ServicerContext[Request, Answer]) -> Answer:
+        try:
+            return await method(self, request, context)
+        except errors.GatewayError as error:
+            status = status_of(error)
+        except Exception:  # noqa: BLE001 - the outermost frame of a call: nothing of a defect may reach the caller
+            incident = uuid.uuid4().hex
+            _log.exception("defect", incident=incident)
+            status = status_of(errors.GatewayError(f"internal error; its id in the log is {incident}"))
+        await context.abort_with_status(rpc_status.to_status(status))
+        raise AssertionError("abort returns never")
+
+    return answer
+
+
+def status_of(error: errors.GatewayError) -> Status:
+    """The whole status of an error, small enough to reach the caller."""
+    code = next(CODES[each] for each in type(error).__mro__ if each in CODES)
+    if isinstance(error, errors.WriteOutcomeUnknown) and error.timed_out:
+        code = grpc.StatusCode.DEADLINE_EXCEEDED
+    number: int = code.value[0]
+    status = Status(code=number, message=_shortened(error.message))
+    for detail in _details(error):
+        packed = AnyMessage()
+        packed.Pack(detail)
+        if status.ByteSize() + packed.ByteSize() <= _MAX_STATUS:
+            status.details.append(packed)
+    return status
+
+
+def _shortened(message: str) -> str:
+    return message if len(message) <= _MAX_MESSAGE else f"{message[: _MAX_MESSAGE - 1]}…"
+
+
+def _details(error: errors.GatewayError) -> Iterator[Message]:
+    """ErrorInfo, which holds what the message says, and what else fits."""
+    yield details.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=dict(_metadata(error)))
+    match error:
+        case errors.InvalidArgument():
+            yield details.BadRequest(
+                field_violations=[
+                    details.BadRequest.FieldViolation(field=each.field, description=_shortened(each.message))
+                    for each in error.violations[:_MAX_VIOLATIONS]
+                ]
+            )
+        case errors.SessionNotFound():
+            yield details.ResourceInfo(
+                resource_type="emporix.sessioncontext.v1.SessionContext", resource_name=error.session_id or "me"
+            )
+        case errors.TenantNotConfigured():
+            yield details.ResourceInfo(resource_type="tenant", resource_name=error.tenant)
+        case errors.VersionConflict():
+            yield _conflict(error)
+        case errors.RateLimited() | errors.UpstreamUnavailable() if error.retry_after is not None:
+            yield details.RetryInfo(retry_delay=_duration(error.retry_after))
+
+
+def _metadata(error: errors.GatewayError) -> Iterator[tuple[str, str]]:
+    match error:
+        case errors.SessionNotFound(session_id=str(session_id)):
+            yield "session_id", session_id
+        case errors.TenantNotConfigured():
+            yield "tenant", error.tenant
+        case errors.VersionConflict():
+            if error.expected_version is not None:
+                yield "expected_version", str(error.expected_version)
+            if error.current is not None:
+                yield "current_version", str(error.current.metadata.version)
+
+
+def _conflict(error: errors.VersionConflict) -> pb.VersionConflict:
+    conflict = pb.VersionConflict(expected_version=error.expected_version)
+    if error.current is not None:
+        try:
+            conflict.current.CopyFrom(session_context_message(error.current))
+        except errors.NotRepresentable:
+            conflict.ClearField("current")
+    return conflict
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromNanoseconds(round(seconds * 1e9))
+    return duration
