@@ -1,0 +1,73 @@
+"""The scalars that GraphQL itself does not have."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, NewType
+
+import strawberry
+from graphql import GraphQLError
+from strawberry.scalars import JSON
+
+from gateway.model import MAX_VERSION
+
+if TYPE_CHECKING:
+    from strawberry.types.scalar import ScalarDefinition
+
+__all__ = ["JSON", "SCALARS", "Version"]
+
+Version = NewType("Version", int)
+
+
+def _serialize_time(value: datetime) -> str:
+    """As upstream writes it: UTC, in milliseconds, unless there is more to tell."""
+    precision = "microseconds" if value.microsecond % 1000 else "milliseconds"
+    return value.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
+
+
+def _parse_time(value: object) -> datetime:
+    if not isinstance(value, str):
+        raise GraphQLError(f"DateTime must be a string of ISO 8601, not {value!r}")
+    return datetime.fromisoformat(value)
+
+
+def _parse_version(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_VERSION:
+        raise GraphQLError("Version must be an integer from 0 to 2^63 - 1")
+    return value
+
+
+def _parse_json(value: object) -> object:
+    """Any JSON value. A literal may name a number that no JSON document holds, such as 1e400."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise GraphQLError("JSON must not hold a number beyond a double's range")
+    if isinstance(value, dict):
+        return {name: _parse_json(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_parse_json(each) for each in value]
+    return value
+
+
+SCALARS: Final[dict[object, ScalarDefinition]] = {
+    datetime: strawberry.scalar(
+        name="DateTime",
+        description="A time in UTC, by ISO 8601: `2026-02-04T16:36:44.047Z`.",
+        specified_by_url="https://scalars.graphql.org/andimarek/date-time.html",
+        serialize=_serialize_time,
+        parse_value=_parse_time,
+    ),
+    JSON: strawberry.scalar(
+        name="JSON",
+        description="Any JSON value, integers of any size included.",
+        specified_by_url="https://datatracker.ietf.org/doc/html/rfc8259",
+        serialize=lambda value: value,
+        parse_value=_parse_json,
+    ),
+    Version: strawberry.scalar(
+        name="Version",
+        description="A version, as a JSON integer from 0 to 2^63 - 1. Pass it on as it came; do not compute with it.",
+        serialize=int,
+        parse_value=_parse_version,
+    ),
+}

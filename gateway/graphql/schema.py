@@ -1,0 +1,310 @@
+"""The schema: each resolver converts, calls the use case, and converts back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import strawberry
+from strawberry import ID
+from strawberry.schema.config import StrawberryConfig
+
+from gateway.errors import SessionNotFound as SessionNotFoundError
+from gateway.graphql import inputs, types
+from gateway.graphql.errors import HANDLERS
+from gateway.graphql.scalars import SCALARS, Version
+from gateway.graphql.selection import selects
+from gateway.sessions.writer import WriteOptions
+
+if TYPE_CHECKING:
+    from graphql import GraphQLError
+    from strawberry.types.execution import ExecutionContext
+
+    from gateway import errors, model
+    from gateway.credentials import CallerCredentials
+    from gateway.deadline import Deadline
+    from gateway.sessions.service import OwnSessionContexts, SessionContexts
+    from gateway.sessions.writer import Written
+
+__all__ = ["Context", "make_schema"]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a request brings along, and whom it may ask."""
+
+    sessions: SessionContexts
+    own: OwnSessionContexts
+    credentials: CallerCredentials
+    deadline: Deadline
+
+
+Info: TypeAlias = strawberry.Info[Context, None]
+
+Tenant: TypeAlias = Annotated[
+    str, strawberry.argument(description="Tenant: 3 to 16 lowercase letters and digits, beginning with a letter.")
+]
+
+ReplaceSessionContextResult: TypeAlias = Annotated[
+    types.ReplaceSessionContextPayload
+    | types.VersionConflict
+    | types.SessionNotFound
+    | types.InvalidInput
+    | types.PermissionDenied
+    | types.WriteOutcomeUnknown,
+    strawberry.union("ReplaceSessionContextResult", description="What became of `replaceSessionContext`."),
+]
+PatchSessionContextResult: TypeAlias = Annotated[
+    types.PatchSessionContextPayload
+    | types.VersionConflict
+    | types.SessionNotFound
+    | types.InvalidInput
+    | types.PermissionDenied
+    | types.WriteOutcomeUnknown,
+    strawberry.union("PatchSessionContextResult", description="What became of `patchSessionContext`."),
+]
+AddSessionContextAttributeResult: TypeAlias = Annotated[
+    types.AddSessionContextAttributePayload
+    | types.VersionConflict
+    | types.SessionNotFound
+    | types.InvalidInput
+    | types.PermissionDenied
+    | types.WriteOutcomeUnknown,
+    strawberry.union("AddSessionContextAttributeResult", description="What became of `addSessionContextAttribute`."),
+]
+RemoveSessionContextAttributeResult: TypeAlias = Annotated[
+    types.RemoveSessionContextAttributePayload
+    | types.VersionConflict
+    | types.SessionNotFound
+    | types.InvalidInput
+    | types.PermissionDenied
+    | types.WriteOutcomeUnknown,
+    strawberry.union(
+        "RemoveSessionContextAttributeResult", description="What became of `removeSessionContextAttribute`."
+    ),
+]
+UpdateMySessionContextResult: TypeAlias = Annotated[
+    types.UpdateMySessionContextPayload
+    | types.VersionConflict
+    | types.SessionNotFound
+    | types.InvalidInput
+    | types.Unauthenticated
+    | types.PermissionDenied
+    | types.WriteOutcomeUnknown,
+    strawberry.union("UpdateMySessionContextResult", description="What became of `updateMySessionContext`."),
+]
+AddMySessionContextAttributeResult: TypeAlias = Annotated[
+    types.AddMySessionContextAttributePayload
+    | types.VersionConflict
+    | types.SessionNotFound
+    | types.InvalidInput
+    | types.Unauthenticated
+    | types.PermissionDenied
+    | types.WriteOutcomeUnknown,
+    strawberry.union(
+        "AddMySessionContextAttributeResult", description="What became of `addMySessionContextAttribute`."
+    ),
+]
+RemoveMySessionContextAttributeResult: TypeAlias = Annotated[
+    types.RemoveMySessionContextAttributePayload
+    | types.VersionConflict
+    | types.SessionNotFound
+    | types.InvalidInput
+    | types.Unauthenticated
+    | types.PermissionDenied
+    | types.WriteOutcomeUnknown,
+    strawberry.union(
+        "RemoveMySessionContextAttributeResult", description="What became of `removeMySessionContextAttribute`."
+    ),
+]
+
+
+@strawberry.type(description="Reads.")
+class Query:
+    @strawberry.field(description="The session context of any session of a tenant. Null when there is none (yet).")
+    async def session_context(
+        self,
+        info: Info,
+        tenant: Tenant,
+        session_id: Annotated[ID, strawberry.argument(description="Id of the session, 1 to 256 characters.")],
+    ) -> types.SessionContext | None:
+        context = info.context
+        try:
+            return types.SessionContext.of(await context.sessions.get(tenant, session_id, context.deadline))
+        except SessionNotFoundError:
+            return None
+
+    @strawberry.field(
+        description="The session contexts of several sessions of a tenant, read side by side: one entry for each id, "
+        "in the order of the ids, null for a session that does not exist. At most 100."
+    )
+    async def session_contexts(
+        self,
+        info: Info,
+        tenant: Tenant,
+        session_ids: Annotated[list[ID], strawberry.argument(description="Ids of the sessions, at most 100.")],
+    ) -> list[types.SessionContext | None]:
+        context = info.context
+        found = await context.sessions.batch_get(tenant, session_ids, context.deadline)
+        return [_entry(each) for each in found]
+
+    @strawberry.field(
+        description="The session context that your Emporix access token (`Authorization: Bearer ...`) belongs to. Null "
+        "when there is none yet: it comes into being with a cart, or shortly after login."
+    )
+    async def my_session_context(self, info: Info, tenant: Tenant) -> types.SessionContext | None:
+        context = info.context
+        try:
+            found = await context.own.get(tenant, context.credentials.access_token, context.deadline)
+        except SessionNotFoundError:
+            return None
+        return types.SessionContext.of(found)
+
+
+@strawberry.type(
+    description="Writes. Each answers with a union: the payload, or a typed failure to switch on. A failure that no "
+    "caller can do anything about (upstream is down, say) is an error with `extensions.code`."
+)
+class Mutation:
+    @strawberry.field(
+        description="Replaces a whole session context, provided that it still has the version that you have read. "
+        "Needs the header `saas-token`."
+    )
+    async def replace_session_context(
+        self, info: Info, input: inputs.ReplaceSessionContextInput
+    ) -> ReplaceSessionContextResult:
+        written = await info.context.sessions.replace(
+            input.tenant,
+            input.session_id,
+            input.session_context.replacement(),
+            _options(info, input.expected_version),
+            upsert=input.upsert,
+            saas_token=info.context.credentials.saas_token,
+        )
+        return types.ReplaceSessionContextPayload(session_context=_after(written))
+
+    @strawberry.field(
+        description="Changes some fields and attributes of a session context and leaves the others as they are. "
+        "Without an expected version it is repeated when another writer comes first. Needs the header `saas-token`."
+    )
+    async def patch_session_context(
+        self, info: Info, input: inputs.PatchSessionContextInput
+    ) -> PatchSessionContextResult:
+        written = await info.context.sessions.patch(
+            input.tenant,
+            input.session_id,
+            input.patch.patch(),
+            _options(info, input.expected_version),
+            saas_token=info.context.credentials.saas_token,
+        )
+        return types.PatchSessionContextPayload(session_context=_after(written), attempts=written.attempts)
+
+    @strawberry.field(
+        description="Sets one attribute, whether or not it was there. With an expected version it is a versioned write "
+        "and needs the header `saas-token`."
+    )
+    async def add_session_context_attribute(
+        self, info: Info, input: inputs.AddSessionContextAttributeInput
+    ) -> AddSessionContextAttributeResult:
+        written = await info.context.sessions.add_attribute(
+            input.tenant,
+            input.session_id,
+            input.name,
+            inputs.attribute_value(input.value),
+            _options(info, input.expected_version),
+            saas_token=info.context.credentials.saas_token,
+        )
+        return types.AddSessionContextAttributePayload(session_context=_after(written))
+
+    @strawberry.field(
+        description="Removes one attribute; one that is not there is no failure. With an expected version it is a "
+        "versioned write and needs the header `saas-token`."
+    )
+    async def remove_session_context_attribute(
+        self, info: Info, input: inputs.RemoveSessionContextAttributeInput
+    ) -> RemoveSessionContextAttributeResult:
+        written = await info.context.sessions.remove_attribute(
+            input.tenant,
+            input.session_id,
+            input.name,
+            _options(info, input.expected_version),
+            saas_token=info.context.credentials.saas_token,
+        )
+        return types.RemoveSessionContextAttributePayload(session_context=_after(written))
+
+    @strawberry.field(
+        description="Changes site, currency, target location, language or attributes of your own session. Without an "
+        "expected version it is repeated when another writer comes first."
+    )
+    async def update_my_session_context(
+        self, info: Info, input: inputs.UpdateMySessionContextInput
+    ) -> UpdateMySessionContextResult:
+        written = await info.context.own.update(
+            input.tenant,
+            info.context.credentials.access_token,
+            input.patch.patch(),
+            _options(info, input.expected_version),
+        )
+        return types.UpdateMySessionContextPayload(session_context=_after(written), attempts=written.attempts)
+
+    @strawberry.field(description="Sets one attribute of your own session, whether or not it was there.")
+    async def add_my_session_context_attribute(
+        self, info: Info, input: inputs.AddMySessionContextAttributeInput
+    ) -> AddMySessionContextAttributeResult:
+        written = await info.context.own.add_attribute(
+            input.tenant,
+            info.context.credentials.access_token,
+            input.name,
+            inputs.attribute_value(input.value),
+            _options(info, input.expected_version),
+        )
+        return types.AddMySessionContextAttributePayload(session_context=_after(written))
+
+    @strawberry.field(description="Removes one attribute of your own session; one that is not there is no failure.")
+    async def remove_my_session_context_attribute(
+        self, info: Info, input: inputs.RemoveMySessionContextAttributeInput
+    ) -> RemoveMySessionContextAttributeResult:
+        written = await info.context.own.remove_attribute(
+            input.tenant,
+            info.context.credentials.access_token,
+            input.name,
+            _options(info, input.expected_version),
+        )
+        return types.RemoveMySessionContextAttributePayload(session_context=_after(written))
+
+
+class _Schema(strawberry.Schema):
+    def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
+        """Log nothing here: what is worth a line is logged where errors are formatted."""
+
+
+def make_schema() -> strawberry.Schema:
+    """Build the schema. Each call makes a new one: nothing is shared."""
+    return _Schema(
+        query=Query,
+        mutation=Mutation,
+        types=[types.Failure],
+        config=StrawberryConfig(scalar_map=SCALARS),
+        exception_handlers=HANDLERS,
+    )
+
+
+def _entry(found: model.SessionContext | errors.GatewayError) -> types.SessionContext | None:
+    """One entry of a list. An error that is returned, not raised, is the entry's own (graphql-core, complete_value)."""
+    if isinstance(found, SessionNotFoundError):
+        return None
+    if isinstance(found, Exception):
+        return found  # type: ignore[return-value]  # see above: the executor takes it for a failed entry
+    return types.SessionContext.of(found)
+
+
+def _options(info: Info, expected_version: Version | None) -> WriteOptions:
+    return WriteOptions(
+        deadline=info.context.deadline,
+        expected_version=expected_version,
+        read_back=selects(info._raw_info, "sessionContext"),  # noqa: SLF001 - Strawberry's own selection is a copy
+    )
+
+
+def _after(written: Written) -> types.SessionContext | None:
+    return None if written.session_context is None else types.SessionContext.of(written.session_context)

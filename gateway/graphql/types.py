@@ -1,0 +1,210 @@
+"""What GraphQL answers: the types, and the typed failures of mutations.
+
+Descriptions are the schema's documentation; `schema/session_context.graphql` is their print.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import strawberry
+from strawberry import ID
+
+from gateway.graphql.scalars import JSON, Version
+
+if TYPE_CHECKING:
+    from gateway import errors, model
+
+
+@strawberry.type(description="What upstream keeps about a session context.")
+class Metadata:
+    version: Version = strawberry.field(
+        description="Raised by every write; by how much is not promised. Pass it on as `expectedVersion`."
+    )
+    created_at: datetime | None = strawberry.field(description="When the session context came into being.")
+    modified_at: datetime | None = strawberry.field(description="When the session context last changed.")
+
+
+@strawberry.type(
+    description="The state of one shopper's session. A field that upstream does not have for this session is null."
+)
+class SessionContext:
+    session_id: ID = strawberry.field(description="Id of the session.")
+    customer_id: ID | None = strawberry.field(description="Id of the customer; null while nobody is logged in.")
+    site_code: str | None = strawberry.field(description="Code of the site, for example `main`.")
+    currency: str | None = strawberry.field(description="Currency, three letters of ISO 4217, for example `EUR`.")
+    cart_id: ID | None = strawberry.field(description="Id of the active cart.")
+    target_location: str | None = strawberry.field(
+        description="Country that is shipped to, two letters of ISO 3166-1, for example `DE`."
+    )
+    language: str | None = strawberry.field(description="Language of the session, for example `de`.")
+    context: JSON | None = strawberry.field(
+        description="Custom attributes: an object of any names to any JSON values. Null when there are none."
+    )
+    metadata: Metadata = strawberry.field(description="Version and times, kept by upstream.")
+    additional_properties: JSON | None = strawberry.field(
+        description="Top-level fields that upstream sent and this gateway does not know yet, as an object. Send them "
+        "back with `replaceSessionContext`, which would delete them otherwise."
+    )
+
+    @classmethod
+    def of(cls, context: model.SessionContext) -> SessionContext:
+        return cls(
+            session_id=ID(context.session_id),
+            customer_id=_id(context.customer_id),
+            site_code=context.site_code,
+            currency=context.currency,
+            cart_id=_id(context.cart_id),
+            target_location=context.target_location,
+            language=context.language,
+            context=None if context.context is None else JSON(context.context),
+            metadata=Metadata(
+                version=Version(context.metadata.version),
+                created_at=context.metadata.created_at,
+                modified_at=context.metadata.modified_at,
+            ),
+            additional_properties=(
+                None if context.additional_properties is None else JSON(context.additional_properties)
+            ),
+        )
+
+
+_AFTER = (
+    "The session context as it stands after the write, read back. Null when the write succeeded and reading back did "
+    "not. Leave it out of the selection, and nothing is read."
+)
+_ATTEMPTS = "How many times the gateway wrote: 1, or more when another writer came first."
+
+
+@strawberry.type(description="The session context was replaced.")
+class ReplaceSessionContextPayload:
+    session_context: SessionContext | None = strawberry.field(description=_AFTER)
+
+
+@strawberry.type(description="The session context was changed.")
+class PatchSessionContextPayload:
+    session_context: SessionContext | None = strawberry.field(description=_AFTER)
+    attempts: int = strawberry.field(description=_ATTEMPTS)
+
+
+@strawberry.type(description="The attribute was set.")
+class AddSessionContextAttributePayload:
+    session_context: SessionContext | None = strawberry.field(description=_AFTER)
+
+
+@strawberry.type(description="The attribute is gone.")
+class RemoveSessionContextAttributePayload:
+    session_context: SessionContext | None = strawberry.field(description=_AFTER)
+
+
+@strawberry.type(description="Your session context was changed.")
+class UpdateMySessionContextPayload:
+    session_context: SessionContext | None = strawberry.field(description=_AFTER)
+    attempts: int = strawberry.field(description=_ATTEMPTS)
+
+
+@strawberry.type(description="The attribute of your session context was set.")
+class AddMySessionContextAttributePayload:
+    session_context: SessionContext | None = strawberry.field(description=_AFTER)
+
+
+@strawberry.type(description="The attribute of your session context is gone.")
+class RemoveMySessionContextAttributePayload:
+    session_context: SessionContext | None = strawberry.field(description=_AFTER)
+
+
+@strawberry.interface(description="Why a mutation did nothing, or may have done nothing.")
+class Failure:
+    code: str = strawberry.field(description="The reason, in capitals: the same as `extensions.code` of an error.")
+    message: str = strawberry.field(description="What happened, for people.")
+
+
+@strawberry.type(description="Another writer came first. Nothing was written.")
+class VersionConflict(Failure):
+    expected_version: Version | None = strawberry.field(
+        description="The version that you named; null when you named none and the gateway's own attempts ran out."
+    )
+    current_version: Version | None = strawberry.field(
+        description="The version there is now; null when it could not be read in time."
+    )
+    current: SessionContext | None = strawberry.field(
+        description="The session context as it stands: decide by it, and try again with its version."
+    )
+
+    @classmethod
+    def of(cls, error: errors.VersionConflict) -> VersionConflict:
+        current = None if error.current is None else SessionContext.of(error.current)
+        return cls(
+            code=error.reason,
+            message=error.message,
+            expected_version=None if error.expected_version is None else Version(error.expected_version),
+            current_version=None if current is None else current.metadata.version,
+            current=current,
+        )
+
+
+@strawberry.type(description="There is no such session context, or none yet.")
+class SessionNotFound(Failure):
+    session_id: ID | None = strawberry.field(description="The id you asked for; null for your own session.")
+
+    @classmethod
+    def of(cls, error: errors.SessionNotFound) -> SessionNotFound:
+        return cls(code=error.reason, message=error.message, session_id=_id(error.session_id))
+
+
+@strawberry.type(description="One thing wrong with the input.")
+class Violation:
+    field: str = strawberry.field(description="Path of the field in the input, for example `sessionContext.currency`.")
+    message: str = strawberry.field(description="What is wrong with it, and what to do.")
+
+
+@strawberry.type(description="The input was refused. Nothing was written.")
+class InvalidInput(Failure):
+    violations: list[Violation] = strawberry.field(description="Everything that is wrong with it.")
+
+    @classmethod
+    def of(cls, error: errors.InvalidArgument) -> InvalidInput:
+        return cls(
+            code=error.reason,
+            message=error.message,
+            violations=[Violation(field=input_path(each.field), message=each.message) for each in error.violations],
+        )
+
+
+@strawberry.type(description="The Emporix access token is missing, expired or revoked. Get a new one.")
+class Unauthenticated(Failure):
+    @classmethod
+    def of(cls, error: errors.Unauthenticated) -> Unauthenticated:
+        return cls(code=error.reason, message=error.message)
+
+
+@strawberry.type(description="The token that was sent along does not allow this.")
+class PermissionDenied(Failure):
+    @classmethod
+    def of(cls, error: errors.PermissionDenied) -> PermissionDenied:
+        return cls(code=error.reason, message=error.message)
+
+
+@strawberry.type(
+    description="The answer of the write was lost, and reading back did not settle whether it was applied. Read before "
+    "you write again."
+)
+class WriteOutcomeUnknown(Failure):
+    @classmethod
+    def of(cls, error: errors.WriteOutcomeUnknown) -> WriteOutcomeUnknown:
+        return cls(code=error.reason, message=error.message)
+
+
+def input_path(field: str) -> str:
+    """The path of a field as GraphQL's inputs spell it, from its path in the protobuf contract."""
+    return ".".join(_camel(part) for part in field.split("."))
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)
+
+
+def _id(value: str | None) -> ID | None:
+    return None if value is None else ID(value)
