@@ -1,0 +1,170 @@
+"""Where tokens come from: the token endpoint, anonymous login and refresh, customer login (API reference, OAuth)."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import uuid
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.sandbox import answers, seed
+from gateway.sandbox.tokens import saas_token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from gateway.sandbox.answers import Answer
+    from gateway.sandbox.request import Request
+    from gateway.sandbox.store import Document, Store
+    from gateway.sandbox.switches import Switches
+    from gateway.sandbox.tokens import Tokens
+
+__all__ = ["Accounts"]
+
+_FIELDS = ("currency", "siteCode", "language", "targetLocation")
+_REFRESH_LIFETIME = 86_400
+
+
+class _Login(Struct):
+    email: str
+    password: str
+
+
+class Accounts:
+    """Lets clients and shoppers in."""
+
+    def __init__(
+        self,
+        store: Store,
+        tokens: Tokens,
+        switches: Switches,
+        clock: Callable[[], datetime],
+        later: Callable[[float, Callable[[], None]], None],
+    ) -> None:
+        self._store = store
+        self._tokens = tokens
+        self._switches = switches
+        self._clock = clock
+        self._later = later
+        self._refresh: dict[str, tuple[str, str]] = {}
+
+    def service_token(self, request: Request) -> Answer:
+        """POST /oauth/token: a client's own token. Scopes that it lacks are dropped without a word."""
+        form = {name: values[-1] for name, values in parse_qs(request.body.decode("utf-8", "replace")).items()}
+        if form.get("grant_type") != "client_credentials":
+            return answers.fault("Unsupported grant type", "oauth.v2.UnsupportedGrantType", 400)
+        clients = {client_id: (tenant, secret) for tenant, (client_id, secret) in seed.CLIENTS.items()}
+        tenant, secret = clients.get(form.get("client_id", ""), ("", ""))
+        if not tenant:
+            return answers.fault("Invalid ApiKey", "oauth.v2.InvalidApiKey")
+        if not hmac.compare_digest(secret.encode(), form.get("client_secret", "").encode()):
+            return answers.fault("Invalid client credentials", "oauth.v2.InvalidClientCredentials")
+        asked = form.get("scope", "").split() or self._switches.granted_scopes
+        granted = tuple(each for each in asked if each in self._switches.granted_scopes)
+        lifetime = self._switches.service_token_lifetime
+        return answers.json(
+            200,
+            {
+                "access_token": self._tokens.issue(tenant, lifetime, scopes=granted),
+                "token_type": "Bearer",
+                "expires_in": lifetime if lifetime % 1 else int(lifetime),
+                "scope": " ".join((f"tenant={tenant}", *granted)),
+                "refresh_token": "",
+                "refresh_token_expires_in": 0,
+                "session_idle_time": 120,
+            },
+        )
+
+    def anonymous_login(self, request: Request) -> Answer:
+        """GET /customerlogin/auth/anonymous/login."""
+        tenant = request.query.get("tenant", "")
+        if refusal := self._refused(tenant, request):
+            return refusal
+        session_id = str(uuid.uuid4())
+        fields = {"sessionId": session_id, **{each: request.query[each] for each in _FIELDS if each in request.query}}
+        document = {name: Raw(msgspec.json.encode(value)) for name, value in fields.items()}
+        self._create_context(tenant, session_id, document)
+        return self._shopper_answer(tenant, session_id)
+
+    def anonymous_refresh(self, request: Request) -> Answer:
+        """GET /customerlogin/auth/anonymous/refresh: a new token of the same session."""
+        tenant = request.query.get("tenant", "")
+        if refusal := self._refused(tenant, request):
+            return refusal
+        known = self._refresh.pop(request.query.get("refresh_token", ""), None)
+        if known is None or known[0] != tenant:
+            return answers.fault("Invalid refresh token", "oauth.v2.InvalidRefreshToken")
+        return self._shopper_answer(*known)
+
+    def customer_login(self, tenant: str, request: Request) -> Answer:
+        """POST /customer/{tenant}/login: the anonymous session becomes the customer's and keeps its id."""
+        anonymous = self._tokens.find(request.bearer)
+        if anonymous is None or anonymous.tenant != tenant or anonymous.session_id is None:
+            return answers.fault("Invalid access token", "oauth.v2.InvalidAccessToken")
+        try:
+            login = msgspec.json.decode(request.body, type=_Login)
+        except ValueError:
+            return answers.bad_request("email", "must not be blank")
+        if (login.email, login.password) != (seed.CUSTOMER_EMAIL, seed.CUSTOMER_PASSWORD):
+            return answers.json(401, {"code": 401, "status": "Unauthorized", "message": "Wrong email or password"})
+        session_id = anonymous.session_id
+        customer = Raw(msgspec.json.encode(seed.CUSTOMER_ID))
+        if self._store.get(tenant, session_id) is not None:
+            self._store.write(
+                tenant, session_id, {**self._store.fields(tenant, session_id), "customerId": customer}, "login"
+            )
+        lifetime = self._switches.shopper_token_lifetime
+        return answers.json(
+            200,
+            {
+                "access_token": self._tokens.issue(tenant, lifetime, session_id, seed.CUSTOMER_ID),
+                "saas_token": saas_token(seed.CUSTOMER_ID, self._clock() + timedelta(seconds=lifetime)),
+                "session_id": session_id,
+                "token_type": "Bearer",
+                "expires_in": int(lifetime),
+            },
+        )
+
+    def create_cart(self, tenant: str, session_id: str) -> None:
+        """What the cart service does: the session context gets a cart, and comes into being if it must."""
+        cart = {"cartId": Raw(msgspec.json.encode(secrets.token_hex(12)))}
+        if self._store.get(tenant, session_id) is None:
+            self._store.create(tenant, session_id, {"sessionId": Raw(msgspec.json.encode(session_id)), **cart}, "cart")
+        else:
+            self._store.write(tenant, session_id, {**self._store.fields(tenant, session_id), **cart}, "cart")
+
+    def _refused(self, tenant: str, request: Request) -> Answer | None:
+        if request.query.get("client_id") != seed.CLIENTS.get(tenant, ("", ""))[0]:
+            return answers.fault("Invalid ApiKey", "oauth.v2.InvalidApiKey")
+        return None
+
+    def _create_context(self, tenant: str, session_id: str, document: Document) -> None:
+        if self._switches.creation == "on-login":
+            self._store.create(tenant, session_id, document, "login")
+        elif self._switches.creation == "eventual":
+            self._later(
+                self._switches.eventual_ms / 1000,
+                lambda: self._store.create(tenant, session_id, document, "login"),
+            )
+
+    def _shopper_answer(self, tenant: str, session_id: str) -> Answer:
+        lifetime = self._switches.shopper_token_lifetime
+        refresh = secrets.token_urlsafe(24)
+        self._refresh[refresh] = tenant, session_id
+        return answers.json(
+            200,
+            {
+                "access_token": self._tokens.issue(tenant, lifetime, session_id),
+                "token_type": "Bearer",
+                "expires_in": int(lifetime),
+                "refresh_token": refresh,
+                "refresh_token_expires_in": _REFRESH_LIFETIME,
+                "sessionId": session_id,
+            },
+        )
