@@ -8,10 +8,12 @@ well-formed request. Upstream's status never becomes this one's.
 from __future__ import annotations
 
 import asyncio
+import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+import structlog
 from graphql import GraphQLError, OperationType, get_operation_ast, parse
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
     import strawberry
+    from starlette.types import Receive, Scope, Send
 
     from gateway.graphql.playground import Playground
     from gateway.sessions.service import OwnSessionContexts, SessionContexts
@@ -36,8 +39,8 @@ __all__ = ["GraphQLEndpoint"]
 
 _MODERN: Final = "application/graphql-response+json"
 _LEGACY: Final = "application/json"
-_GONE: Final = 499
-"""For the log alone: the client went away and reads nothing (nginx's custom)."""
+
+_log = structlog.stdlib.get_logger(__name__)
 
 
 class _Refused(Exception):
@@ -60,7 +63,7 @@ class _Parameters(msgspec.Struct):
 
 
 class GraphQLEndpoint:
-    """Answers requests for `/graphql`.
+    """Answers requests for `/graphql`; an ASGI application.
 
     `budget` bounds an operation, in seconds; `max_body` a request's body, in bytes. With a playground, a browser's GET
     gets that.
@@ -83,8 +86,21 @@ class GraphQLEndpoint:
         self._max_body = max_body
         self._playground = playground
 
-    async def __call__(self, request: Request) -> Response:
-        """Answer one request (a Starlette endpoint)."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI 3)."""
+        request = Request(scope, receive)
+        try:
+            response = await self._answer(request)
+        except ClientDisconnect:
+            return
+        except Exception:  # noqa: BLE001 - the outermost frame: nothing of a defect may reach the caller
+            incident = uuid.uuid4().hex
+            _log.exception("defect", incident=incident)
+            message = f"internal error; its id in the log is {incident}"
+            response = _response(500, {"errors": [{"message": message, "extensions": {"code": "INTERNAL"}}]}, _LEGACY)
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
         if self._playground is not None and _is_browser(request):
             return self._playground.page()
         media_type = _LEGACY
@@ -94,8 +110,6 @@ class GraphQLEndpoint:
             if request.method == "GET":
                 _check_is_query(parameters)
             result = await _while_connected(request, self._execute(parameters, request))
-        except ClientDisconnect:
-            return Response(status_code=_GONE)
         except _Refused as refusal:
             error = {"message": refusal.message, "extensions": {"code": "BAD_REQUEST"}}
             return _response(refusal.status, {"errors": [error]}, media_type, refusal.headers)

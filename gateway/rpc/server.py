@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import grpc
@@ -12,6 +11,7 @@ from grpc_reflection.v1alpha import reflection
 
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
+from gateway.listener import authority
 from gateway.rpc.servicers import OwnSessionContextServicer, SessionContextServicer
 
 if TYPE_CHECKING:
@@ -19,17 +19,9 @@ if TYPE_CHECKING:
 
     from gateway.sessions.service import OwnSessionContexts, SessionContexts
 
-__all__ = ["SERVICES", "RpcServer", "serve_rpc"]
+__all__ = ["SERVICES", "serve_rpc"]
 
 SERVICES = tuple(service.full_name for service in pb.DESCRIPTOR.services_by_name.values())
-
-
-@dataclass(frozen=True, slots=True)
-class RpcServer:
-    """A running listener."""
-
-    host: str
-    port: int
 
 
 @asynccontextmanager
@@ -42,8 +34,8 @@ async def serve_rpc(
     budget: float,
     grace: float,
     max_message: int,
-) -> AsyncIterator[RpcServer]:
-    """Listen while the block runs; port 0 takes a free one.
+) -> AsyncIterator[str]:
+    """Listen while the block runs; yields host and port, as clients take them. Port 0 takes a free one.
 
     On leaving, health says NOT_SERVING, no new calls are taken, and those under way get `grace` seconds. `budget`
     bounds a call, in seconds; `max_message` a request, in bytes. Raises OSError when the port cannot be had.
@@ -58,7 +50,7 @@ async def serve_rpc(
     bound = _bind(server, host, port)
     await server.start()
     try:
-        yield RpcServer(host, bound)
+        yield authority(host, bound)
     finally:
         await checks.enter_graceful_shutdown()
         await server.stop(grace)
@@ -73,8 +65,7 @@ async def _add_health(server: grpc.aio.Server) -> health.aio.HealthServicer:
 
 
 def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        return server.add_insecure_port(address)
+        return server.add_insecure_port(authority(host, port))
     except RuntimeError as error:
-        raise OSError(f"cannot listen on {address} for gRPC: is the port in use?") from error
+        raise OSError(f"cannot listen on {authority(host, port)}: is the port in use?") from error

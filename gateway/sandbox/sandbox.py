@@ -60,16 +60,20 @@ class Sandbox:
         self.tokens = Tokens(clock)
         self.faults = Faults()
         self.requests: deque[Recorded] = deque(maxlen=_KEPT_REQUESTS)
+        self.peak = 0
+        """Most requests that were under way at a time."""
+        self._under_way = 0
         self._contexts = Contexts(self.store, self.tokens, self.switches)
         self.accounts = Accounts(self.store, self.tokens, self.switches, clock, _later)
         self.reset()
 
     def reset(self) -> None:
-        """Back to the seed. Switches stay as they are."""
+        """Back to the seed. Switches stay as they are, and so do service tokens: clients hold them."""
         self.store.clear()
-        self.tokens.clear()
+        self.tokens.clear_shoppers()
         self.faults.clear()
         self.requests.clear()
+        self.peak = 0
         for (tenant, session_id), source in seed.SESSIONS.items():
             self.store.seed(tenant, session_id, source)
         self.tokens.issue("acme", None, seed.CUSTOMER_SESSION, seed.CUSTOMER_ID, value=seed.CUSTOMER_TOKEN)
@@ -93,7 +97,12 @@ class Sandbox:
             await _send(send, admin.handle(self, request))
             return
         operation = operation_of(request)
-        status = await self._answer(scope, send, request, operation)
+        self._under_way += 1
+        self.peak = max(self.peak, self._under_way)
+        try:
+            status = await self._answer(scope, send, request, operation)
+        finally:
+            self._under_way -= 1
         self.requests.append(_recorded(scope, request, operation, status))
 
     async def _answer(self, scope: Scope, send: Send, request: Request, operation: str) -> int:

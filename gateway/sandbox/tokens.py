@@ -75,9 +75,9 @@ class Tokens:
             del self._tokens[each]
         return len(doomed)
 
-    def clear(self) -> None:
-        """Forget all."""
-        self._tokens.clear()
+    def clear_shoppers(self) -> None:
+        """Forget all but service tokens."""
+        self._tokens = {value: token for value, token in self._tokens.items() if token.session_id is None}
 
     def customer_of(self, saas: str) -> str | None:
         """The customer that a saas-token is of; None when it is wrong or has expired."""

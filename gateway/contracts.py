@@ -1,0 +1,31 @@
+"""The published contracts, as files: `proto/` and `schema/` of the checkout, which the wheel carries too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+__all__ = ["example_operations", "proto"]
+
+_PACKAGED: Final = Path(__file__).parent / "_contracts"
+_CHECKOUT: Final = Path(__file__).parent.parent
+
+
+def proto() -> str:
+    """The protobuf source of both services."""
+    return _path("proto/emporix/sessioncontext/v1/session_context.proto").read_text("utf-8")
+
+
+def example_operations() -> dict[str, str]:
+    """One GraphQL document for each root field, by the file's name, reads first. Each runs as it is in `dev`."""
+    files = sorted(_path("schema/operations").glob("*.graphql"), key=lambda file: (_is_write(file), file.stem))
+    return {file.stem: file.read_text("utf-8") for file in files}
+
+
+def _is_write(file: Path) -> bool:
+    return "mutation" in file.read_text("utf-8")
+
+
+def _path(name: str) -> Path:
+    packaged = _PACKAGED / name
+    return packaged if packaged.exists() else _CHECKOUT / name

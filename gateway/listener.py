@@ -1,0 +1,82 @@
+"""Serves an ASGI application over HTTP while a block runs: uvicorn, without a claim on the process.
+
+Signals, logging and the event loop belong to whoever runs the process, and several listeners share one loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Final
+
+import uvicorn
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from starlette.types import ASGIApp
+
+__all__ = ["authority", "listening"]
+
+_BACKLOG: Final = 2048
+
+
+@asynccontextmanager
+async def listening(
+    app: ASGIApp,
+    *,
+    host: str,
+    port: int,
+    grace: float,
+    protocol: type[asyncio.Protocol] | None = None,
+) -> AsyncIterator[str]:
+    """Listen while the block runs; yields the base URL. Port 0 takes a free one.
+
+    On leaving, no new connection is taken, and requests under way get `grace` seconds. `protocol` is uvicorn's HTTP
+    protocol, or one derived from it. Raises OSError when the port cannot be had.
+    """
+    listener = _bind(host, port)
+    server = _Server(
+        uvicorn.Config(
+            app,
+            http=protocol or "httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=grace,  # type: ignore[arg-type]  # goes to asyncio.wait_for, which takes floats
+            timeout_keep_alive=75,
+        )
+    )
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(server.serve(sockets=[listener]), name=f"listen on {host}:{port}")
+        try:
+            yield f"http://{authority(host, listener.getsockname()[1])}"
+        finally:
+            server.should_exit = True
+            await running
+            listener.close()
+
+
+def authority(host: str, port: int) -> str:
+    """Host and port as RFC 3986, 3.2 writes them: an IPv6 address stands in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals alone."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {authority(host, port)}: {error.strerror}") from error
