@@ -71,7 +71,7 @@ async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]
                 admin_app(metrics, readiness),
                 host=settings.admin.host,
                 port=settings.admin.port,
-                grace=settings.shutdown_grace,
+                grace=settings.shutdown.grace,
             )
         )
         rpc = await stack.enter_async_context(
@@ -81,7 +81,7 @@ async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]
                 host=settings.grpc.host,
                 port=settings.grpc.port,
                 budget=settings.grpc.budget,
-                grace=settings.shutdown_grace,
+                grace=settings.shutdown.grace,
                 max_message=settings.grpc.max_message,
             )
         )
@@ -100,7 +100,7 @@ async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]
                 playground,
                 host=settings.graphql.host,
                 port=settings.graphql.port,
-                grace=settings.shutdown_grace,
+                grace=settings.shutdown.grace,
             )
         )
         with readiness.declared():  # last in, first out: a load balancer hears of the end before a door closes

@@ -38,13 +38,13 @@ _config = click.option(
     help=f"TOML file of settings; else {CONFIG_VARIABLE} names it.",
 )
 
-DEV_DEFAULTS: Final[Mapping[str, object]] = {
+DEV_DEFAULTS: Final[dict[str, dict[str, object]]] = {
     "tenants": {
         tenant: {"client_id": client_id, "client_secret": secret}
         for tenant, (client_id, secret) in seed.CLIENTS.items()
     },
     "graphql": {"playground": True},
-    "shutdown_grace": 1.0,
+    "shutdown": {"grace": 1.0},
 }
 """What `dev` sets where neither the environment nor a file does."""
 

@@ -143,6 +143,13 @@ class Writes(_Section):
     """Largest document that is written, in bytes of JSON. Upstream's own bound is 10 MB."""
 
 
+class Shutdown(_Section):
+    """What happens when the gateway is told to stop."""
+
+    grace: Annotated[float, Field(ge=0, le=3600)] = 10.0
+    """Seconds that requests under way get."""
+
+
 class Log(_Section):
     """The log, on standard error."""
 
@@ -172,8 +179,7 @@ class Settings(BaseSettings):
     sandbox: Sandbox = Sandbox()
     writes: Writes = Writes()
     log: Log = Log()
-    shutdown_grace: Annotated[float, Field(ge=0, le=3600)] = 10.0
-    """Seconds that requests under way get when the gateway is told to stop."""
+    shutdown: Shutdown = Shutdown()
 
 
 def load_settings(file: Path | None = None, defaults: Mapping[str, object] | None = None) -> Settings:

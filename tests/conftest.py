@@ -1,57 +1,27 @@
-"""One gateway and one sandbox for the whole run, over real sockets, on one loop; the sandbox is as new for every test."""
+"""One gateway and one sandbox for the whole run, on one loop; the sandbox is as new for every test."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import grpc
-import httpx
 import pytest
 import pytest_asyncio
 
-from doors import Caller, GraphQLDoor, GrpcDoor
-from gateway import sandbox
-from gateway.app import Addresses, open_gateway
-from gateway.cli import DEV_DEFAULTS, dev_headers
+from doors import Caller
 from gateway.sandbox import Sandbox, Switches, seed
-from gateway.settings import load_settings
+from stage import entered, opened
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     from doors import Door
-
-
-@dataclass(frozen=True)
-class Dev:
-    """A gateway as `session-gateway dev` runs it, in this process."""
-
-    doors: Addresses
-    sandbox: Sandbox
-    sandbox_url: str
-
-    @property
-    def graphql_url(self) -> str:
-        return self.doors.graphql
+    from stage import Dev
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def dev() -> AsyncIterator[Dev]:
-    anywhere = {"port": 0}
-    async with sandbox.serve(Sandbox()) as upstream:
-        settings = load_settings(
-            None,
-            {
-                **DEV_DEFAULTS,
-                "upstream": {"base_url": upstream.url, "timeout": 2.0},
-                "graphql": {"playground": True, **anywhere},
-                "grpc": anywhere,
-                "admin": anywhere,
-            },
-        )
-        async with open_gateway(settings, dev_headers(upstream.sandbox)) as doors:
-            yield Dev(doors, upstream.sandbox, upstream.url)
+    async with opened() as dev:
+        yield dev
 
 
 @pytest.fixture
@@ -65,23 +35,15 @@ def upstream(dev: Dev) -> Iterator[Sandbox]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient() as client:
-        yield client
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def channel(dev: Dev) -> AsyncIterator[grpc.aio.Channel]:
-    async with grpc.aio.insecure_channel(dev.doors.grpc) as channel:
-        yield channel
+async def doors(dev: Dev) -> AsyncIterator[Mapping[str, Door]]:
+    async with entered("grpc", dev) as by_grpc, entered("graphql", dev) as by_graphql:
+        yield {"grpc": by_grpc, "graphql": by_graphql}
 
 
 @pytest.fixture(params=["grpc", "graphql"])
-def door(
-    request: pytest.FixtureRequest, dev: Dev, upstream: Sandbox, client: httpx.AsyncClient, channel: grpc.aio.Channel
-) -> Door:
-    """The gateway by either door."""
-    return GrpcDoor(channel) if request.param == "grpc" else GraphQLDoor(client, dev.graphql_url)
+def door(request: pytest.FixtureRequest, doors: Mapping[str, Door], upstream: Sandbox) -> Door:
+    """The gateway by either door; the sandbox behind it is as new."""
+    return doors[request.param]
 
 
 @pytest.fixture

@@ -290,7 +290,7 @@ async def _called(method: Any, request: Message, caller: Caller, timeout: float)
 
 def refusal(error: grpc.aio.AioRpcError) -> Refused:
     """A gRPC error in the words that both doors share."""
-    status = rpc_status.from_call(error)
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # documented to take it; the stubs want a Call
     refused = Refused("", error.details() or "", error.code().name)
     for packed in () if status is None else status.details:
         for kind in (details.ErrorInfo, details.BadRequest, details.RetryInfo, pb.VersionConflict):
@@ -326,7 +326,9 @@ def _seen(message: pb.SessionContext, attempts: int | None = None) -> Seen:
 
 
 def _written(answer: Any) -> Seen | None:
-    return _seen(answer.session_context, getattr(answer, "attempts", None)) if answer.HasField("session_context") else None
+    return (
+        _seen(answer.session_context, getattr(answer, "attempts", None)) if answer.HasField("session_context") else None
+    )
 
 
 def _message(state: Mapping[str, JSON]) -> pb.SessionContext:

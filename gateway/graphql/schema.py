@@ -299,10 +299,11 @@ def _entry(found: model.SessionContext | errors.GatewayError) -> types.SessionCo
 
 
 def _options(info: Info, expected_version: Version | None) -> WriteOptions:
+    raw = info._raw_info  # noqa: SLF001 - what Strawberry makes of the selection is a copy of all of it
     return WriteOptions(
         deadline=info.context.deadline,
         expected_version=expected_version,
-        read_back=selects(info._raw_info, "sessionContext"),  # noqa: SLF001 - Strawberry's own selection is a copy
+        read_back=selects(raw, info.variable_values, "sessionContext"),
     )
 
 

@@ -4,45 +4,55 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from graphql import (
-    FieldNode,
-    FragmentSpreadNode,
-    GraphQLIncludeDirective,
-    GraphQLSkipDirective,
-    InlineFragmentNode,
-    get_directive_values,
-)
+from graphql import BooleanValueNode, FieldNode, FragmentSpreadNode, InlineFragmentNode, VariableNode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from graphql import GraphQLResolveInfo, SelectionNode
 
 __all__ = ["selects"]
 
 
-def selects(info: GraphQLResolveInfo[object], field: str) -> bool:
-    """Whether the selection below this field holds `field`, in whatever fragment, and does not skip it."""
-    return any(node.selection_set and _holds(info, node.selection_set.selections, field) for node in info.field_nodes)
+def selects(info: GraphQLResolveInfo[object], variables: Mapping[str, object], field: str) -> bool:
+    """Whether the selection below this field holds `field`, in whatever fragment, and does not skip it.
+
+    `variables` are the operation's, coerced.
+    """
+    search = _Search(info, variables, field)
+    return any(node.selection_set and search.holds(node.selection_set.selections) for node in info.field_nodes)
 
 
-def _holds(info: GraphQLResolveInfo[object], selections: Iterable[SelectionNode], field: str) -> bool:
-    return any(_is_or_holds(info, node, field) for node in selections if _included(info, node))
+class _Search:
+    def __init__(self, info: GraphQLResolveInfo[object], variables: Mapping[str, object], field: str) -> None:
+        self._fragments = info.fragments
+        self._variables = variables
+        self._field = field
 
+    def holds(self, selections: Iterable[SelectionNode]) -> bool:
+        return any(self._is_or_holds(node) for node in selections if self._included(node))
 
-def _is_or_holds(info: GraphQLResolveInfo[object], node: SelectionNode, field: str) -> bool:
-    match node:
-        case FieldNode():
-            return node.name.value == field
-        case FragmentSpreadNode():
-            return _holds(info, info.fragments[node.name.value].selection_set.selections, field)
-        case InlineFragmentNode():
-            return _holds(info, node.selection_set.selections, field)
-        case _:
-            return False
+    def _is_or_holds(self, node: SelectionNode) -> bool:
+        match node:
+            case FieldNode():
+                return node.name.value == self._field
+            case FragmentSpreadNode():
+                return self.holds(self._fragments[node.name.value].selection_set.selections)
+            case InlineFragmentNode():
+                return self.holds(node.selection_set.selections)
+            case _:
+                return False
 
+    def _included(self, node: SelectionNode) -> bool:
+        """By `@skip` and `@include` (GraphQL specification, 3.13)."""
+        return not self._says(node, "skip", default=False) and self._says(node, "include", default=True)
 
-def _included(info: GraphQLResolveInfo[object], node: SelectionNode) -> bool:
-    skip = get_directive_values(GraphQLSkipDirective, node, info.variable_values)
-    include = get_directive_values(GraphQLIncludeDirective, node, info.variable_values)
-    return not (skip and skip["if"]) and not (include and not include["if"])
+    def _says(self, node: SelectionNode, directive: str, *, default: bool) -> bool:
+        for each in node.directives or ():
+            if each.name.value == directive and each.arguments:
+                match each.arguments[0].value:
+                    case BooleanValueNode(value=value):
+                        return value
+                    case VariableNode(name=name):
+                        return bool(self._variables.get(name.value))
+        return default

@@ -70,7 +70,12 @@ async def test_many_are_read_in_the_order_asked_for_each_once(door: Door, upstre
 
     found = await door.batch("acme", ids)
 
-    assert [each and each.session_id for each in found] == [seed.ODD_SESSION, None, seed.CUSTOMER_SESSION, seed.ODD_SESSION]
+    assert [each and each.session_id for each in found] == [
+        seed.ODD_SESSION,
+        None,
+        seed.CUSTOMER_SESSION,
+        seed.ODD_SESSION,
+    ]
     assert upstream.count("get") == 3
 
 

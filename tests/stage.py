@@ -1,0 +1,72 @@
+"""Sets the stage: gateways and sandboxes over real sockets, and the doors into them."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc
+import httpx
+
+from doors import GraphQLDoor, GrpcDoor
+from gateway import sandbox
+from gateway.app import Addresses, open_gateway
+from gateway.cli import DEV_DEFAULTS, dev_headers
+from gateway.sandbox import Sandbox
+from gateway.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from doors import Door
+
+
+@dataclass(frozen=True)
+class Dev:
+    """A gateway as `session-gateway dev` runs it, in this process."""
+
+    doors: Addresses
+    sandbox: Sandbox
+    sandbox_url: str
+
+    @property
+    def graphql_url(self) -> str:
+        return self.doors.graphql
+
+
+@asynccontextmanager
+async def opened(**sections: dict[str, object]) -> AsyncIterator[Dev]:
+    """A gateway and a sandbox of one's own. `sections` are settings over those of `dev`."""
+    anywhere: dict[str, object] = {"port": 0}
+    async with sandbox.serve(Sandbox()) as upstream:
+        defaults: dict[str, dict[str, object]] = {
+            **DEV_DEFAULTS,
+            "upstream": {"base_url": upstream.url, "timeout": 1.0},
+            "graphql": {"playground": True, **anywhere},
+            "grpc": anywhere,
+            "admin": anywhere,
+        }
+        for name, section in sections.items():
+            defaults[name] = {**defaults.get(name, {}), **section}
+        async with open_gateway(load_settings(None, defaults), dev_headers(upstream.sandbox)) as doors:
+            yield Dev(doors, upstream.sandbox, upstream.url)
+
+
+@asynccontextmanager
+async def entered(name: str, dev: Dev) -> AsyncIterator[Door]:
+    """A door of a gateway, with connections of its own."""
+    if name == "grpc":
+        async with grpc.aio.insecure_channel(dev.doors.grpc) as channel:
+            yield GrpcDoor(channel)
+    else:
+        async with httpx.AsyncClient() as client:
+            yield GraphQLDoor(client, dev.graphql_url)
+
+
+async def eventually(holds: Callable[[], bool], *, within: float = 2.0) -> None:
+    """Wait until something holds, looking again as others have run. Fails when it does not in time."""
+    async with asyncio.timeout(within):
+        while not holds():
+            await asyncio.sleep(0.005)
