@@ -29,7 +29,7 @@ OUT := .
 generate: $(VENV)/synced
 	@mkdir -p $(OUT)/schema
 	@$(BIN)/python -m grpc_tools.protoc -Igateway/gen=proto --python_out=$(OUT) --pyi_out=$(OUT) --grpc_python_out=$(OUT) \
-		--plugin=$(BIN)/protoc-gen-mypy_grpc --mypy_grpc_out=$(OUT) proto/emporix/sessioncontext/v1/session_context.proto
+		--plugin=$(BIN)/protoc-gen-mypy_grpc --mypy_grpc_out=quiet:$(OUT) proto/emporix/sessioncontext/v1/session_context.proto
 	@$(BIN)/session-gateway schema graphql > $(OUT)/schema/session_context.graphql
 
 wheel: $(VENV)/synced $(PAGE)

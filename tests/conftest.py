@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 import pytest_asyncio
 
 from doors import Caller
+from gateway.cli import dev_headers
 from gateway.sandbox import Sandbox, Switches, seed
 from stage import entered, opened
 
@@ -44,6 +46,18 @@ async def doors(dev: Dev) -> AsyncIterator[Mapping[str, Door]]:
 def door(request: pytest.FixtureRequest, doors: Mapping[str, Door], upstream: Sandbox) -> Door:
     """The gateway by either door; the sandbox behind it is as new."""
     return doors[request.param]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient() as client:
+        yield client
+
+
+@pytest.fixture
+def playground_headers(upstream: Sandbox) -> dict[str, str]:
+    """What the playground sends along."""
+    return dict(dev_headers(upstream))
 
 
 @pytest.fixture

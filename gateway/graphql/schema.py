@@ -45,6 +45,8 @@ Tenant: TypeAlias = Annotated[
     str, strawberry.argument(description="Tenant: 3 to 16 lowercase letters and digits, beginning with a letter.")
 ]
 
+_INPUT = strawberry.argument(description="Which session, and what to make of it.")
+
 ReplaceSessionContextResult: TypeAlias = Annotated[
     types.ReplaceSessionContextPayload
     | types.VersionConflict
@@ -171,7 +173,7 @@ class Mutation:
         "Needs the header `saas-token`."
     )
     async def replace_session_context(
-        self, info: Info, input: inputs.ReplaceSessionContextInput
+        self, info: Info, input: Annotated[inputs.ReplaceSessionContextInput, _INPUT]
     ) -> ReplaceSessionContextResult:
         written = await info.context.sessions.replace(
             input.tenant,
@@ -188,7 +190,7 @@ class Mutation:
         "Without an expected version it is repeated when another writer comes first. Needs the header `saas-token`."
     )
     async def patch_session_context(
-        self, info: Info, input: inputs.PatchSessionContextInput
+        self, info: Info, input: Annotated[inputs.PatchSessionContextInput, _INPUT]
     ) -> PatchSessionContextResult:
         written = await info.context.sessions.patch(
             input.tenant,
@@ -204,7 +206,7 @@ class Mutation:
         "and needs the header `saas-token`."
     )
     async def add_session_context_attribute(
-        self, info: Info, input: inputs.AddSessionContextAttributeInput
+        self, info: Info, input: Annotated[inputs.AddSessionContextAttributeInput, _INPUT]
     ) -> AddSessionContextAttributeResult:
         written = await info.context.sessions.add_attribute(
             input.tenant,
@@ -221,7 +223,7 @@ class Mutation:
         "versioned write and needs the header `saas-token`."
     )
     async def remove_session_context_attribute(
-        self, info: Info, input: inputs.RemoveSessionContextAttributeInput
+        self, info: Info, input: Annotated[inputs.RemoveSessionContextAttributeInput, _INPUT]
     ) -> RemoveSessionContextAttributeResult:
         written = await info.context.sessions.remove_attribute(
             input.tenant,
@@ -237,7 +239,7 @@ class Mutation:
         "expected version it is repeated when another writer comes first."
     )
     async def update_my_session_context(
-        self, info: Info, input: inputs.UpdateMySessionContextInput
+        self, info: Info, input: Annotated[inputs.UpdateMySessionContextInput, _INPUT]
     ) -> UpdateMySessionContextResult:
         written = await info.context.own.update(
             input.tenant,
@@ -249,7 +251,7 @@ class Mutation:
 
     @strawberry.field(description="Sets one attribute of your own session, whether or not it was there.")
     async def add_my_session_context_attribute(
-        self, info: Info, input: inputs.AddMySessionContextAttributeInput
+        self, info: Info, input: Annotated[inputs.AddMySessionContextAttributeInput, _INPUT]
     ) -> AddMySessionContextAttributeResult:
         written = await info.context.own.add_attribute(
             input.tenant,
@@ -262,7 +264,7 @@ class Mutation:
 
     @strawberry.field(description="Removes one attribute of your own session; one that is not there is no failure.")
     async def remove_my_session_context_attribute(
-        self, info: Info, input: inputs.RemoveMySessionContextAttributeInput
+        self, info: Info, input: Annotated[inputs.RemoveMySessionContextAttributeInput, _INPUT]
     ) -> RemoveMySessionContextAttributeResult:
         written = await info.context.own.remove_attribute(
             input.tenant,

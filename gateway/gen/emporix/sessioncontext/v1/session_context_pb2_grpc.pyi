@@ -16,11 +16,14 @@ Conventions
     RESOURCE_EXHAUSTED  RATE_LIMITED, with google.rpc.RetryInfo where upstream said when.
     UNAVAILABLE         UPSTREAM_UNAVAILABLE, with google.rpc.RetryInfo: no connection, 502 or 503. Safe to try again.
     DEADLINE_EXCEEDED   UPSTREAM_TIMEOUT: upstream did not answer in time, or the caller's own deadline passed.
+    FAILED_PRECONDITION NOT_REPRESENTABLE: the session context holds a value that no message can carry (nested deeper
+                        than a hundred levels, or a number beyond a double's range).
     INTERNAL            UPSTREAM_FAULT (a 500), UPSTREAM_MALFORMED (an answer that is not what the API reference
                         says), GATEWAY_CREDENTIALS_REFUSED (this gateway's own credentials: tell its operator), or
                         INTERNAL (a defect of this gateway).
 - A write may end with WRITE_OUTCOME_UNKNOWN, as UNKNOWN or DEADLINE_EXCEEDED: its answer was lost and reading back
-  did not settle whether it was applied. Read before you write again.
+  did not settle whether it was applied. Read before you write again. And with WRITE_DISCARDED, as INTERNAL: upstream
+  acknowledged it, and the read-back shows that it was not applied.
 - Numbers in `context` are IEEE 754 doubles, as google.protobuf.Struct has it: see
   SessionContext.rounded_attributes for integers that do not fit.
 """

@@ -1,0 +1,111 @@
+"""The README's own lines work, and its tables are those of the code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+from graphql import GraphQLInterfaceType, build_schema
+
+from gateway import errors
+from gateway.graphql.schema import make_schema
+from gateway.rpc.errors import status_of
+from gateway.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gateway.sandbox import Sandbox
+    from stage import Dev
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+CALLS = re.findall(r"```sh\n([^`]*curl [^`]*)```\n+```json\n(.*?)```", README, re.DOTALL)
+
+
+def test_it_shows_a_call_for_each_door() -> None:
+    assert [("buf" in command, "graphql" in command) for command, _ in CALLS] == [(True, False), (False, True)]
+
+
+@pytest.mark.parametrize(("command", "answer"), CALLS, ids=["grpc", "graphql"])
+async def test_its_calls_give_the_answers_it_shows(dev: Dev, upstream: Sandbox, command: str, answer: str) -> None:
+    here = command.replace("127.0.0.1:50051", dev.doors.grpc).replace("http://127.0.0.1:8000/graphql", dev.graphql_url)
+    assert here != command
+
+    process = await asyncio.create_subprocess_shell(here, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+
+    assert process.returncode == 0
+    assert json.loads(output) == json.loads(answer)
+
+
+def test_its_configuration_is_good(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    secret = tmp_path / "secret"
+    secret.write_text("hush\n")
+    file = tmp_path / "gateway.toml"
+    file.write_text(text.replace("/run/secrets/mytenant", str(secret)))
+    assert tomllib.loads(text)
+
+    tenant = load_settings(file).tenants["mytenant"]
+
+    assert tenant.client_secret.get_secret_value() == "hush"
+
+
+def test_its_error_table_has_every_error_with_its_status() -> None:
+    rows = dict(re.findall(r"^\| [^|]+ \| `([A-Z_]+)` \| ([^|]+) \|", README, re.MULTILINE))
+
+    assert rows.keys() == {each.reason for each in EXAMPLES}
+    for error in EXAMPLES:
+        assert f"`{grpc_code(error)}`" in rows[error.reason], error.reason
+
+
+def test_its_error_table_has_every_failure_type() -> None:
+    shown = set(re.findall(r"`([A-Z][A-Za-z]+)`", "".join(re.findall(r"^\| .*\|$", README, re.MULTILINE))))
+    schema = build_schema(make_schema().as_str())
+    failure = schema.type_map["Failure"]
+    assert isinstance(failure, GraphQLInterfaceType)
+    failures = {each.name for each in schema.get_possible_types(failure)}
+
+    assert failures <= shown
+
+
+def grpc_code(error: errors.GatewayError) -> str:
+    return next(each.name for each in grpc.StatusCode if each.value[0] == status_of(error).code)
+
+
+def _examples() -> Iterator[errors.GatewayError]:
+    yield errors.GatewayError("")
+    yield errors.InvalidArgument.of("field", "")
+    yield errors.Unauthenticated("")
+    yield errors.PermissionDenied("")
+    yield errors.TenantNotConfigured("acme")
+    yield errors.SessionNotFound("id")
+    yield errors.VersionConflict(1, None)
+    yield errors.NotRepresentable("")
+    yield errors.WriteOutcomeUnknown(timed_out=False)
+    yield errors.RateLimited("")
+    yield errors.UpstreamUnavailable("")
+    yield errors.UpstreamTimeout("")
+    yield errors.UpstreamFault("")
+    yield errors.UpstreamMalformed("")
+    yield errors.WriteDiscarded()
+    yield errors.GatewayCredentialsRefused("")
+
+
+EXAMPLES = list(_examples())
+
+
+def test_the_examples_cover_every_reason() -> None:
+    def reasons(kind: type[errors.GatewayError]) -> Iterator[str]:
+        yield kind.reason
+        for each in kind.__subclasses__():
+            yield from reasons(each)
+
+    assert {each.reason for each in EXAMPLES} == set(reasons(errors.GatewayError))
