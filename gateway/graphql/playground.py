@@ -1,13 +1,11 @@
 """GraphiQL for the browser: its page and its files, all of them from this server.
 
-The files are built from `playground/` (npm) into `static/playground` beside this module; without them the page says how to
-get them.
+The files are built from `playground/` (npm) into `static/playground` beside this module; without them the page says
+how to get them.
 """
 
 from __future__ import annotations
 
-import html
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,75 +15,71 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping
 
     from starlette.responses import Response
     from starlette.routing import BaseRoute
+    from starlette.types import Scope
 
-__all__ = ["Operation", "Playground", "example_operations"]
-
-ASSETS_PATH: Final = "/graphql/assets"
+__all__ = ["Playground"]
 
 _ASSETS: Final = Path(__file__).parent / "static" / "playground"
-_POLICY: Final = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self' 'unsafe-inline'",  # Monaco writes its theme and its lines' positions into style elements
-        "img-src 'self' data:",
-        "font-src 'self' data:",
-        "worker-src 'self'",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; worker-src 'self'; connect-src 'self'; font-src 'self'; "
+    "style-src 'self' 'unsafe-inline'; "  # Monaco writes its theme and its lines' positions into style elements
+    "img-src 'self' data:; "  # the squiggles under errors, in Monaco's style sheet
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_HEADERS: Final = {
+_PAGE_HEADERS: Final = {
     "content-security-policy": _POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
-    "cache-control": "no-store",
+    "cache-control": "no-store",  # the headers that are filled in may be secrets
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """An example that opens as a tab."""
-
-    query: str
-    variables: str
-    headers: str
+_ASSET_HEADERS: Final = {
+    "x-content-type-options": "nosniff",
+    "cache-control": "public, max-age=31536000, immutable",
+}
+_NOT_BUILT: Final = (
+    "<!doctype html><title>Session Gateway</title>"
+    "<p>The playground is not built: run <code>make playground</code> and reload this page."
+)
+_ESCAPES: Final = {ord(each): f"\\u{ord(each):04x}" for each in "<>&\u2028\u2029"}
+"""Inside a script element no HTML entity is known, but `</script` and `<!--` are: JSON must do without them."""
 
 
 class Playground:
-    """The page. `operations` open as tabs; `headers` are filled in for all of them."""
+    """The page. `operations`, GraphQL documents, open as tabs; `headers` are filled in for all of them."""
 
-    def __init__(self, operations: tuple[Operation, ...], assets: Path = _ASSETS) -> None:
-        self._operations = operations
+    def __init__(self, operations: tuple[str, ...], headers: Mapping[str, str], assets: Path = _ASSETS) -> None:
+        config = msgspec.json.encode({"operations": operations, "headers": dict(headers)}).decode()
+        self._config = config.translate(_ESCAPES)
         self._assets = assets
 
     def page(self) -> Response:
-        """The page for a browser."""
-        built = self._assets / "index.html"
-        if not built.is_file():
-            return HTMLResponse(_NOT_BUILT, headers=_HEADERS)
-        config = msgspec.json.encode({"tabs": [self._tab(each) for each in self._operations]}).decode()
-        page = built.read_text("utf-8").replace("{{config}}", html.escape(config, quote=False))
-        return HTMLResponse(page, headers=_HEADERS)
+        """The page for a browser. Read each time, so that it may be built while this runs."""
+        try:
+            built = (self._assets / "index.html").read_text("utf-8")
+        except FileNotFoundError:
+            return HTMLResponse(_NOT_BUILT, headers=_PAGE_HEADERS)
+        return HTMLResponse(built.replace("{{config}}", self._config), headers=_PAGE_HEADERS)
 
     def routes(self) -> list[BaseRoute]:
         """Where its files are."""
-        if not self._assets.is_dir():
-            return []
-        return [Mount(ASSETS_PATH, _Assets(directory=self._assets))]
-
-    @staticmethod
-    def _tab(operation: Operation) -> Mapping[str, str]:
-        return {"query": operation.query, "variables": operation.variables, "headers": operation.headers}
+        return [Mount("/graphql/assets", _Assets(directory=self._assets / "assets", check_dir=False))]
 
 
 class _Assets(StaticFiles):
-    """Files whose names change with what is in them."""
+    """Files whose names change with what is in them, so that a browser need never ask for one again."""
 
-    def file_response(self, *args: object, **kwargs: object) -> Response: ...
+    async def check_config(self) -> None:
+        """There may be none yet."""
+
+    def file_response(
+        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        """A file, with headers of ours."""
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers.update(_ASSET_HEADERS)
+        return response

@@ -1,0 +1,55 @@
+import "graphiql/setup-workers/vite";
+import "@graphiql/react/style.css";
+import "@graphiql/plugin-doc-explorer/style.css";
+import "@graphiql/plugin-history/style.css";
+import "graphiql/graphiql.css";
+import "./main.css";
+
+import { GraphiQL } from "graphiql";
+import { createRoot } from "react-dom/client";
+
+/** From the gateway: GraphQL documents to open as tabs, and headers to send along. */
+const { operations, headers } = JSON.parse(document.getElementById("config").textContent);
+
+/** GraphiQL's own fetcher speaks WebSockets and multipart too; the gateway does neither. */
+async function fetcher(parameters, options) {
+  const response = await fetch(location.pathname, {
+    method: "POST",
+    headers: {
+      accept: "application/graphql-response+json, application/json",
+      "content-type": "application/json",
+      ...options?.headers,
+    },
+    body: JSON.stringify(parameters),
+  });
+  return JSON.parse(await response.text(), asWritten);
+}
+
+/** Keeps what JavaScript's numbers cannot hold, as the gateway does, in browsers that can (JSON.rawJSON). */
+function asWritten(_key, value, context) {
+  return typeof value === "number" && JSON.rawJSON ? JSON.rawJSON(context.source) : value;
+}
+
+/** localStorage, under a name of our own: other people's GraphiQL runs on localhost too, and all use the same keys. */
+const ours = (key) => `session-gateway:${key}`;
+const all = () => Object.keys(localStorage).filter((key) => key.startsWith(ours("")));
+const storage = {
+  getItem: (key) => localStorage.getItem(ours(key)),
+  setItem: (key, value) => localStorage.setItem(ours(key), value),
+  removeItem: (key) => localStorage.removeItem(ours(key)),
+  clear: () => all().forEach((key) => localStorage.removeItem(key)),
+  get length() {
+    return all().length;
+  },
+};
+
+createRoot(document.getElementById("playground")).render(
+  <GraphiQL
+    fetcher={fetcher}
+    storage={storage}
+    defaultTabs={operations.map((query) => ({ query }))}
+    defaultHeaders={JSON.stringify(headers, null, 2)}
+  >
+    <GraphiQL.Logo>Session Gateway</GraphiQL.Logo>
+  </GraphiQL>,
+);
