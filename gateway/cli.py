@@ -21,7 +21,7 @@ from gateway.sandbox import seed
 from gateway.settings import CONFIG_VARIABLE, ConfigurationError, Settings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Coroutine, Iterator, Mapping
 
     from gateway.app import Addresses
 
@@ -38,12 +38,25 @@ _config = click.option(
     help=f"TOML file of settings; else {CONFIG_VARIABLE} names it.",
 )
 
+_DEV_KEY_HASH: Final = f"sha256:{'00' * 16}:a0e92f9cdeef31382974c159aaf30c0645a9aea28fde414a509d9be3ad5cadef"
+"""Of `dev-key`."""
+
 DEV_DEFAULTS: Final[dict[str, dict[str, object]]] = {
     "tenants": {
         tenant: {"client_id": client_id, "client_secret": secret}
         for tenant, (client_id, secret) in seed.CLIENTS.items()
     },
+    "access": {
+        "keys": {
+            "dev": {
+                "hash": _DEV_KEY_HASH,
+                "permissions": ("sessions:read", "sessions:write"),
+                "tenants": ("*",),
+            }
+        }
+    },
     "graphql": {"playground": True},
+    "cache": {"backend": "memory"},
     "shutdown": {"grace": 1.0},
 }
 """What `dev` sets where neither the environment nor a file does."""
@@ -75,7 +88,13 @@ def dev(config: Path | None) -> None:
 
 @main.command("sandbox")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8001, show_default=True, help="Port to listen on; 0 takes a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8001,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
 def sandbox_command(host: str, port: int) -> None:
     """Run the sandbox alone: a stand-in for Emporix that keeps its state in memory."""
     _run(_sandbox(host, port))
@@ -85,7 +104,9 @@ def sandbox_command(host: str, port: int) -> None:
 @_config
 def check(config: Path | None) -> None:
     """Read the settings, get a token for each tenant, and say what is wrong."""
-    problems = _run(_check(_settings(config)))
+    settings = _settings(config)
+    configure_logs(settings.log)
+    problems = _run(_check(settings))
     if problems:
         raise click.ClickException(f"{problems} of the tenants cannot be served")
 
@@ -94,7 +115,7 @@ def check(config: Path | None) -> None:
 @click.argument("contract", type=click.Choice(["graphql", "proto"]))
 def schema(contract: str) -> None:
     """Print the GraphQL schema, or the protobuf source."""
-    click.echo(make_schema().as_str() if contract == "graphql" else contracts.proto())
+    click.echo(f"{make_schema().as_str()}\n" if contract == "graphql" else contracts.proto(), nl=False)
 
 
 def _settings(config: Path | None, defaults: Mapping[str, object] | None = None) -> Settings:
@@ -110,8 +131,18 @@ def _run(work: Coroutine[object, object, Result]) -> Result:
     try:
         return uvloop.run(work)
     except* OSError as group:
-        click.echo(f"session-gateway: {group.exceptions[0]}", err=True)
+        for error in _leaves(group):
+            click.echo(f"session-gateway: {error.strerror or error}", err=True)
     sys.exit(1)
+
+
+def _leaves(group: BaseExceptionGroup[OSError]) -> Iterator[OSError]:
+    """The errors themselves: each listener that is up already wraps what comes through it in a group of its own."""
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from _leaves(each)
+        else:
+            yield each
 
 
 async def _serve(settings: Settings) -> None:

@@ -48,7 +48,12 @@ class Deadline:
 
     @asynccontextmanager
     async def bound(self, what: str) -> AsyncIterator[None]:
-        """Cancel the block when the deadline passes, and raise UpstreamTimeout, naming what was being done."""
+        """Cancel the block when the deadline passes, and raise UpstreamTimeout, naming what was being done.
+
+        The block does not begin when the deadline has passed already.
+        """
+        if self.remaining <= 0:
+            raise UpstreamTimeout(f"{what}: there was no time left")
         try:
             async with asyncio.timeout(None if math.isinf(self.at) else self.remaining) as timeout:
                 yield

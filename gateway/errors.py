@@ -3,11 +3,14 @@
     GatewayError
     ├── InvalidArgument               the caller's input; carries every violation
     ├── Unauthenticated               the caller's own token is missing, expired or revoked
+    │   └── CallerUnauthenticated     this gateway does not know the caller
     ├── PermissionDenied              the caller's own token, or saas-token, does not allow this
+    │   └── CallerNotPermitted        this gateway does not let the caller
     ├── NotFound
     │   ├── TenantNotConfigured       no such tenant in this gateway's settings
     │   └── SessionNotFound           no such session context, or none yet
     ├── VersionConflict               another writer came first; carries the current session context
+    ├── MinVersionNotReached          upstream is older than what the caller has seen
     ├── NotRepresentable              a stored value that the caller's protocol cannot carry
     ├── WriteOutcomeUnknown           the answer of a write was lost, and reading back settled nothing
     └── UpstreamError                 Emporix, or the way there
@@ -32,13 +35,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Self
 
     from gateway.model import SessionContext
 
 __all__ = [
+    "CallerNotPermitted",
+    "CallerUnauthenticated",
     "GatewayCredentialsRefused",
     "GatewayError",
     "InvalidArgument",
+    "MinVersionNotReached",
     "NotFound",
     "NotRepresentable",
     "PermissionDenied",
@@ -64,9 +71,18 @@ class GatewayError(Exception):
 
     reason: ClassVar[str] = "INTERNAL"
 
+    leaves_doubt: ClassVar[bool] = False
+    """Whether a write that ended so may have been applied all the same."""
+
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+    def __copy__(self) -> Self:
+        """The same error without its traceback, for each of several who are told of one failure."""
+        new = type(self).__new__(type(self), *self.args)
+        new.__dict__.update(self.__dict__)
+        return new
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +114,28 @@ class Unauthenticated(GatewayError):
     reason = "UNAUTHENTICATED"
 
 
+class CallerUnauthenticated(Unauthenticated):
+    """The caller shows this gateway no credential, or one that it does not know."""
+
+    reason = "CALLER_UNAUTHENTICATED"
+
+
 class PermissionDenied(GatewayError):
     """The caller's own Emporix token, or its saas-token, does not allow the operation."""
 
     reason = "PERMISSION_DENIED"
+
+
+class CallerNotPermitted(PermissionDenied):
+    """This gateway knows the caller, who may not do this with this tenant's sessions."""
+
+    reason = "CALLER_NOT_PERMITTED"
+
+    def __init__(self, caller: str, permission: str, tenant: str) -> None:
+        super().__init__(f"{caller!r} has no permission {permission} for tenant {tenant!r}")
+        self.caller = caller
+        self.permission = permission
+        self.tenant = tenant
 
 
 class NotFound(GatewayError):
@@ -149,6 +183,17 @@ class VersionConflict(GatewayError):
         self.current = current
 
 
+class MinVersionNotReached(GatewayError):
+    """Upstream's session context is older than the lowest version that the caller takes."""
+
+    reason = "MIN_VERSION_NOT_REACHED"
+
+    def __init__(self, min_version: int, current_version: int) -> None:
+        super().__init__(f"upstream has version {current_version}, and you asked for {min_version} or higher")
+        self.min_version = min_version
+        self.current_version = current_version
+
+
 class NotRepresentable(GatewayError):
     """The session context holds a value that the caller's protocol cannot carry."""
 
@@ -183,22 +228,27 @@ class UpstreamUnavailable(UpstreamError):
     """No connection could be made or kept, or upstream's edge answers 502 or 503."""
 
     reason = "UPSTREAM_UNAVAILABLE"
+    leaves_doubt = True
 
 
 class UpstreamUnreachable(UpstreamUnavailable):
     """No connection could be made, so that nothing was sent."""
+
+    leaves_doubt = False
 
 
 class UpstreamTimeout(UpstreamError):
     """Upstream, or its edge (504), did not answer in time."""
 
     reason = "UPSTREAM_TIMEOUT"
+    leaves_doubt = True
 
 
 class UpstreamFault(UpstreamError):
     """Upstream answers 500, or a status that the API reference does not know."""
 
     reason = "UPSTREAM_FAULT"
+    leaves_doubt = True
 
 
 class UpstreamMalformed(UpstreamError):

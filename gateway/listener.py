@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-__all__ = ["authority", "listening"]
+__all__ = ["authority", "bind", "listening"]
 
 _BACKLOG: Final = 2048
 
@@ -36,7 +36,7 @@ async def listening(
     On leaving, no new connection is taken, and requests under way get `grace` seconds. `protocol` is uvicorn's HTTP
     protocol, or one derived from it. Raises OSError when the port cannot be had.
     """
-    listener = _bind(host, port)
+    listener = bind(host, port)
     server = _Server(
         uvicorn.Config(
             app,
@@ -74,9 +74,15 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises OSError, with a `strerror` that names the address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise OSError(error.errno, f"cannot listen on {authority(host, port)}: {error.strerror}") from error
+        why = str(error.strerror).partition(" (while")[0]  # what create_server adds is the address once more
+        raise OSError(error.errno, f"cannot listen on {authority(host, port)}: {why}") from error
+    # Connections inherit it. asyncio sets it for sockets of IPPROTO_TCP alone, and create_server's name no protocol:
+    # an answer's body would wait for the client's delayed acknowledgement of its head.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener

@@ -5,7 +5,7 @@ Shapes and names are those of the API reference (Emporix, Session Context servic
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import msgspec
@@ -92,6 +92,7 @@ def decode_session_context(source: bytes) -> SessionContext:
     Raises ValueError (msgspec's errors are such), or RecursionError, when it is not a session context.
     """
     known = _known_fields.decode(source)
+    metadata = Metadata(known.metadata.version, _utc(known.metadata.created_at), _utc(known.metadata.modified_at))
     return SessionContext(
         session_id=known.session_id,
         customer_id=known.customer_id,
@@ -101,10 +102,18 @@ def decode_session_context(source: bytes) -> SessionContext:
         target_location=known.target_location,
         language=known.language,
         context=known.context,
-        metadata=known.metadata,
+        metadata=metadata,
         additional_properties=_additional_properties(source),
         source=source,
     )
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    """The same time in UTC. Raises ValueError for one that only another time zone has room for."""
+    try:
+        return None if time is None else time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("a time is out of range in UTC") from None
 
 
 def _additional_properties(source: bytes) -> dict[str, JSON] | None:

@@ -7,17 +7,18 @@ A setting comes from the environment (`SESSION_GATEWAY_GRPC__PORT=50052`), else 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
-    TomlConfigSettingsSource,
 )
 
 if TYPE_CHECKING:
@@ -79,12 +80,13 @@ class Tenant(_Section):
     """Its client secret. In a file of its own, give `client_secret_file` instead."""
     client_secret_file: Path | None = None
     """File that holds the secret and nothing else; white space around it is dropped."""
+    cache: bool = True
+    """Whether this tenant's session contexts may be kept in the cache."""
 
     @model_validator(mode="before")
     @classmethod
-    def _read_secret(cls, values: dict[str, object]) -> dict[str, object]:
-        path = values.get("client_secret_file")
-        if path is None:
+    def _read_secret(cls, values: object) -> object:
+        if not isinstance(values, dict) or (path := values.get("client_secret_file")) is None:
             return values
         if "client_secret" in values:
             raise ValueError("give client_secret or client_secret_file, not both")
@@ -150,6 +152,119 @@ class Shutdown(_Section):
     """Seconds that requests under way get."""
 
 
+class Cache(_Section):
+    """The read-through cache. All times are in seconds."""
+
+    backend: SecretStr = SecretStr("none")
+    """`none`, `memory`, or the URL of a Redis or Valkey: `redis://`, `rediss://` (TLS), `valkey://`, `valkeys://`, with
+    user and password where it has them."""
+    cluster: bool = False
+    """Whether the URL is of one server of a cluster."""
+    memory_tier: bool = False
+    """Whether a small memory stands in front of Redis, kept in step by its messages."""
+    max_silence: Seconds = 2.0
+    """The memory in front of Redis is not used when nothing has been heard for so long: the bound on its staleness."""
+    prefix: str = Field(default="session-gateway:", min_length=1, max_length=100)
+    """Of all keys in Redis."""
+    budget: Annotated[float, Field(gt=0, le=5)] = 0.05
+    """Bound of one operation of Redis; past it upstream is asked."""
+    max_entries: int = Field(default=10_000, ge=1)
+    """Entries in memory; past that, the one that was used least recently goes."""
+    ttl: Seconds = 5.0
+    """How long an entry is fresh."""
+    stale_while_revalidate: Annotated[float, Field(ge=0, le=86_400)] = 0.0
+    """For so long after that it is served at once while one refresh runs behind (RFC 5861)."""
+    stale_if_error: Annotated[float, Field(ge=0, le=86_400)] = 0.0
+    """For so long after that it is served when upstream fails (RFC 5861)."""
+    missing_ttl: Annotated[float, Field(ge=0, le=3600)] = 0.0
+    """How long it is remembered that a session has no context; 0 for not at all, as one may come at any moment."""
+    own_sessions: bool = False
+    """Whether shoppers' own sessions are kept too, each under a keyed hash of the token, in this process alone."""
+
+    @model_validator(mode="after")
+    def _check_backend(self) -> Self:
+        backend = self.backend.get_secret_value()
+        if backend in {"none", "memory"}:
+            if self.cluster or self.memory_tier:
+                raise ValueError("cluster and memory_tier need a backend of Redis or Valkey")
+        elif not re.match(r"(redis|valkey)s?://", backend):
+            raise ValueError("backend must be none, memory, or a redis://, rediss://, valkey:// or valkeys:// URL")
+        return self
+
+
+class _Grant(_Section):
+    """What a caller may do."""
+
+    permissions: tuple[Literal["sessions:read", "sessions:write"], ...] = Field(min_length=1)
+    """Any of `sessions:read` and `sessions:write`."""
+    tenants: tuple[str, ...] = Field(min_length=1)
+    """The tenants it may do it for; `*` for all."""
+
+
+class AccessKey(_Grant):
+    """A caller with an API key. `session-gateway keys new NAME` prints one, and this entry for it."""
+
+    hash: str = Field(pattern=r"^sha256:[0-9a-f]{32}:[0-9a-f]{64}$")
+    """The key's salted hash. The key itself is nowhere."""
+
+
+class AccessCertificate(_Grant):
+    """A caller with a client certificate."""
+
+
+class AccessIssuer(_Section):
+    """An issuer of callers' JWTs."""
+
+    issuer: str = Field(min_length=1)
+    """Value of the claim `iss`; its OIDC discovery document tells where the keys are, unless `jwks_url` does."""
+    audience: str = Field(min_length=1)
+    """Value of the claim `aud`."""
+    jwks_url: HttpUrl | None = None
+    """Where its keys are."""
+    algorithms: tuple[
+        Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"], ...
+    ] = (
+        "RS256",
+        "ES256",
+    )
+    """Signatures that are taken; there are none among them whose key would have to be shared."""
+    leeway: int = Field(default=30, ge=0, le=300)
+    """Seconds that its clock and ours may differ."""
+    permissions_claim: str = "scope"
+    """Claim that holds permissions, a list or words with spaces between."""
+    permissions: dict[str, Literal["sessions:read", "sessions:write"]] = {
+        "sessions:read": "sessions:read",
+        "sessions:write": "sessions:write",
+    }
+    """What each of its words means."""
+    tenants_claim: str | None = None
+    """Claim that holds the tenants; left out, it is `tenants` for all of its tokens."""
+    tenants: tuple[str, ...] = ()
+    """The tenants of all of its tokens; `*` for all."""
+
+    @model_validator(mode="after")
+    def _check_tenants(self) -> Self:
+        if (self.tenants_claim is None) == (not self.tenants):
+            raise ValueError("give either tenants_claim or tenants")
+        return self
+
+
+class Access(_Section):
+    """Who may call. With nothing here everybody may, and the gateway listens on loopback alone."""
+
+    keys: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")], AccessKey] = {}
+    """API keys, by name."""
+    issuers: dict[str, AccessIssuer] = {}
+    """Issuers of JWTs, by name."""
+    certificates: dict[str, AccessCertificate] = {}
+    """Client certificates of gRPC's callers, by a subject alternative name: `spiffe://...`, or a DNS name."""
+
+    @property
+    def configured(self) -> bool:
+        """Whether callers are told apart at all."""
+        return bool(self.keys or self.issuers or self.certificates)
+
+
 class Log(_Section):
     """The log, on standard error."""
 
@@ -178,6 +293,8 @@ class Settings(BaseSettings):
     admin: Admin = Admin()
     sandbox: Sandbox = Sandbox()
     writes: Writes = Writes()
+    cache: Cache = Cache()
+    access: Access = Access()
     log: Log = Log()
     shutdown: Shutdown = Shutdown()
 
@@ -195,23 +312,34 @@ def load_settings(file: Path | None = None, defaults: Mapping[str, object] | Non
             dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings passes all four by name
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return env_settings, TomlConfigSettingsSource(settings_cls, file), init_settings
+            return env_settings, InitSettingsSource(settings_cls, given), init_settings
 
-    if problems := [*_unreadable(file), *_unknown_variables()]:
-        raise ConfigurationError(*problems)
+    problems = list(_unknown_variables())
     try:
-        return Layered(**dict(defaults or {}))  # type: ignore[arg-type]  # checked by the model itself
+        given = _read(file)
+        settings = Layered(**dict(defaults or {}))  # type: ignore[arg-type]  # checked by the model itself
+    except ConfigurationError as error:
+        problems += error.problems
+    except SettingsError as error:
+        problems.append(_not_json(error))
+    except ValidationError as error:
+        problems += map(_problem, error.errors(include_input=False, include_url=False))
+    else:
+        if not problems:
+            return settings
+    raise ConfigurationError(*problems) from None
+
+
+def _read(file: Path | None) -> dict[str, object]:
+    """What the file holds. Raises ConfigurationError."""
+    try:
+        return {} if file is None else tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{file}: is not UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{file}: is not TOML: {error}") from None
-    except SettingsError as error:
-        raise ConfigurationError(str(error)) from None
-    except ValidationError as error:
-        raise ConfigurationError(*map(_problem, error.errors(include_input=False, include_url=False))) from None
-
-
-def _unreadable(file: Path | None) -> Iterator[str]:
-    if file is not None and not os.access(file, os.R_OK):
-        yield f"{file}: cannot be read"
 
 
 def _unknown_variables() -> Iterator[str]:
@@ -224,6 +352,12 @@ def _unknown_variables() -> Iterator[str]:
         yield "AIOCACHE_DISABLE: must not be set: tokens are kept through aiocache, which this turns off"
 
 
+def _not_json(error: SettingsError) -> str:
+    """A section given as a whole must be JSON; which one it is, only the error's words tell."""
+    section = re.search(r'field "(\w+)"', str(error))
+    return f"{_PREFIX}{section[1].upper() if section else ''}: is not JSON"
+
+
 def _problem(error: ErrorDetails) -> str:
     path = [str(each) for each in error["loc"] if each != "[key]"]
     variable = _PREFIX + "__".join(path).upper()
@@ -234,6 +368,8 @@ def _problem(error: ErrorDetails) -> str:
             what = "is not a setting"
         case "string_pattern_mismatch":
             what = "must be 3 to 16 lowercase letters and digits, beginning with a letter"
+        case "too_short" if path != ["tenants"]:
+            what = "is empty"
         case "too_short":
             what = "is missing: configure at least one, [tenants.NAME] with client_id and client_secret"
         case _:

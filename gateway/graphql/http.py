@@ -10,35 +10,39 @@ from __future__ import annotations
 import asyncio
 import uuid
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
 import structlog
 from graphql import GraphQLError, OperationType, get_operation_ast, parse
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from strawberry.exceptions import MissingQueryError
-from strawberry.schema.exceptions import CannotGetOperationTypeError
 from strawberry.types import ExecutionResult
 
+from gateway.cache.freshness import combined, parse_cache_control
 from gateway.credentials import CallerCredentials
 from gateway.deadline import Deadline
 from gateway.graphql.errors import formatted
 from gateway.graphql.schema import Context
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Coroutine, Mapping, Sequence
 
     import strawberry
+    from graphql import OperationDefinitionNode
     from starlette.types import Receive, Scope, Send
 
+    from gateway.access.guard import Guard
     from gateway.graphql.playground import Playground
-    from gateway.sessions.service import OwnSessionContexts, SessionContexts
+    from gateway.graphql.schema import CacheRead
 
 __all__ = ["GraphQLEndpoint"]
 
 _MODERN: Final = "application/graphql-response+json"
 _LEGACY: Final = "application/json"
+
+Decoded = TypeVar("Decoded")
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -72,16 +76,14 @@ class GraphQLEndpoint:
     def __init__(
         self,
         schema: strawberry.Schema,
-        sessions: SessionContexts,
-        own: OwnSessionContexts,
+        guard: Guard,
         *,
         budget: float,
         max_body: int,
         playground: Playground | None = None,
     ) -> None:
         self._schema = schema
-        self._sessions = sessions
-        self._own = own
+        self._guard = guard
         self._budget = budget
         self._max_body = max_body
         self._playground = playground
@@ -105,22 +107,27 @@ class GraphQLEndpoint:
             return self._playground.page()
         media_type = _LEGACY
         try:
-            media_type = _media_type(request.headers.get("accept", "*/*"))
+            media_type = _media_type(", ".join(request.headers.getlist("accept")) or "*/*")
             parameters = await self._parameters(request)
+            operation = _operation(parameters)
             if request.method == "GET":
-                _check_is_query(parameters)
-            result = await _while_connected(request, self._execute(parameters, request))
+                _check_is_query(operation)
+            context = self._context(request)
+            result = await _while_connected(request, self._execute(parameters, context))
         except _Refused as refusal:
-            error = {"message": refusal.message, "extensions": {"code": "BAD_REQUEST"}}
-            return _response(refusal.status, {"errors": [error]}, media_type, refusal.headers)
-        return _result_response(result, media_type)
+            errors = [{"message": refusal.message, "extensions": {"code": "BAD_REQUEST"}}]
+            return _response(refusal.status, {"errors": errors}, media_type, refusal.headers)
+        except GraphQLError as error:
+            return _result_response(ExecutionResult(data=None, errors=[error]), media_type)
+        wanted = (parameters.extensions or {}).get("cache") is True
+        return _result_response(result, media_type, context.reads, tell_of_cache=wanted)
 
     async def _parameters(self, request: Request) -> _Parameters:
         match request.method:
             case "GET":
-                return _from_query(request.query_params)
+                return _from_query(request.scope["query_string"])
             case "POST":
-                return _decode(await self._body(request))
+                return _decode(await self._body(request), _Parameters, "the body")
             case method:
                 raise _Refused(405, f"{method} is not supported: use GET for queries, or POST", {"allow": "GET, POST"})
 
@@ -134,25 +141,25 @@ class GraphQLEndpoint:
         async for chunk in request.stream():
             body += chunk
             if len(body) > self._max_body:
-                raise _Refused(413, f"the body is larger than {self._max_body} bytes", {"connection": "close"})
+                raise _Refused(413, f"the body is larger than {self._max_body} bytes")
         return bytes(body)
 
-    async def _execute(self, parameters: _Parameters, request: Request) -> ExecutionResult:
-        context = Context(
-            sessions=self._sessions,
-            own=self._own,
-            credentials=CallerCredentials.read(request.headers.get),
+    def _context(self, request: Request) -> Context:
+        credentials = CallerCredentials.read(request.headers.get)
+        return Context(
+            sessions=self._guard.sessions(credentials),
+            own=self._guard.own(credentials),
             deadline=Deadline.after(self._budget),
+            max_age=parse_cache_control(request.headers.get("cache-control")),
         )
-        try:
-            return await self._schema.execute(
-                parameters.query,
-                variable_values=parameters.variables,
-                operation_name=parameters.operationName,
-                context_value=context,
-            )
-        except (CannotGetOperationTypeError, MissingQueryError) as error:
-            return ExecutionResult(data=None, errors=[GraphQLError(str(error))])
+
+    async def _execute(self, parameters: _Parameters, context: Context) -> ExecutionResult:
+        return await self._schema.execute(
+            parameters.query,
+            variable_values=parameters.variables,
+            operation_name=parameters.operationName,
+            context_value=context,
+        )
 
 
 def _is_browser(request: Request) -> bool:
@@ -161,53 +168,86 @@ def _is_browser(request: Request) -> bool:
 
 
 def _media_type(accept: str) -> str:
-    """The first of ours in the order that the client prefers. Who does not say gets what was usual before."""
-    ranges = sorted((_range(each) for each in accept.split(",")), key=lambda each: -each[1])
-    for name, quality in ranges:
-        if quality > 0 and name in {_MODERN, _LEGACY}:
-            return name
-        if quality > 0 and name in {"*/*", "application/*"}:
-            return _LEGACY
-    raise _Refused(406, f"none of {accept!r} can be had: accept {_MODERN} or {_LEGACY}")
+    """The one of ours that the client likes best (RFC 9110, 12.5.1), by the most specific range for each.
+
+    Who likes both alike gets the one that is named first; who does not say gets what was usual before.
+    """
+    ranges = [_range(each) for each in accept.split(",")]
+    names = [name for name, _ in ranges]
+
+    def rank(media_type: str) -> tuple[float, int]:
+        for name in (media_type, "application/*", "*/*"):
+            if name in names:
+                place = names.index(name)
+                return -ranges[place][1], place
+        return 0.0, 0
+
+    best = min((_LEGACY, _MODERN), key=rank)
+    if rank(best)[0] >= 0:
+        raise _Refused(406, f"none of {accept!r} can be had: accept {_MODERN} or {_LEGACY}")
+    return best
 
 
 def _range(text: str) -> tuple[str, float]:
     name, _, parameters = text.partition(";")
-    quality = parameters.replace(" ", "").partition("q=")[2].partition(";")[0]
+    quality = f";{parameters.replace(' ', '')}".lower().partition(";q=")[2].partition(";")[0]
     with suppress(ValueError):
         return name.strip().lower(), float(quality or 1)
     return name.strip().lower(), 0.0
 
 
-def _from_query(query: Mapping[str, str]) -> _Parameters:
-    document = {name: query[name] for name in ("query", "operationName") if name in query}
-    raw = {name: msgspec.Raw(query[name].encode() or b"null") for name in ("variables", "extensions") if name in query}
-    return _decode(_encode({**document, **raw}))
-
-
-def _encode(document: object) -> bytes:
+def _from_query(query: bytes) -> _Parameters:
     try:
-        return msgspec.json.encode(document)
-    except ValueError as error:
-        raise _Refused(400, "the request's parameters are not UTF-8") from error
-
-
-def _decode(body: bytes) -> _Parameters:
+        found = dict(parse_qsl(query.decode(), keep_blank_values=True, errors="strict"))
+    except UnicodeDecodeError as error:
+        raise _Refused(400, "the URL's query is not UTF-8") from error
+    given: dict[str, object] = {name: found[name] for name in ("query", "operationName") if name in found}
+    for name in ("variables", "extensions"):
+        if found.get(name):
+            given[name] = _decode(found[name].encode(), object, name)
     try:
-        return msgspec.json.decode(body, type=_Parameters)
+        return msgspec.convert(given, _Parameters)
     except msgspec.ValidationError as error:
-        raise _Refused(400, f"the request's parameters are not right: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise _Refused(400, "the request's body or variables are not JSON") from error
+        raise _not_right(error) from error
 
 
-def _check_is_query(parameters: _Parameters) -> None:
-    """GET is safe (RFC 9110, 9.2.1), so that it may carry queries alone."""
+def _decode(source: bytes, kind: type[Decoded], what: str) -> Decoded:
+    """Decode JSON, and refuse in words what is none; the decoder's own hold nothing of the source."""
     try:
-        operation = get_operation_ast(parse(parameters.query), parameters.operationName)
-    except (GraphQLError, RecursionError):
-        return  # to be told of by the execution
-    if operation is not None and operation.operation is not OperationType.QUERY:
+        return msgspec.json.decode(source, type=kind)
+    except msgspec.ValidationError as error:
+        raise _not_right(error) from error
+    except RecursionError as error:
+        raise _Refused(400, f"{what}: JSON is nested too deeply") from error
+    except UnicodeDecodeError as error:
+        raise _Refused(400, f"{what}: is not UTF-8") from error
+    except ValueError as error:
+        raise _Refused(400, f"{what}: {error}") from error
+
+
+def _not_right(error: msgspec.ValidationError) -> _Refused:
+    return _Refused(400, f"the request's parameters are not right: {error}")
+
+
+def _operation(parameters: _Parameters) -> OperationDefinitionNode:
+    """The one operation that is to be executed (GraphQL, 6.1). Raises GraphQLError when there is no telling.
+
+    Strawberry would take the first of several where none is named, and so a mutation beside a query.
+    """
+    operation = get_operation_ast(parse(parameters.query), parameters.operationName)
+    if operation is None:
+        named = parameters.operationName
+        raise GraphQLError(
+            "the document must hold one operation, unless operationName names one of several"
+            if named is None
+            else f"the document holds no operation of the operationName {named!r}"
+        )
+    return operation
+
+
+def _check_is_query(operation: OperationDefinitionNode) -> None:
+    """GET is safe (RFC 9110, 9.2.1), so that it may carry queries alone."""
+    if operation.operation is not OperationType.QUERY:
         kind = operation.operation.value
         raise _Refused(405, f"a {kind} needs POST: GET is for queries", {"allow": "POST"})
 
@@ -231,14 +271,39 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _result_response(result: ExecutionResult, media_type: str) -> Response:
+def _result_response(
+    result: ExecutionResult, media_type: str, reads: Sequence[CacheRead] = (), *, tell_of_cache: bool = False
+) -> Response:
     errors = [formatted(error) for error in result.errors or ()]
     executed = result.data is not None or any(error.path for error in result.errors or ())
     document: dict[str, object] = {"data": result.data} if executed else {}
     if errors:
         document = {"errors": errors, **document}
+    if tell_of_cache and reads:
+        document["extensions"] = {"cache": [_cache_extension(each) for each in reads]}
     status = 200 if executed or media_type == _LEGACY else 400
-    return _response(status, document, media_type)
+    return _response(status, document, media_type, _cache_headers(reads))
+
+
+def _cache_headers(reads: Sequence[CacheRead]) -> dict[str, str]:
+    """Where the answer came from (RFC 9211) and how old it is (RFC 9111, 5.1), for people and gateways in between."""
+    if not reads:
+        return {}
+    status = combined(each.status for each in reads)
+    return {"cache-status": status.header(), "age": str(int(status.age))}
+
+
+def _cache_extension(read: CacheRead) -> dict[str, object]:
+    status = read.status
+    return {
+        "path": read.path,
+        "hit": status.hit,
+        "fwd": status.fwd or None,
+        "age": round(status.age, 3),
+        "ttl": None if status.ttl is None else round(status.ttl, 3),
+        "stored": status.stored,
+        "collapsed": status.collapsed,
+    }
 
 
 def _response(status: int, document: object, media_type: str, headers: Mapping[str, str] | None = None) -> Response:

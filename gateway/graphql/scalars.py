@@ -19,6 +19,9 @@ __all__ = ["JSON", "SCALARS", "Version"]
 
 Version = NewType("Version", int)
 
+_MAX_DEPTH: Final = 100
+"""Levels of a JSON value: as many as a protobuf message has, and fewer than would use up the stack."""
+
 
 def _serialize_time(value: datetime) -> str:
     """As upstream writes it: UTC, in milliseconds, unless there is more to tell."""
@@ -38,14 +41,16 @@ def _parse_version(value: object) -> int:
     return value
 
 
-def _parse_json(value: object) -> object:
+def _parse_json(value: object, depth: int = 0) -> object:
     """Any JSON value. A literal may name a number that no JSON document holds, such as 1e400."""
+    if depth > _MAX_DEPTH:
+        raise GraphQLError(f"JSON must not be nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, float) and not math.isfinite(value):
         raise GraphQLError("JSON must not hold a number beyond a double's range")
     if isinstance(value, dict):
-        return {name: _parse_json(each) for name, each in value.items()}
+        return {name: _parse_json(each, depth + 1) for name, each in value.items()}
     if isinstance(value, list):
-        return [_parse_json(each) for each in value]
+        return [_parse_json(each, depth + 1) for each in value]
     return value
 
 

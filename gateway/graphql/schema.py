@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import strawberry
 from strawberry import ID
 from strawberry.schema.config import StrawberryConfig
 
+from gateway.cache.freshness import ReadOptions
 from gateway.errors import SessionNotFound as SessionNotFoundError
 from gateway.graphql import inputs, types
 from gateway.graphql.errors import HANDLERS
@@ -20,23 +21,39 @@ if TYPE_CHECKING:
     from graphql import GraphQLError
     from strawberry.types.execution import ExecutionContext
 
-    from gateway import errors, model
-    from gateway.credentials import CallerCredentials
+    from gateway import errors
+    from gateway.access.guard import GuardedOwnSession, GuardedSessions
+    from gateway.cache.freshness import CacheStatus
+    from gateway.cache.readthrough import Found
     from gateway.deadline import Deadline
-    from gateway.sessions.service import OwnSessionContexts, SessionContexts
     from gateway.sessions.writer import Written
 
-__all__ = ["Context", "make_schema"]
+__all__ = ["CacheRead", "Context", "make_schema"]
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a request brings along, and whom it may ask."""
 
-    sessions: SessionContexts
-    own: OwnSessionContexts
-    credentials: CallerCredentials
+    sessions: GuardedSessions
+    own: GuardedOwnSession
     deadline: Deadline
+    max_age: float | None = None
+    """By `Cache-Control` in the request's header."""
+    reads: list[CacheRead] = field(default_factory=list)
+    """Where what was read came from, as it is read."""
+
+    def read_options(self, max_age: float | None, min_version: int | None) -> ReadOptions:
+        """What is asked of one read, by its arguments and by the request's header."""
+        return ReadOptions(max_age, min_version).stricter(self.max_age)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRead:
+    """Where the answer of one field came from."""
+
+    path: list[str | int]
+    status: CacheStatus
 
 
 Info: TypeAlias = strawberry.Info[Context, None]
@@ -47,11 +64,24 @@ Tenant: TypeAlias = Annotated[
 
 _INPUT = strawberry.argument(description="Which session, and what to make of it.")
 
+MaxAge: TypeAlias = Annotated[
+    float | None,
+    strawberry.argument(
+        description="Oldest answer that will do, in seconds; 0 asks upstream. Left out, the settings decide. The "
+        "header `Cache-Control: max-age=N` or `no-cache` says the same for the whole request; the stricter one counts."
+    ),
+]
+MinVersion: TypeAlias = Annotated[
+    Version | None,
+    strawberry.argument(description="Lowest `metadata.version` that will do: one that you have seen."),
+]
+
 ReplaceSessionContextResult: TypeAlias = Annotated[
     types.ReplaceSessionContextPayload
     | types.VersionConflict
     | types.SessionNotFound
     | types.InvalidInput
+    | types.Unauthenticated
     | types.PermissionDenied
     | types.WriteOutcomeUnknown,
     strawberry.union("ReplaceSessionContextResult", description="What became of `replaceSessionContext`."),
@@ -61,6 +91,7 @@ PatchSessionContextResult: TypeAlias = Annotated[
     | types.VersionConflict
     | types.SessionNotFound
     | types.InvalidInput
+    | types.Unauthenticated
     | types.PermissionDenied
     | types.WriteOutcomeUnknown,
     strawberry.union("PatchSessionContextResult", description="What became of `patchSessionContext`."),
@@ -70,6 +101,7 @@ AddSessionContextAttributeResult: TypeAlias = Annotated[
     | types.VersionConflict
     | types.SessionNotFound
     | types.InvalidInput
+    | types.Unauthenticated
     | types.PermissionDenied
     | types.WriteOutcomeUnknown,
     strawberry.union("AddSessionContextAttributeResult", description="What became of `addSessionContextAttribute`."),
@@ -79,6 +111,7 @@ RemoveSessionContextAttributeResult: TypeAlias = Annotated[
     | types.VersionConflict
     | types.SessionNotFound
     | types.InvalidInput
+    | types.Unauthenticated
     | types.PermissionDenied
     | types.WriteOutcomeUnknown,
     strawberry.union(
@@ -129,12 +162,16 @@ class Query:
         info: Info,
         tenant: Tenant,
         session_id: Annotated[ID, strawberry.argument(description="Id of the session, 1 to 256 characters.")],
+        max_age: MaxAge = None,
+        min_version: MinVersion = None,
     ) -> types.SessionContext | None:
         context = info.context
+        options = context.read_options(max_age, min_version)
         try:
-            return types.SessionContext.of(await context.sessions.get(tenant, session_id, context.deadline))
+            found = await context.sessions.get(tenant, session_id, context.deadline, options)
         except SessionNotFoundError:
             return None
+        return _told(info, found)
 
     @strawberry.field(
         description="The session contexts of several sessions of a tenant, read side by side: one entry for each id, "
@@ -145,22 +182,28 @@ class Query:
         info: Info,
         tenant: Tenant,
         session_ids: Annotated[list[ID], strawberry.argument(description="Ids of the sessions, at most 100.")],
+        max_age: MaxAge = None,
+        min_version: MinVersion = None,
     ) -> list[types.SessionContext | None]:
         context = info.context
-        found = await context.sessions.batch_get(tenant, session_ids, context.deadline)
-        return [_entry(each) for each in found]
+        options = context.read_options(max_age, min_version)
+        found = await context.sessions.batch_get(tenant, session_ids, context.deadline, options)
+        return [_entry(info, each) for each in found]
 
     @strawberry.field(
         description="The session context that your Emporix access token (`Authorization: Bearer ...`) belongs to. Null "
         "when there is none yet: it comes into being with a cart, or shortly after login."
     )
-    async def my_session_context(self, info: Info, tenant: Tenant) -> types.SessionContext | None:
+    async def my_session_context(
+        self, info: Info, tenant: Tenant, max_age: MaxAge = None, min_version: MinVersion = None
+    ) -> types.SessionContext | None:
         context = info.context
+        options = context.read_options(max_age, min_version)
         try:
-            found = await context.own.get(tenant, context.credentials.access_token, context.deadline)
+            found = await context.own.get(tenant, context.deadline, options)
         except SessionNotFoundError:
             return None
-        return types.SessionContext.of(found)
+        return _told(info, found)
 
 
 @strawberry.type(
@@ -181,7 +224,6 @@ class Mutation:
             input.session_context.replacement(),
             _options(info, input.expected_version),
             upsert=input.upsert,
-            saas_token=info.context.credentials.saas_token,
         )
         return types.ReplaceSessionContextPayload(session_context=_after(written))
 
@@ -197,7 +239,6 @@ class Mutation:
             input.session_id,
             input.patch.patch(),
             _options(info, input.expected_version),
-            saas_token=info.context.credentials.saas_token,
         )
         return types.PatchSessionContextPayload(session_context=_after(written), attempts=written.attempts)
 
@@ -214,7 +255,6 @@ class Mutation:
             input.name,
             inputs.attribute_value(input.value),
             _options(info, input.expected_version),
-            saas_token=info.context.credentials.saas_token,
         )
         return types.AddSessionContextAttributePayload(session_context=_after(written))
 
@@ -230,7 +270,6 @@ class Mutation:
             input.session_id,
             input.name,
             _options(info, input.expected_version),
-            saas_token=info.context.credentials.saas_token,
         )
         return types.RemoveSessionContextAttributePayload(session_context=_after(written))
 
@@ -243,7 +282,6 @@ class Mutation:
     ) -> UpdateMySessionContextResult:
         written = await info.context.own.update(
             input.tenant,
-            info.context.credentials.access_token,
             input.patch.patch(),
             _options(info, input.expected_version),
         )
@@ -255,7 +293,6 @@ class Mutation:
     ) -> AddMySessionContextAttributeResult:
         written = await info.context.own.add_attribute(
             input.tenant,
-            info.context.credentials.access_token,
             input.name,
             inputs.attribute_value(input.value),
             _options(info, input.expected_version),
@@ -268,7 +305,6 @@ class Mutation:
     ) -> RemoveMySessionContextAttributeResult:
         written = await info.context.own.remove_attribute(
             input.tenant,
-            info.context.credentials.access_token,
             input.name,
             _options(info, input.expected_version),
         )
@@ -291,13 +327,18 @@ def make_schema() -> strawberry.Schema:
     )
 
 
-def _entry(found: model.SessionContext | errors.GatewayError) -> types.SessionContext | None:
+def _told(info: Info, found: Found) -> types.SessionContext:
+    info.context.reads.append(CacheRead(info.path.as_list(), found.status))
+    return types.SessionContext.of(found.context)
+
+
+def _entry(info: Info, found: Found | errors.GatewayError) -> types.SessionContext | None:
     """One entry of a list. An error that is returned, not raised, is the entry's own (graphql-core, complete_value)."""
     if isinstance(found, SessionNotFoundError):
         return None
     if isinstance(found, Exception):
         return found  # type: ignore[return-value]  # see above: the executor takes it for a failed entry
-    return types.SessionContext.of(found)
+    return _told(info, found)
 
 
 def _options(info: Info, expected_version: Version | None) -> WriteOptions:

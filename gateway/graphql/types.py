@@ -172,14 +172,17 @@ class InvalidInput(Failure):
         )
 
 
-@strawberry.type(description="The Emporix access token is missing, expired or revoked. Get a new one.")
+@strawberry.type(
+    description="The credential is missing, expired or not known: the Emporix access token where it is about one's own "
+    "session, else one of the gateway's."
+)
 class Unauthenticated(Failure):
     @classmethod
     def of(cls, error: errors.Unauthenticated) -> Unauthenticated:
         return cls(code=error.reason, message=error.message)
 
 
-@strawberry.type(description="The token that was sent along does not allow this.")
+@strawberry.type(description="The credential, or the `saas-token`, does not allow this.")
 class PermissionDenied(Failure):
     @classmethod
     def of(cls, error: errors.PermissionDenied) -> PermissionDenied:

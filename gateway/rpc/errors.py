@@ -31,6 +31,7 @@ CODES: Final[dict[type[errors.GatewayError], grpc.StatusCode]] = {
     errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
     errors.VersionConflict: grpc.StatusCode.ABORTED,
+    errors.MinVersionNotReached: grpc.StatusCode.OUT_OF_RANGE,
     errors.NotRepresentable: grpc.StatusCode.FAILED_PRECONDITION,
     errors.WriteOutcomeUnknown: grpc.StatusCode.UNKNOWN,
     errors.RateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -45,7 +46,9 @@ DOMAIN: Final = "session-gateway"
 _MAX_STATUS: Final = 5_500
 """Bytes of a status that fit, in base64, into the 8 KiB of metadata that clients accept by default."""
 _MAX_MESSAGE: Final = 500
-_MAX_VIOLATIONS: Final = 20
+"""Bytes of a message as it goes over the wire, beside the status."""
+_MAX_VIOLATIONS: Final = 4_000
+"""Bytes of the violations that are told."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -94,7 +97,13 @@ def status_of(error: errors.GatewayError) -> Status:
 
 
 def _shortened(message: str) -> str:
-    return message if len(message) <= _MAX_MESSAGE else f"{message[: _MAX_MESSAGE - 1]}…"
+    """At most what fits: gRPC writes all but visible ASCII as `%XX`, byte by byte."""
+    room = _MAX_MESSAGE
+    for place, char in enumerate(message):
+        room -= 1 if " " <= char <= "~" and char != "%" else 3 * len(char.encode())
+        if room < 0:
+            return f"{message[:place]}…"
+    return message
 
 
 def _details(error: errors.GatewayError) -> Iterator[Message]:
@@ -102,12 +111,7 @@ def _details(error: errors.GatewayError) -> Iterator[Message]:
     yield details.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=dict(_metadata(error)))
     match error:
         case errors.InvalidArgument():
-            yield details.BadRequest(
-                field_violations=[
-                    details.BadRequest.FieldViolation(field=each.field, description=_shortened(each.message))
-                    for each in error.violations[:_MAX_VIOLATIONS]
-                ]
-            )
+            yield _bad_request(error)
         case errors.SessionNotFound():
             yield details.ResourceInfo(
                 resource_type="emporix.sessioncontext.v1.SessionContext", resource_name=error.session_id or "me"
@@ -126,11 +130,29 @@ def _metadata(error: errors.GatewayError) -> Iterator[tuple[str, str]]:
             yield "session_id", session_id
         case errors.TenantNotConfigured():
             yield "tenant", error.tenant
+        case errors.CallerNotPermitted():
+            yield "caller", error.caller
+            yield "permission", error.permission
+            yield "tenant", error.tenant
+        case errors.MinVersionNotReached():
+            yield "min_version", str(error.min_version)
+            yield "current_version", str(error.current_version)
         case errors.VersionConflict():
             if error.expected_version is not None:
                 yield "expected_version", str(error.expected_version)
             if error.current is not None:
                 yield "current_version", str(error.current.metadata.version)
+
+
+def _bad_request(error: errors.InvalidArgument) -> details.BadRequest:
+    """As many of the violations as fit."""
+    refusal = details.BadRequest()
+    for each in error.violations:
+        refusal.field_violations.add(field=each.field, description=_shortened(each.message))
+        if refusal.ByteSize() > _MAX_VIOLATIONS:
+            del refusal.field_violations[-1]
+            break
+    return refusal
 
 
 def _conflict(error: errors.VersionConflict) -> pb.VersionConflict:

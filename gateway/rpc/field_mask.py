@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["parse_path", "patch_from_message"]
 
 _SCALARS: Final = ("customer_id", "site_code", "currency", "cart_id", "target_location", "language")
-_SEGMENT = re.compile(r"`((?:[^`]|``)*)`|(\w+|\*)")
+_SEGMENT = re.compile(r"`((?:[^`]|``)*)`|(\w+)")
 
 
 def patch_from_message(message: pb.SessionContext, paths: Iterable[str], *, writable: Iterable[str]) -> Patch:
@@ -28,10 +28,11 @@ def patch_from_message(message: pb.SessionContext, paths: Iterable[str], *, writ
     No paths mean the fields that are set, an attribute at a time; `*` means all that is writable. A path without a
     value clears. Raises InvalidArgument for a path that is none.
     """
-    parsed = [parse_path(path) for path in paths]
-    if not parsed:
+    named = list(paths)
+    parsed = [parse_path(path) for path in named if path != "*"]
+    if not named:
         parsed = list(_set_paths(message))
-    elif ("*",) in parsed:
+    elif "*" in named:
         parsed = [(field,) for field in writable]
     return Patch(tuple(Assignment(path, _value(message, path)) for path in parsed))
 

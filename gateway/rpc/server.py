@@ -11,13 +11,13 @@ from grpc_reflection.v1alpha import reflection
 
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
-from gateway.listener import authority
+from gateway.listener import authority, bind
 from gateway.rpc.servicers import OwnSessionContextServicer, SessionContextServicer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from gateway.sessions.service import OwnSessionContexts, SessionContexts
+    from gateway.access.guard import Guard
 
 __all__ = ["SERVICES", "serve_rpc"]
 
@@ -26,8 +26,7 @@ SERVICES = tuple(service.full_name for service in pb.DESCRIPTOR.services_by_name
 
 @asynccontextmanager
 async def serve_rpc(
-    sessions: SessionContexts,
-    own: OwnSessionContexts,
+    guard: Guard,
     *,
     host: str,
     port: int,
@@ -43,8 +42,8 @@ async def serve_rpc(
     server = grpc.aio.server(
         options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", max_message)],
     )
-    pb_grpc.add_SessionContextServiceServicer_to_server(SessionContextServicer(sessions, budget=budget), server)
-    pb_grpc.add_OwnSessionContextServiceServicer_to_server(OwnSessionContextServicer(own, budget=budget), server)
+    pb_grpc.add_SessionContextServiceServicer_to_server(SessionContextServicer(guard, budget=budget), server)
+    pb_grpc.add_OwnSessionContextServiceServicer_to_server(OwnSessionContextServicer(guard, budget=budget), server)
     checks = await _add_health(server)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     bound = _bind(server, host, port)
@@ -65,6 +64,7 @@ async def _add_health(server: grpc.aio.Server) -> health.aio.HealthServicer:
 
 
 def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
+    bind(host, port).close()  # what is wrong is said by this alone: gRPC prints it and raises nothing of it
     try:
         return server.add_insecure_port(authority(host, port))
     except RuntimeError as error:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from gateway.cache.freshness import combined
+from gateway.cache.readthrough import Found
 from gateway.errors import GatewayError, InvalidArgument, NotRepresentable, SessionNotFound
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
-from gateway.rpc.call import credentials_of, deadline_of
+from gateway.rpc.call import credentials_of, deadline_of, read_options_of, tell_of_cache
 from gateway.rpc.convert import json_from_value, replacement_from_message, session_context_message
 from gateway.rpc.errors import answers
 from gateway.rpc.field_mask import patch_from_message
@@ -17,8 +19,8 @@ from gateway.sessions.writer import WriteOptions
 if TYPE_CHECKING:
     import grpc
 
-    from gateway.model import JSON, SessionContext
-    from gateway.sessions.service import OwnSessionContexts, SessionContexts
+    from gateway.access.guard import Guard
+    from gateway.model import JSON
     from gateway.sessions.writer import Written
 
 __all__ = ["OwnSessionContextServicer", "SessionContextServicer"]
@@ -40,8 +42,8 @@ Write: TypeAlias = (
 class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
     """The management side. `budget` bounds a call, in seconds, whatever deadline its caller sets."""
 
-    def __init__(self, sessions: SessionContexts, *, budget: float) -> None:
-        self._sessions = sessions
+    def __init__(self, guard: Guard, *, budget: float) -> None:
+        self._guard = guard
         self._budget = budget
 
     @answers
@@ -49,15 +51,27 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
         self, request: pb.GetSessionContextRequest, context: Context
     ) -> pb.GetSessionContextResponse:
         """See the proto."""
-        found = await self._sessions.get(request.tenant, request.session_id, deadline_of(context, self._budget))
-        return pb.GetSessionContextResponse(session_context=session_context_message(found))
+        found = await self._guard.sessions(credentials_of(context)).get(
+            request.tenant,
+            request.session_id,
+            deadline_of(context, self._budget),
+            read_options_of(context, request.read_options),
+        )
+        tell_of_cache(context, found.status)
+        return pb.GetSessionContextResponse(session_context=session_context_message(found.context))
 
     @answers
     async def BatchGetSessionContexts(
         self, request: pb.BatchGetSessionContextsRequest, context: Context
     ) -> pb.BatchGetSessionContextsResponse:
         """See the proto."""
-        found = await self._sessions.batch_get(request.tenant, request.session_ids, deadline_of(context, self._budget))
+        found = await self._guard.sessions(credentials_of(context)).batch_get(
+            request.tenant,
+            request.session_ids,
+            deadline_of(context, self._budget),
+            read_options_of(context, request.read_options),
+        )
+        tell_of_cache(context, combined(each.status for each in found if isinstance(each, Found)))
         return pb.BatchGetSessionContextsResponse(
             entries=[
                 pb.BatchGetSessionContextsEntry(session_id=session_id, session_context=_message_if_found(each))
@@ -70,13 +84,12 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
         self, request: pb.ReplaceSessionContextRequest, context: Context
     ) -> pb.ReplaceSessionContextResponse:
         """See the proto."""
-        written = await self._sessions.replace(
+        written = await self._guard.sessions(credentials_of(context)).replace(
             request.tenant,
             request.session_id,
             replacement_from_message(request.session_context),
             _options(request, context, self._budget),
             upsert=request.upsert,
-            saas_token=credentials_of(context).saas_token,
         )
         return pb.ReplaceSessionContextResponse(session_context=_message_if_read(written))
 
@@ -85,37 +98,34 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
         self, request: pb.PatchSessionContextRequest, context: Context
     ) -> pb.PatchSessionContextResponse:
         """See the proto."""
-        written = await self._sessions.patch(
+        written = await self._guard.sessions(credentials_of(context)).patch(
             request.tenant,
             request.session_id,
             patch_from_message(request.session_context, request.update_mask.paths, writable=WRITABLE),
             _options(request, context, self._budget),
-            saas_token=credentials_of(context).saas_token,
         )
         return pb.PatchSessionContextResponse(session_context=_message_if_read(written), attempts=written.attempts)
 
     @answers
     async def AddAttribute(self, request: pb.AddAttributeRequest, context: Context) -> pb.AddAttributeResponse:
         """See the proto."""
-        written = await self._sessions.add_attribute(
+        written = await self._guard.sessions(credentials_of(context)).add_attribute(
             request.tenant,
             request.session_id,
             request.attribute_name,
             _value(request),
             _options(request, context, self._budget),
-            saas_token=credentials_of(context).saas_token,
         )
         return pb.AddAttributeResponse(session_context=_message_if_read(written))
 
     @answers
     async def RemoveAttribute(self, request: pb.RemoveAttributeRequest, context: Context) -> pb.RemoveAttributeResponse:
         """See the proto."""
-        written = await self._sessions.remove_attribute(
+        written = await self._guard.sessions(credentials_of(context)).remove_attribute(
             request.tenant,
             request.session_id,
             request.attribute_name,
             _options(request, context, self._budget),
-            saas_token=credentials_of(context).saas_token,
         )
         return pb.RemoveAttributeResponse(session_context=_message_if_read(written))
 
@@ -123,8 +133,8 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
 class OwnSessionContextServicer(pb_grpc.OwnSessionContextServiceServicer):
     """The storefront side. `budget` is as for the management side."""
 
-    def __init__(self, own: OwnSessionContexts, *, budget: float) -> None:
-        self._own = own
+    def __init__(self, guard: Guard, *, budget: float) -> None:
+        self._guard = guard
         self._budget = budget
 
     @answers
@@ -132,18 +142,21 @@ class OwnSessionContextServicer(pb_grpc.OwnSessionContextServiceServicer):
         self, request: pb.GetOwnSessionContextRequest, context: Context
     ) -> pb.GetOwnSessionContextResponse:
         """See the proto."""
-        token = credentials_of(context).access_token
-        found = await self._own.get(request.tenant, token, deadline_of(context, self._budget))
-        return pb.GetOwnSessionContextResponse(session_context=session_context_message(found))
+        found = await self._guard.own(credentials_of(context)).get(
+            request.tenant,
+            deadline_of(context, self._budget),
+            read_options_of(context, request.read_options),
+        )
+        tell_of_cache(context, found.status)
+        return pb.GetOwnSessionContextResponse(session_context=session_context_message(found.context))
 
     @answers
     async def UpdateOwnSessionContext(
         self, request: pb.UpdateOwnSessionContextRequest, context: Context
     ) -> pb.UpdateOwnSessionContextResponse:
         """See the proto."""
-        written = await self._own.update(
+        written = await self._guard.own(credentials_of(context)).update(
             request.tenant,
-            credentials_of(context).access_token,
             patch_from_message(request.session_context, request.update_mask.paths, writable=OWN_WRITABLE),
             _options(request, context, self._budget),
         )
@@ -152,9 +165,8 @@ class OwnSessionContextServicer(pb_grpc.OwnSessionContextServiceServicer):
     @answers
     async def AddOwnAttribute(self, request: pb.AddOwnAttributeRequest, context: Context) -> pb.AddOwnAttributeResponse:
         """See the proto."""
-        written = await self._own.add_attribute(
+        written = await self._guard.own(credentials_of(context)).add_attribute(
             request.tenant,
-            credentials_of(context).access_token,
             request.attribute_name,
             _value(request),
             _options(request, context, self._budget),
@@ -166,9 +178,8 @@ class OwnSessionContextServicer(pb_grpc.OwnSessionContextServiceServicer):
         self, request: pb.RemoveOwnAttributeRequest, context: Context
     ) -> pb.RemoveOwnAttributeResponse:
         """See the proto."""
-        written = await self._own.remove_attribute(
+        written = await self._guard.own(credentials_of(context)).remove_attribute(
             request.tenant,
-            credentials_of(context).access_token,
             request.attribute_name,
             _options(request, context, self._budget),
         )
@@ -199,10 +210,10 @@ def _message_if_read(written: Written) -> pb.SessionContext | None:
         return None
 
 
-def _message_if_found(found: SessionContext | GatewayError) -> pb.SessionContext | None:
+def _message_if_found(found: Found | GatewayError) -> pb.SessionContext | None:
     """One read of a batch: what does not exist is no failure, and any other failure fails the batch."""
     if isinstance(found, SessionNotFound):
         return None
     if isinstance(found, GatewayError):
         raise found
-    return session_context_message(found)
+    return session_context_message(found.context)

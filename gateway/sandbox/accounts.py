@@ -109,7 +109,7 @@ class Accounts:
             return answers.fault("Invalid access token", "oauth.v2.InvalidAccessToken")
         try:
             login = msgspec.json.decode(request.body, type=_Login)
-        except ValueError:
+        except (ValueError, RecursionError):
             return answers.bad_request("email", "must not be blank")
         if (login.email, login.password) != (seed.CUSTOMER_EMAIL, seed.CUSTOMER_PASSWORD):
             return answers.json(401, {"code": 401, "status": "Unauthorized", "message": "Wrong email or password"})
@@ -140,18 +140,19 @@ class Accounts:
             self._store.write(tenant, session_id, {**self._store.fields(tenant, session_id), **cart}, "cart")
 
     def _refused(self, tenant: str, request: Request) -> Answer | None:
-        if request.query.get("client_id") != seed.CLIENTS.get(tenant, ("", ""))[0]:
+        if tenant not in seed.CLIENTS or request.query.get("client_id") != seed.CLIENTS[tenant][0]:
             return answers.fault("Invalid ApiKey", "oauth.v2.InvalidApiKey")
         return None
 
     def _create_context(self, tenant: str, session_id: str, document: Document) -> None:
+        def create() -> None:
+            if self._store.get(tenant, session_id) is None:
+                self._store.create(tenant, session_id, document, "login")
+
         if self._switches.creation == "on-login":
-            self._store.create(tenant, session_id, document, "login")
+            create()
         elif self._switches.creation == "eventual":
-            self._later(
-                self._switches.eventual_ms / 1000,
-                lambda: self._store.create(tenant, session_id, document, "login"),
-            )
+            self._later(self._switches.eventual_ms / 1000, create)
 
     def _shopper_answer(self, tenant: str, session_id: str) -> Answer:
         lifetime = self._switches.shopper_token_lifetime

@@ -49,7 +49,7 @@ def handle(sandbox: Sandbox, request: Request) -> Answer:
     """Answer a request for `/_sandbox/...`."""
     try:
         return _handle(sandbox, request)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, OverflowError, RecursionError) as error:
         return answers.json(400, {"code": 400, "message": str(error)})
 
 

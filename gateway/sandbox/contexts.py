@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -26,6 +26,13 @@ _PATCHED = ("siteCode", "currency", "targetLocation", "language", "context")
 class _Attribute(Struct):
     key: Annotated[str, Meta(min_length=1)]
     value: Raw
+
+
+class _Written(Struct, rename="camel"):
+    """What upstream wants a document's fields to be, where it says so."""
+
+    customer_id: str | None = None
+    context: dict[str, Any] | None = None
 
 
 class Contexts:
@@ -76,6 +83,7 @@ class Contexts:
         """Operations 3 and 7, which differ in their success."""
         try:
             attribute = msgspec.json.decode(request.body, type=_Attribute)
+            msgspec.json.decode(request.body)
         except (ValueError, RecursionError):
             return answers.bad_request("key", "must not be blank")
         if self._store.get(tenant, session_id) is None:
@@ -136,8 +144,10 @@ class Contexts:
         return answers.no_content()
 
     def _attributes(self, tenant: str, session_id: str) -> Document:
-        context = self._store.fields(tenant, session_id).get("context")
-        return {} if context is None else msgspec.json.decode(context, type=Document)
+        try:
+            return msgspec.json.decode(self._store.fields(tenant, session_id)["context"], type=Document)
+        except (KeyError, ValueError):  # a document may have been put in place that upstream would not take
+            return {}
 
     def _set_attributes(self, tenant: str, session_id: str, attributes: Document) -> None:
         if not self._switches.discard_writes:
@@ -146,7 +156,10 @@ class Contexts:
 
 
 def _document(body: bytes) -> Document | None:
+    """The top-level fields, all of them good; `Raw` alone would let anything pass."""
     try:
+        msgspec.json.decode(body)
+        msgspec.json.decode(body, type=_Written)
         return msgspec.json.decode(body, type=Document)
     except (ValueError, RecursionError):
         return None
@@ -159,13 +172,14 @@ class _Metadata(Struct):
 def _version(document: Document) -> int | None:
     try:
         return msgspec.json.decode(document["metadata"], type=_Metadata).version
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         return None
 
 
 def _customer(document: Document) -> str | None:
     raw = document.get("customerId")
-    return None if raw is None else msgspec.json.decode(raw, type=str | None)
+    customer = None if raw is None else msgspec.json.decode(raw)
+    return customer if isinstance(customer, str) else None
 
 
 def _raw(value: str) -> Raw:

@@ -3,7 +3,7 @@
 A fault is written as parts joined by `;`:
 
     latency=250ms             wait before anything else; goes with all others
-    status=503                answer so, and do nothing; `retry-after=2` goes along with it
+    status=503                answer so (200 to 599), and do nothing; `retry-after=2` goes along with it
     status=503-after-write    do it, and answer so
     drop                      cut the connection before anything is done
     drop-after-write          do it, and cut the connection before the answer
@@ -24,8 +24,8 @@ __all__ = ["Armed", "Fault", "Faults"]
 Kind: TypeAlias = Literal["", "status", "drop", "hang", "truncated", "not-json", "wrong-json"]
 
 _LATENCY = re.compile(r"latency=(\d+)ms")
-_STATUS = re.compile(r"status=([1-5]\d\d)(-after-write)?")
-_RETRY_AFTER = re.compile(r"retry-after=([^;]+)")
+_STATUS = re.compile(r"status=([2-5]\d\d)(-after-write)?")
+_RETRY_AFTER = re.compile(r"retry-after=([\x20-\x7e]+)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections import deque
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import parse_qsl
@@ -62,7 +63,8 @@ class Sandbox:
         self.requests: deque[Recorded] = deque(maxlen=_KEPT_REQUESTS)
         self.peak = 0
         """Most requests that were under way at a time."""
-        self._under_way = 0
+        self.under_way = 0
+        """Requests that are being answered; one whose client has gone away is none."""
         self._contexts = Contexts(self.store, self.tokens, self.switches)
         self.accounts = Accounts(self.store, self.tokens, self.switches, clock, _later)
         self.reset()
@@ -93,35 +95,47 @@ class Sandbox:
         if scope["type"] != "http":
             return
         request = await _read(scope, receive)
-        if request.segments[0] == "_sandbox":
+        if request is None:
+            return
+        if request.segments[:1] == ("_sandbox",):
             await _send(send, admin.handle(self, request))
             return
         operation = operation_of(request)
-        self._under_way += 1
-        self.peak = max(self.peak, self._under_way)
+        self.under_way += 1
+        self.peak = max(self.peak, self.under_way)
         try:
-            status = await self._answer(scope, send, request, operation)
+            status = await self._answer(scope, receive, send, request, operation)
         finally:
-            self._under_way -= 1
+            self.under_way -= 1
         self.requests.append(_recorded(scope, request, operation, status))
+        if not status:
+            await asyncio.sleep(0.01)  # lets the server see that the connection is gone, so that it does not answer too
 
-    async def _answer(self, scope: Scope, send: Send, request: Request, operation: str) -> int:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, request: Request, operation: str) -> int:
         """Answer, or fail as the fault says; returns the status, 0 for a connection that was cut."""
         header = request.headers.get("x-sandbox-fault")
-        fault = Fault.parse(header) if header else self.faults.strike(operation) or Fault()
+        try:
+            fault = Fault.parse(header) if header else self.faults.strike(operation) or Fault()
+        except ValueError as error:
+            answer = answers.json(400, {"code": 400, "message": str(error)})
+            await _send(send, answer)
+            return answer.status
         await asyncio.sleep(fault.latency)
         if fault.kind == "hang":
-            await asyncio.sleep(_HANG)
+            await _until_gone(receive)
         if fault.kind == "" or fault.after_write:
             answer = self._handle(request, operation)
         else:
             answer = answers.of_status(fault.status or 503, fault.retry_after)
         match fault.kind:
             case "drop" | "hang":
-                return await _cut(scope)
+                scope[CUT]()
+                return 0
             case "truncated":
-                await _send(send, answer._replace(body=answer.body or b"{}"), cut_short=True)
-                return await _cut(scope)
+                status = 200 if answer.status == 204 else answer.status  # what has no body cannot be cut short
+                await _send(send, answer._replace(status=status, body=answer.body or b"{}"), cut_short=True)
+                scope[CUT]()
+                return 0
             case "status":
                 answer = answers.of_status(fault.status, fault.retry_after)
             case "not-json":
@@ -225,11 +239,14 @@ def _later(seconds: float, action: Callable[[], None]) -> None:
     asyncio.get_running_loop().call_later(seconds, action)
 
 
-async def _read(scope: Scope, receive: Receive) -> Request:
+async def _read(scope: Scope, receive: Receive) -> Request | None:
+    """The whole request; None when the client has gone away before its end."""
     body = b""
     more = True
     while more:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
         body += message.get("body", b"")
         more = message.get("more_body", False)
     return Request(
@@ -241,8 +258,20 @@ async def _read(scope: Scope, receive: Receive) -> Request:
     )
 
 
+async def _until_gone(receive: Receive) -> None:
+    """Wait until the client goes away, for a minute at most."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_HANG):
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+
 async def _send(send: Send, answer: Answer, *, cut_short: bool = False) -> None:
     """Send an answer; `cut_short` promises more than it sends."""
+    if answer.status in {204, 304}:
+        await send({"type": "http.response.start", "status": answer.status, "headers": []})
+        await send({"type": "http.response.body"})
+        return
     headers = [(b"content-length", str(len(answer.body) + 10 * cut_short).encode())]
     if answer.content_type:
         headers.append((b"content-type", answer.content_type.encode()))
@@ -251,12 +280,6 @@ async def _send(send: Send, answer: Answer, *, cut_short: bool = False) -> None:
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     half = answer.body[: len(answer.body) // 2]
     await send({"type": "http.response.body", "body": half if cut_short else answer.body, "more_body": cut_short})
-
-
-async def _cut(scope: Scope) -> int:
-    scope[CUT]()
-    await asyncio.sleep(0.01)  # lets the server see that the connection is gone, so that it does not answer for us
-    return 0
 
 
 def _recorded(scope: Scope, request: Request, operation: str, status: int) -> Recorded:

@@ -1,24 +1,25 @@
-"""Serves the sandbox over HTTP, by uvicorn, with the means to cut a connection."""
+"""Serves the sandbox over HTTP, with the means to cut a connection."""
 
 from __future__ import annotations
 
-import asyncio
-import socket
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.listener import listening
 from gateway.sandbox.sandbox import CUT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from gateway.sandbox.sandbox import Sandbox
 
 __all__ = ["SandboxServer", "serve"]
+
+_GRACE: Final = 0.2
+"""Seconds: what still hangs then was asked to."""
 
 
 class _Cuttable(HttpToolsProtocol):
@@ -44,35 +45,5 @@ class SandboxServer:
 @asynccontextmanager
 async def serve(sandbox: Sandbox, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[SandboxServer]:
     """Listen while the block runs; port 0 takes a free one. Raises OSError when the port cannot be had."""
-    listener = socket.create_server((host, port), backlog=2048)
-    server = _Server(
-        uvicorn.Config(
-            sandbox,
-            http=_Cuttable,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=1,
-            timeout_keep_alive=60,
-        )
-    )
-    async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(server.serve(sockets=[listener]))
-        try:
-            yield SandboxServer(sandbox, f"http://{host}:{listener.getsockname()[1]}")
-        finally:
-            server.should_exit = True
-            server.force_exit = True
-            await running
-            listener.close()
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals alone: they are for whoever runs the process."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
-        yield
+    async with listening(sandbox, host=host, port=port, grace=_GRACE, protocol=_Cuttable) as url:
+        yield SandboxServer(sandbox, url)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 __all__ = ["Switches"]
+
+_Lifetime: TypeAlias = Annotated[float, Meta(ge=0, le=1e9)]
 
 
 class Switches(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -26,15 +28,15 @@ class Switches(Struct, kw_only=True, forbid_unknown_fields=True):
     """What the removal of an attribute that is not there is answered with."""
     creation: Literal["on-login", "on-cart", "eventual"] = "on-login"
     """When the context of an anonymous session comes into being."""
-    eventual_ms: int = 300
+    eventual_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 300
     """How long after login it takes, in milliseconds, when `creation` is `eventual`."""
     discard_writes: bool = False
     """Acknowledge every write of a context and do nothing."""
     require_tenant_header: bool = True
     """Refuse service tokens without the header `Emporix-Tenant`."""
-    service_token_lifetime: float = 14_399
+    service_token_lifetime: _Lifetime = 14_399
     """Seconds until a service token expires."""
-    shopper_token_lifetime: float = 3_599
+    shopper_token_lifetime: _Lifetime = 3_599
     """Seconds until an anonymous or customer token expires."""
     granted_scopes: tuple[str, ...] = ("sessioncontext.context_manage",)
     """Scopes that the clients have; others that are asked for are dropped without a word."""

@@ -84,7 +84,10 @@ class Tokens:
         head, _, signature = saas.rpartition(".")
         if not hmac.compare_digest(signature.encode(), _signature(head).encode()):
             return None
-        claims = msgspec.json.decode(_unpadded_decode(head.split(".")[1]), type=_Claims)
+        try:
+            claims = msgspec.json.decode(_unpadded_decode(head.partition(".")[2]), type=_Claims)
+        except (ValueError, RecursionError):
+            return None
         return claims.sub if claims.exp > self._clock().timestamp() else None
 
 

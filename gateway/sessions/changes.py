@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 from msgspec import Raw
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from gateway.model import JSON, Replacement, SessionContext
 
-__all__ = ["CLEAR", "Assignment", "Clear", "Patch", "Path", "Replace"]
+__all__ = ["CLEAR", "Assignment", "Clear", "Patch", "Path", "Replace", "holds"]
 
 Path: TypeAlias = tuple[str, ...]
 """Where in the document: `("currency",)`, or into the attributes, `("context", "shoe size")`, at any depth."""
@@ -115,12 +115,22 @@ class Replace:
         }
 
 
+def holds(document: bytes, current: SessionContext) -> bool:
+    """Whether the session context is what writing this document makes of it, all that it says being there."""
+    there = msgspec.json.decode(current.source)
+    return all(
+        _has(there, (name,), CLEAR if value is None else value)
+        for name, value in msgspec.json.decode(document, type=dict[str, Any]).items()
+        if name != "metadata"
+    )
+
+
 def _upstream_path(path: Path) -> Path:
     return (UPSTREAM_NAMES[path[0]], *path[1:])
 
 
 def _assign(document: dict[str, Raw], path: Path, value: JSON | Clear) -> None:
-    if value is CLEAR and path[0] not in document:
+    if value is CLEAR and _is_absent(document.get(path[0])):
         return
     match path:
         case ("context",) if value is CLEAR:
@@ -136,7 +146,7 @@ def _assign(document: dict[str, Raw], path: Path, value: JSON | Clear) -> None:
 def _assign_member(members: dict[str, Raw], path: Sequence[str], value: JSON | Clear) -> None:
     """As `_assign`, inside an object: there, what is cleared goes altogether."""
     name, *rest = path
-    if value is CLEAR and name not in members:
+    if value is CLEAR and (_is_absent(members.get(name)) if rest else name not in members):
         return
     if rest:
         inner = _members(members.get(name), name)
@@ -148,8 +158,12 @@ def _assign_member(members: dict[str, Raw], path: Sequence[str], value: JSON | C
         members[name] = Raw(msgspec.json.encode(value))
 
 
+def _is_absent(raw: Raw | None) -> bool:
+    return raw is None or bytes(raw) == b"null"
+
+
 def _members(raw: Raw | None, name: str) -> dict[str, Raw]:
-    if raw is None or bytes(raw) == b"null":
+    if raw is None or _is_absent(raw):
         return {}
     try:
         return msgspec.json.decode(raw, type=dict[str, Raw])
@@ -158,19 +172,38 @@ def _members(raw: Raw | None, name: str) -> dict[str, Raw]:
 
 
 def _has(document: JSON, path: Path, value: JSON | Clear) -> bool:
+    """Whether a document holds a value at a path.
+
+    Upstream leaves out top-level fields that are null and a `context` without attributes, so these are the same as
+    absent. Inside `context` they are not: an attribute that is null or empty is there.
+    """
     for name in path:
         if not isinstance(document, dict) or name not in document:
-            return value is CLEAR or value == {}
+            return value is CLEAR or (path == ("context",) and value == {})
         document = document[name]
-    if value is CLEAR:
-        return document in (None, {})
-    return _same(document, value)
+    match path:
+        case ("context",) if value is CLEAR or value == {}:
+            return document in (None, {})
+        case (_,) if value is CLEAR:
+            return document is None
+        case _:
+            return value is not CLEAR and _same(document, value)
 
 
 def _same(one: JSON, other: JSON) -> bool:
-    """Equality of JSON values: numbers by value, but true is not 1."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return isinstance(one, bool) == isinstance(other, bool) and one == other
+    """Equality of JSON values, however deep: numbers by value, but true is not 1."""
+    pairs = [(one, other)]
+    while pairs:
+        match pairs.pop():
+            case dict() as left, dict() as right:
+                if left.keys() != right.keys():
+                    return False
+                pairs += [(left[name], right[name]) for name in left]
+            case list() as left, list() as right:
+                if len(left) != len(right):
+                    return False
+                pairs += zip(left, right, strict=True)
+            case left, right:
+                if isinstance(left, bool) != isinstance(right, bool) or left != right:
+                    return False
+    return True

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
+    from gateway.cache.freshness import ReadOptions
     from gateway.model import Replacement
     from gateway.sessions.changes import Patch
 
-__all__ = ["batch", "expected_version", "patch", "replacement", "saas_token"]
+__all__ = ["batch", "expected_version", "patch", "read_options", "replacement", "saas_token"]
 
 
 def batch(session_ids: Sequence[str], largest: int) -> Iterator[Violation]:
@@ -33,6 +34,13 @@ def expected_version(value: int | None, *, required: bool = False) -> Iterator[V
     if required and value is None:
         yield Violation("expected_version", "is required: pass the metadata.version that you have read")
     yield from validation.version("expected_version", value)
+
+
+def read_options(value: ReadOptions) -> Iterator[Violation]:
+    """An age and a version that can be."""
+    yield from validation.version("read_options.min_version", value.min_version)
+    if value.max_age is not None and not value.max_age >= 0:
+        yield Violation("read_options.max_age", "must not be negative")
 
 
 def saas_token(value: SecretStr | None) -> Iterator[Violation]:

@@ -14,24 +14,26 @@ from gateway.errors import (
     GatewayError,
     SessionNotFound,
     UpstreamFault,
-    UpstreamTimeout,
-    UpstreamUnavailable,
     UpstreamUnreachable,
     VersionConflict,
     WriteOutcomeUnknown,
 )
-from gateway.sessions.versioning import Verdict, settle
+from gateway.sessions.versioning import Rival, Verdict, settle
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gateway.deadline import Deadline
     from gateway.model import SessionContext
+    from gateway.sessions.contest import Entrant, Place
 
 __all__ = ["Readable", "UnversionedWrite", "VersionedWrite", "backoff"]
 
 _ATTEMPT_SHARE: Final = 0.6
 """How much of the remaining time one attempt may take, so that there is time left to settle what became of it."""
+
+_READS: Final = 3
+"""How often reading back is tried."""
 
 
 class Readable(Protocol):
@@ -62,25 +64,37 @@ class _Write:
         self.attempts += 1
         try:
             await self.send(deadline.share(_ATTEMPT_SHARE))
+        except SessionNotFound:
+            raise  # which settles all: nothing is left that could have been written to
         except VersionConflict as conflict:
             return conflict
         except GatewayError as error:
-            if _leaves_doubt(error):
+            if error.leaves_doubt:
                 self.lost.append(error)
-                return error
-            if self.lost:
-                raise self._unknown(deadline) from error
-            raise
+            elif not self.lost:
+                raise
+            return error
         return None
 
     async def _current(self, deadline: Deadline) -> SessionContext:
-        """Read back after a lost answer. Raises SessionNotFound, or else WriteOutcomeUnknown."""
-        try:
-            return await self.resource.read(deadline)
-        except SessionNotFound:
-            raise
-        except GatewayError as error:
-            raise self._unknown(deadline) from error
+        """Read back after a lost answer, again if need be. Raises SessionNotFound, or else WriteOutcomeUnknown."""
+        for attempt in range(_READS):
+            await backoff(attempt, deadline)
+            last = attempt == _READS - 1
+            try:
+                return await self.resource.read(deadline if last else deadline.share(_ATTEMPT_SHARE))
+            except SessionNotFound:
+                raise
+            except GatewayError as error:
+                failure = error
+            if not _passes(failure):
+                break
+        raise self._unknown(deadline) from failure
+
+    def _check_repeatable(self, failure: GatewayError, deadline: Deadline) -> None:
+        """Raise WriteOutcomeUnknown after a failure that a repetition would only meet again."""
+        if not isinstance(failure, VersionConflict) and not _passes(failure):
+            raise self._unknown(deadline) from failure
 
     def _given_up(self, deadline: Deadline) -> GatewayError:
         """What to say when all attempts are used up: a server error that was read back is certain, all else is not."""
@@ -91,54 +105,65 @@ class _Write:
         return WriteOutcomeUnknown(timed_out=deadline.remaining <= 0)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class VersionedWrite(_Write):
-    """A write to the place of one version; None for a session context that is to be created.
+    """A write to one place, that of a version or of nothing. `entrant` is what other writes of this process see of it.
 
-    Repeating it is safe: only one of the repetitions can find the version that it names.
+    Repeating it is safe: only one of the repetitions can find the version that it names. `insists` tells that the
+    caller named the version, and so must not be told of success when another has had the place; who named none is
+    content with what he wants being there.
     """
 
-    version: int | None = None
+    place: Place
+    entrant: Entrant
+    insists: bool
+
+    @property
+    def version(self) -> int | None:
+        """The version that it names."""
+        return self.place[-1]
 
     async def run(self, deadline: Deadline, *, max_attempts: int) -> SessionContext | None:
         """Write; return the session context after it, if it had to be read to settle what became of the write.
 
-        Raises VersionConflict and SessionNotFound; WriteOutcomeUnknown when it cannot be settled; whatever else it
-        raises means that nothing was written.
+        Raises VersionConflict, with what was read if it had to be, and SessionNotFound; WriteOutcomeUnknown when it
+        cannot be settled; whatever else it raises means that nothing was written.
         """
-        while self.attempts < max_attempts:
-            failure = await self._attempt(deadline)
-            if failure is None:
-                return None
-            if not self.lost:
-                raise VersionConflict(self.version, await self._current_if_possible(deadline)) from None
-            current = await self._current_or_none(deadline)
-            is_there = current is not None and self.is_in(current)
-            match settle(self.version, current, is_there=is_there):
-                case Verdict.APPLIED:
-                    return current
-                case Verdict.REFUSED:
-                    raise VersionConflict(self.version, current) from None
-                case Verdict.UNKNOWN:
-                    raise self._unknown(deadline) from failure
-                case Verdict.NOT_APPLIED:
-                    continue
-        raise self._given_up(deadline)
+        with self.entrant.going_for(self.place, self.is_in):
+            while self.attempts < max_attempts:
+                failure = await self._attempt(deadline)
+                if failure is None:
+                    self.entrant.won()
+                    return None
+                if not self.lost:
+                    raise VersionConflict(self.version, None) from None
+                current = await self._current_or_none(deadline)
+                match self._settled(current):
+                    case Verdict.APPLIED:
+                        return current
+                    case Verdict.REFUSED:
+                        raise VersionConflict(self.version, current) from None
+                    case Verdict.UNKNOWN:
+                        raise self._unknown(deadline) from failure
+                    case Verdict.NOT_APPLIED:
+                        self._check_repeatable(failure, deadline)
+            raise self._given_up(deadline)
+
+    def _settled(self, current: SessionContext | None) -> Verdict:
+        if current is None:
+            return settle(self.version, None, is_there=False)
+        rival = self.entrant.rival(current)
+        counts = self.insists or rival is not Rival.POSSIBLE
+        verdict = settle(self.version, current, is_there=self.is_in(current), rival=rival if counts else Rival.NONE)
+        if verdict is Verdict.APPLIED and rival is Rival.NONE:
+            self.entrant.won()
+        return verdict
 
     async def _current_or_none(self, deadline: Deadline) -> SessionContext | None:
         """Read back; None when there is no session context."""
         try:
             return await self._current(deadline)
         except SessionNotFound:
-            return None
-
-    async def _current_if_possible(self, deadline: Deadline) -> SessionContext | None:
-        """What a conflict tells of; also settles a 404 that may have been a missing session after all."""
-        try:
-            return await self.resource.read(deadline)
-        except SessionNotFound:
-            raise
-        except GatewayError:
             return None
 
 
@@ -149,11 +174,13 @@ class UnversionedWrite(_Write):
     async def run(self, deadline: Deadline, *, max_attempts: int) -> SessionContext | None:
         """As `VersionedWrite.run`, but for conflicts, of which there are none."""
         while self.attempts < max_attempts:
-            if await self._attempt(deadline) is None:
+            failure = await self._attempt(deadline)
+            if failure is None:
                 return None
             current = await self._current(deadline)
             if self.is_in(current):
                 return current
+            self._check_repeatable(failure, deadline)
         raise self._given_up(deadline)
 
 
@@ -164,6 +191,6 @@ async def backoff(attempt: int, deadline: Deadline) -> None:
         await asyncio.sleep(min(delay, max(0.0, deadline.remaining)))
 
 
-def _leaves_doubt(error: GatewayError) -> bool:
-    lost = isinstance(error, UpstreamTimeout | UpstreamUnavailable | UpstreamFault)
-    return lost and not isinstance(error, UpstreamUnreachable)
+def _passes(error: GatewayError) -> bool:
+    """Whether the same may succeed a moment later."""
+    return error.leaves_doubt or isinstance(error, UpstreamUnreachable)

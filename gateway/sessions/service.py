@@ -12,20 +12,25 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from gateway import validation
+from gateway.cache.freshness import FRESH_ENOUGH
 from gateway.errors import GatewayError, InvalidArgument, SessionNotFound, Unauthenticated
 from gateway.sessions import checks
 from gateway.sessions.changes import CLEAR, Assignment, Patch, Replace
+from gateway.sessions.writer import Change
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pydantic import SecretStr
 
+    from gateway.cache.contexts import CachedClient, CachedOwnSession, CachedSession
+    from gateway.cache.freshness import ReadOptions
+    from gateway.cache.readthrough import Found
     from gateway.deadline import Deadline
     from gateway.errors import Violation
-    from gateway.model import JSON, Replacement, SessionContext
+    from gateway.model import JSON, Replacement
+    from gateway.sessions.changes import Clear
     from gateway.sessions.writer import WriteOptions, Writer, Written
-    from gateway.upstream.client import OwnSession, Session, SessionContextClient
 
 __all__ = ["OWN_WRITABLE", "WRITABLE", "OwnSessionContexts", "SessionContexts"]
 
@@ -42,27 +47,29 @@ OWN_WRITABLE: Final = frozenset({"site_code", "currency", "target_location", "la
 class SessionContexts:
     """The management side: any session of a tenant. `batch_concurrency` bounds the reads of one batch at a time."""
 
-    def __init__(self, client: SessionContextClient, writer: Writer, *, batch_concurrency: int = 10) -> None:
+    def __init__(self, client: CachedClient, writer: Writer, *, batch_concurrency: int = 10) -> None:
         self._client = client
         self._writer = writer
         self._batch_concurrency = batch_concurrency
 
-    async def get(self, tenant: str, session_id: str, deadline: Deadline) -> SessionContext:
-        """Read one."""
-        validation.check(validation.tenant(tenant), validation.segment("session_id", session_id))
-        return await self._client.session(tenant, session_id).read(deadline)
+    async def get(self, tenant: str, session_id: str, deadline: Deadline, options: ReadOptions = FRESH_ENOUGH) -> Found:
+        """Read one, from the cache where the options allow."""
+        validation.check(
+            validation.tenant(tenant), validation.segment("session_id", session_id), checks.read_options(options)
+        )
+        return await self._client.session(tenant, session_id).get(options, deadline)
 
     async def batch_get(
-        self, tenant: str, session_ids: Sequence[str], deadline: Deadline
-    ) -> list[SessionContext | GatewayError]:
+        self, tenant: str, session_ids: Sequence[str], deadline: Deadline, options: ReadOptions = FRESH_ENOUGH
+    ) -> list[Found | GatewayError]:
         """Read several side by side: what was found, or why not, in the order of the ids. Each id is read once."""
-        validation.check(validation.tenant(tenant), checks.batch(session_ids, MAX_BATCH))
+        validation.check(validation.tenant(tenant), checks.batch(session_ids, MAX_BATCH), checks.read_options(options))
         slots = asyncio.Semaphore(self._batch_concurrency)
 
-        async def read(session_id: str) -> SessionContext | GatewayError:
+        async def read(session_id: str) -> Found | GatewayError:
             async with slots:
                 try:
-                    return await self._client.session(tenant, session_id).read(deadline)
+                    return await self._client.session(tenant, session_id).get(options, deadline)
                 except GatewayError as error:
                     return error
 
@@ -92,22 +99,13 @@ class SessionContexts:
         if options.expected_version is None:
             await _check_absent(session, options.deadline)
         change = Replace(session_id, replacement, options.expected_version)
-        send = partial(session.write, upsert=upsert)
-        return await self._writer.replace(session, change.document(), send, change.is_in, options)
+        return await self._writer.replace(tenant, session, change, partial(session.write, upsert=upsert), options)
 
     async def patch(
         self, tenant: str, session_id: str, patch: Patch, options: WriteOptions, *, saas_token: SecretStr | None = None
     ) -> Written:
         """Change some fields and attributes, and leave the others as they are to the byte."""
-        validation.check(
-            validation.tenant(tenant),
-            validation.segment("session_id", session_id),
-            checks.expected_version(options.expected_version),
-            checks.patch(patch, WRITABLE),
-            checks.saas_token(saas_token),
-        )
-        session = self._client.session(tenant, session_id, saas_token)
-        return await self._writer.change(session, patch.whole, session.write, patch.is_in, options)
+        return await self._patch(tenant, session_id, patch, options, saas_token, checks.patch(patch, WRITABLE))
 
     async def add_attribute(
         self,
@@ -120,10 +118,10 @@ class SessionContexts:
         saas_token: SecretStr | None = None,
     ) -> Written:
         """Set an attribute, whether or not it is there."""
-        patch = Patch((Assignment(("context", name), value),))
+        named = validation.segment("attribute_name", name)
         if options.expected_version is not None:
-            return await self.patch(tenant, session_id, patch, options, saas_token=saas_token)
-        session = self._attribute_of(tenant, session_id, name)
+            return await self._patch(tenant, session_id, _setting(name, value), options, saas_token, named)
+        session = self._attribute_of(tenant, session_id, named)
         return await self._writer.add_attribute(session, name, value, options)
 
     async def remove_attribute(
@@ -136,61 +134,85 @@ class SessionContexts:
         saas_token: SecretStr | None = None,
     ) -> Written:
         """Remove an attribute; that it is not there is no failure."""
+        named = validation.segment("attribute_name", name)
         if options.expected_version is not None:
-            patch = Patch((Assignment(("context", name), CLEAR),))
-            return await self.patch(tenant, session_id, patch, options, saas_token=saas_token)
-        session = self._attribute_of(tenant, session_id, name)
+            return await self._patch(tenant, session_id, _setting(name, CLEAR), options, saas_token, named)
+        session = self._attribute_of(tenant, session_id, named)
         return await self._writer.remove_attribute(session, name, options)
 
-    def _attribute_of(self, tenant: str, session_id: str, name: str) -> Session:
+    async def _patch(
+        self,
+        tenant: str,
+        session_id: str,
+        patch: Patch,
+        options: WriteOptions,
+        saas_token: SecretStr | None,
+        *violations: Iterator[Violation],
+    ) -> Written:
         validation.check(
             validation.tenant(tenant),
             validation.segment("session_id", session_id),
-            validation.segment("attribute_name", name),
+            checks.expected_version(options.expected_version),
+            *violations,
+            checks.saas_token(saas_token),
         )
+        session = self._client.session(tenant, session_id, saas_token)
+        return await self._writer.change(tenant, session, Change(patch.whole, session.write, patch.is_in), options)
+
+    def _attribute_of(self, tenant: str, session_id: str, named: Iterator[Violation]) -> CachedSession:
+        validation.check(validation.tenant(tenant), validation.segment("session_id", session_id), named)
         return self._client.session(tenant, session_id)
 
 
 class OwnSessionContexts:
     """The storefront side: the session that the caller's Emporix token belongs to."""
 
-    def __init__(self, client: SessionContextClient, writer: Writer) -> None:
+    def __init__(self, client: CachedClient, writer: Writer) -> None:
         self._client = client
         self._writer = writer
 
-    async def get(self, tenant: str, access_token: SecretStr | None, deadline: Deadline) -> SessionContext:
-        """Read it."""
-        return await self._own(tenant, access_token).read(deadline)
+    async def get(
+        self, tenant: str, access_token: SecretStr | None, deadline: Deadline, options: ReadOptions = FRESH_ENOUGH
+    ) -> Found:
+        """Read it, from the cache where the options allow."""
+        return await self._own(tenant, access_token, checks.read_options(options)).get(options, deadline)
 
     async def update(self, tenant: str, access_token: SecretStr | None, patch: Patch, options: WriteOptions) -> Written:
         """Change some fields and attributes; upstream replaces `context` as a whole, so the others are sent along."""
-        own = self._own(
-            tenant,
-            access_token,
-            checks.expected_version(options.expected_version),
-            checks.patch(patch, OWN_WRITABLE),
-        )
-        return await self._writer.change(own, patch.partial, own.write, patch.is_in, options)
+        return await self._update(tenant, access_token, patch, options, checks.patch(patch, OWN_WRITABLE))
 
     async def add_attribute(
         self, tenant: str, access_token: SecretStr | None, name: str, value: JSON, options: WriteOptions
     ) -> Written:
         """Set an attribute, whether or not it is there."""
+        named = validation.segment("attribute_name", name)
         if options.expected_version is not None:
-            return await self.update(tenant, access_token, Patch((Assignment(("context", name), value),)), options)
-        own = self._own(tenant, access_token, validation.segment("attribute_name", name))
+            return await self._update(tenant, access_token, _setting(name, value), options, named)
+        own = self._own(tenant, access_token, named)
         return await self._writer.add_attribute(own, name, value, options)
 
     async def remove_attribute(
         self, tenant: str, access_token: SecretStr | None, name: str, options: WriteOptions
     ) -> Written:
         """Remove an attribute; that it is not there is no failure."""
+        named = validation.segment("attribute_name", name)
         if options.expected_version is not None:
-            return await self.update(tenant, access_token, Patch((Assignment(("context", name), CLEAR),)), options)
-        own = self._own(tenant, access_token, validation.segment("attribute_name", name))
+            return await self._update(tenant, access_token, _setting(name, CLEAR), options, named)
+        own = self._own(tenant, access_token, named)
         return await self._writer.remove_attribute(own, name, options)
 
-    def _own(self, tenant: str, access_token: SecretStr | None, *violations: Iterator[Violation]) -> OwnSession:
+    async def _update(
+        self,
+        tenant: str,
+        access_token: SecretStr | None,
+        patch: Patch,
+        options: WriteOptions,
+        violations: Iterator[Violation],
+    ) -> Written:
+        own = self._own(tenant, access_token, checks.expected_version(options.expected_version), violations)
+        return await self._writer.change(tenant, own, Change(patch.partial, own.write, patch.is_in), options)
+
+    def _own(self, tenant: str, access_token: SecretStr | None, *violations: Iterator[Violation]) -> CachedOwnSession:
         """The caller's session, all input being good. Raises Unauthenticated when there is no token."""
         validation.check(validation.tenant(tenant), *violations)
         if access_token is None or any(validation.token("authorization", access_token)):
@@ -198,7 +220,12 @@ class OwnSessionContexts:
         return self._client.own_session(tenant, access_token)
 
 
-async def _check_absent(session: Session, deadline: Deadline) -> None:
+def _setting(name: str, value: JSON | Clear) -> Patch:
+    """One attribute, set or cleared."""
+    return Patch((Assignment(("context", name), value),))
+
+
+async def _check_absent(session: CachedSession, deadline: Deadline) -> None:
     """Raise InvalidArgument when there is a session context: without a version it may only be created."""
     try:
         current = await session.read(deadline)

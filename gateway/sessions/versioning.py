@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gateway.model import SessionContext
 
-__all__ = ["Verdict", "settle"]
+__all__ = ["Rival", "Verdict", "settle"]
 
 
 class Verdict(enum.Enum):
@@ -22,7 +22,19 @@ class Verdict(enum.Enum):
     UNKNOWN = enum.auto()
 
 
-def settle(expected: int | None, current: SessionContext | None, *, is_there: bool) -> Verdict:
+class Rival(enum.Enum):
+    """What is known of other writes to the place of the same version."""
+
+    NONE = enum.auto()
+    POSSIBLE = enum.auto()
+    """One is under way that would leave the same behind, so that what is there may be its doing."""
+    CERTAIN = enum.auto()
+    """One was acknowledged, and it has had the place."""
+
+
+def settle(
+    expected: int | None, current: SessionContext | None, *, is_there: bool, rival: Rival = Rival.NONE
+) -> Verdict:
     """Decide by what a read finds after the lost answer.
 
     `expected` is the version that the write named, None for a creation; `current` is what was read, None when there
@@ -32,14 +44,18 @@ def settle(expected: int | None, current: SessionContext | None, *, is_there: bo
     a version that moved by one was moved by one write, and if what we wrote is not there, that one was not ours. Had
     it moved by more, ours may have been applied and overwritten since: calling that a conflict would make the caller
     apply it twice.
+
+    That what we wrote is there shows that ours was applied, unless another wrote the very same to the place of the
+    same version. Such a one is known as a rival if it came through this process. One that did not is not seen, and we
+    take its write for ours: who counts across processes does well to write a value of his own along with the count.
     """
     if current is None:
         return Verdict.NOT_APPLIED
-    if expected is None:
-        return Verdict.APPLIED if is_there else Verdict.REFUSED
-    moved = current.metadata.version - expected
+    moved = None if expected is None else current.metadata.version - expected
     if moved == 0:
         return Verdict.NOT_APPLIED
-    if moved > 0 and is_there:
-        return Verdict.APPLIED
-    return Verdict.REFUSED if moved <= 1 else Verdict.UNKNOWN
+    if rival is Rival.CERTAIN or (moved is not None and moved < 0):
+        return Verdict.REFUSED
+    if is_there:
+        return Verdict.APPLIED if rival is Rival.NONE else Verdict.UNKNOWN
+    return Verdict.REFUSED if moved in {None, 1} else Verdict.UNKNOWN

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
 
-from gateway.errors import GatewayError, InvalidArgument, VersionConflict, WriteDiscarded
-from gateway.sessions.changes import CLEAR, Assignment, Patch
+from gateway.errors import GatewayError, InvalidArgument, SessionNotFound, VersionConflict, WriteDiscarded
+from gateway.sessions.changes import CLEAR, Assignment, Patch, holds
+from gateway.sessions.contest import Contest
 from gateway.sessions.delivery import Readable, UnversionedWrite, VersionedWrite, backoff
+from gateway.sessions.turns import Turns
 from gateway.telemetry import WriteFinished
 
 if TYPE_CHECKING:
@@ -19,9 +21,11 @@ if TYPE_CHECKING:
 
     from gateway.deadline import Deadline
     from gateway.model import JSON, SessionContext
+    from gateway.sessions.changes import Replace
+    from gateway.sessions.contest import Entrant
     from gateway.telemetry import Observer
 
-__all__ = ["Send", "WriteOptions", "Writer", "Written"]
+__all__ = ["Change", "Send", "WriteOptions", "Writer", "Written"]
 
 
 class Resource(Readable, Protocol):
@@ -69,6 +73,27 @@ class _Tally:
     ambiguous: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change to whatever is there: the document that makes it, how that is sent, and whether it has been made."""
+
+    render: Callable[[SessionContext], bytes]
+    send: Send
+    is_in: Callable[[SessionContext], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One change under way."""
+
+    tenant: str
+    resource: Readable
+    change: Change
+    options: WriteOptions
+    entrant: Entrant
+    tally: _Tally
+
+
 class Writer:
     """Carries out writes.
 
@@ -79,53 +104,82 @@ class Writer:
         self._max_attempts = max_attempts
         self._max_document = max_document
         self._observer = observer
+        self._contest = Contest()
+        self._turns = Turns()
 
     async def replace(
-        self,
-        resource: Readable,
-        document: bytes,
-        send: Send,
-        is_in: Callable[[SessionContext], bool],
-        options: WriteOptions,
+        self, tenant: str, resource: Readable, change: Replace, send: Send, options: WriteOptions
     ) -> Written:
-        """Write a document to the place of the expected version, or of nothing, if none is expected.
+        """Write a whole new state to the place of the expected version, or of nothing, if none is expected.
 
         Raises VersionConflict, SessionNotFound, WriteOutcomeUnknown; InvalidArgument when it is too large.
         """
+        document = change.document()
         self._check_size(document)
-        with self._observed("replace") as tally:
-            write = VersionedWrite(resource, partial(send, document), is_in, version=options.expected_version)
-            return await self._carry_out(write, tally, options)
+        with self._observed("replace") as tally, self._contest.entered() as entrant:
+            write = VersionedWrite(
+                resource,
+                partial(send, document),
+                change.is_in,
+                place=(tenant, change.session_id, change.version),
+                entrant=entrant,
+                insists=True,
+            )
+            try:
+                return await self._carry_out(write, tally, options)
+            except VersionConflict as conflict:
+                raise await _told(conflict, change.version, resource, options.deadline) from None
 
-    async def change(
-        self,
-        resource: Readable,
-        render: Callable[[SessionContext], bytes],
-        send: Send,
-        is_in: Callable[[SessionContext], bool],
-        options: WriteOptions,
-    ) -> Written:
+    async def change(self, tenant: str, resource: Readable, change: Change, options: WriteOptions) -> Written:
         """Read, render the document anew, and write it to the place of the version that was read.
 
         With an expected version that is one attempt; without, it is done again when another writer comes first.
         Raises as `replace`.
         """
-        with self._observed("patch") as tally:
+        with self._observed("patch") as tally, self._contest.entered() as entrant:
             current = await resource.read(options.deadline)
-            while True:
-                expected, version = options.expected_version, current.metadata.version
-                if expected not in {None, version}:
-                    raise VersionConflict(expected, current)
-                document = render(current)
-                self._check_size(document)
-                write = VersionedWrite(resource, partial(send, document), is_in, version=version)
-                try:
-                    return await self._carry_out(write, tally, options)
-                except VersionConflict as conflict:
-                    if expected is not None or tally.attempts >= self._max_attempts:
-                        raise VersionConflict(expected, conflict.current) from None
-                    await backoff(tally.attempts, options.deadline)
-                    current = conflict.current or await resource.read(options.deadline)
+            work = _Work(tenant, resource, change, options, entrant, tally)
+            if options.expected_version is not None:
+                return await self._change_expected(work, current)
+            async with self._turns.taken(tenant, current.session_id, options.deadline) as others:
+                return await self._change_until_done(work, None if others else current)
+
+    async def _change_expected(self, work: _Work, current: SessionContext) -> Written:
+        expected = work.options.expected_version
+        if expected != current.metadata.version:
+            raise VersionConflict(expected, current)
+        try:
+            return await self._write(work, current)
+        except VersionConflict as conflict:
+            raise await _told(conflict, expected, work.resource, work.options.deadline) from None
+
+    async def _change_until_done(self, work: _Work, current: SessionContext | None) -> Written:
+        """Change whatever is there; `current` is what was just read, if anything was."""
+        deadline = work.options.deadline
+        while True:
+            current = current or await work.resource.read(deadline)
+            try:
+                return await self._write(work, current)
+            except VersionConflict as conflict:
+                if work.tally.attempts >= self._max_attempts:
+                    raise await _told(conflict, None, work.resource, deadline) from None
+            await backoff(work.tally.attempts, deadline)
+            current = None  # whatever the conflict told of is old by now
+
+    async def _write(self, work: _Work, current: SessionContext) -> Written:
+        """Write the change to the place of what was read."""
+        document = work.change.render(current)
+        self._check_size(document)
+        insists = work.options.expected_version is not None
+        write = VersionedWrite(
+            work.resource,
+            partial(work.change.send, document),
+            partial(_is_evidence_in, work.change.is_in, document, current) if insists else work.change.is_in,
+            place=(work.tenant, current.session_id, current.metadata.version),
+            entrant=work.entrant,
+            insists=insists,
+        )
+        return await self._carry_out(write, work.tally, work.options)
 
     async def add_attribute(self, resource: Resource, name: str, value: JSON, options: WriteOptions) -> Written:
         """Set an attribute by upstream's own endpoint, which checks no version. Setting it twice is setting it once.
@@ -153,7 +207,7 @@ class Writer:
         self, write: VersionedWrite | UnversionedWrite, tally: _Tally, options: WriteOptions
     ) -> Written:
         try:
-            current = await write.run(options.deadline, max_attempts=self._max_attempts)
+            current = await write.run(options.deadline, max_attempts=self._max_attempts - tally.attempts)
         finally:
             tally.attempts += write.attempts
             tally.ambiguous += len(write.lost)
@@ -181,16 +235,48 @@ class Writer:
             self._observer.write_finished(WriteFinished(operation, outcome, tally.attempts, tally.ambiguous))
 
 
+async def _told(
+    conflict: VersionConflict, expected: int | None, resource: Readable, deadline: Deadline
+) -> VersionConflict:
+    """The conflict as the caller is told of it, with the session context as it stands, if it can be read.
+
+    Raises SessionNotFound when the 404 that told of the conflict meant that after all.
+    """
+    current = conflict.current
+    if current is None:
+        try:
+            current = await resource.read(deadline)
+        except SessionNotFound:
+            raise
+        except GatewayError:
+            pass  # the conflict is certain all the same
+    return VersionConflict(expected, current)
+
+
+def _is_evidence_in(
+    is_in: Callable[[SessionContext], bool], document: bytes, before: SessionContext, after: SessionContext
+) -> bool:
+    """Whether what was read afterwards shows that the change was made to what was read before.
+
+    A change that changes nothing is there whoever wrote last: of that one, the whole document has to be there.
+    """
+    return holds(document, after) if is_in(before) else is_in(after)
+
+
 async def _read_back(write: VersionedWrite | UnversionedWrite, deadline: Deadline) -> SessionContext | None:
     """Read after a write that was acknowledged. That it cannot be read is no failure of the write.
 
     Raises WriteDiscarded when the version did not move and what was written is not there (seen in live use).
     """
+    version = write.version if isinstance(write, VersionedWrite) else None
     try:
         current = await write.resource.read(deadline)
+    except SessionNotFound:
+        if isinstance(write, VersionedWrite) and version is None:
+            raise WriteDiscarded from None
+        return None
     except GatewayError:
         return None
-    version = write.version if isinstance(write, VersionedWrite) else None
     if current.metadata.version == version and not write.is_in(current):
         raise WriteDiscarded
     return current

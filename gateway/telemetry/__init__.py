@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Observer", "Unobserved", "WriteFinished"]
+__all__ = ["CacheFailed", "CachePut", "CacheRead", "Observer", "Unobserved", "WriteFinished"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,31 @@ class WriteFinished:
     """Times that its answer was lost, and a read settled what became of it or tried to."""
 
 
+@dataclass(frozen=True, slots=True)
+class CacheRead:
+    """A read was answered."""
+
+    outcome: str
+    """`hit`, `stale` (served, while it is refreshed behind), `stale_if_error`, or why upstream was asked: `miss`,
+    `request` (the caller's own wish)."""
+    collapsed: bool
+    """It was answered by what another caller had asked upstream for."""
+
+
+@dataclass(frozen=True, slots=True)
+class CachePut:
+    """What a read brought back was kept, or refused for a write or a higher version that stands against it."""
+
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CacheFailed:
+    """The shared cache did not do its part, and was done without."""
+
+    operation: str
+
+
 class Observer(Protocol):
     """Takes records. Must be quick, and must not raise."""
 
@@ -28,9 +53,30 @@ class Observer(Protocol):
         """Take the record of one write."""
         ...
 
+    def cache_read(self, event: CacheRead) -> None:
+        """Take the record of one read through the cache."""
+        ...
+
+    def cache_put(self, event: CachePut) -> None:
+        """Take the record of one entry that was to be kept."""
+        ...
+
+    def cache_failed(self, event: CacheFailed) -> None:
+        """Take the record of one failure of the shared cache."""
+        ...
+
 
 class Unobserved:
     """Takes no notice."""
 
     def write_finished(self, event: WriteFinished) -> None:
+        """Take no notice."""
+
+    def cache_read(self, event: CacheRead) -> None:
+        """Take no notice."""
+
+    def cache_put(self, event: CachePut) -> None:
+        """Take no notice."""
+
+    def cache_failed(self, event: CacheFailed) -> None:
         """Take no notice."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 if TYPE_CHECKING:
-    from gateway.telemetry import WriteFinished
+    from collections.abc import Callable
+
+    from gateway.telemetry import CacheFailed, CachePut, CacheRead, WriteFinished
 
 __all__ = ["Metrics"]
 
@@ -39,6 +41,32 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._reads = Counter(
+            "session_gateway_cache_reads",
+            "Reads through the cache by what answered them: hit, stale, stale_if_error, miss, request.",
+            ["outcome", "collapsed"],
+            registry=self._registry,
+        )
+        self._puts = Counter(
+            "session_gateway_cache_puts",
+            "What reads brought back, kept or refused for a write or a higher version that stood against it.",
+            ["kept"],
+            registry=self._registry,
+        )
+        self._failures = Counter(
+            "session_gateway_cache_failures",
+            "Operations that the shared cache failed to do in its time, so that they were done without.",
+            ["operation"],
+            registry=self._registry,
+        )
+        self._entries = Gauge(
+            "session_gateway_cache_entries", "Entries in the memory of this process.", registry=self._registry
+        )
+
+    def watch_entries(self, count: Callable[[], int]) -> None:
+        """Ask for the number of entries in memory whenever metrics are read."""
+        self._entries.set_function(count)
+
     def exposition(self) -> bytes:
         """All metrics in the text format that Prometheus reads."""
         return generate_latest(self._registry)
@@ -48,3 +76,15 @@ class Metrics:
         self._writes.labels(event.operation, event.outcome).inc()
         self._attempts.labels(event.operation).observe(event.attempts)
         self._ambiguous.labels(event.operation).inc(event.ambiguous)
+
+    def cache_read(self, event: CacheRead) -> None:
+        """Count a read."""
+        self._reads.labels(event.outcome, str(event.collapsed).lower()).inc()
+
+    def cache_put(self, event: CachePut) -> None:
+        """Count an entry that was to be kept."""
+        self._puts.labels(str(event.kept).lower()).inc()
+
+    def cache_failed(self, event: CacheFailed) -> None:
+        """Count a failure of the shared cache."""
+        self._failures.labels(event.operation).inc()

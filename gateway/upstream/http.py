@@ -23,6 +23,11 @@ MAX_BODY: Final = 10 * 1024 * 1024
 """Largest answer that is read, in bytes: the platform's own bound for a body (API reference)."""
 
 
+_CONNECT_SHARE: Final = 0.6
+"""How much of an exchange's time it may take to get a connection: less than all, so that what was never sent is told
+from what was sent and not answered."""
+
+
 class Answer(NamedTuple):
     """Upstream's whole answer. `body` is never shown to a caller."""
 
@@ -57,7 +62,8 @@ class Http:
         `target` is an encoded path with its query. Raises UpstreamTimeout, UpstreamUnavailable when no whole answer
         came, UpstreamMalformed when it cannot be read, and what `auth` raises.
         """
-        timeout = httpx.Timeout(self._timeout).as_dict()
+        connecting = self._timeout * _CONNECT_SHARE
+        timeout = httpx.Timeout(self._timeout, connect=connecting, pool=connecting).as_dict()
         request = httpx.Request(
             method, self._base_url + target, headers=headers, content=content, extensions={"timeout": timeout}
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from gateway.upstream.http import Answer
 
 __all__ = ["Authority", "error_for", "retry_after", "says_session_missing"]
+
+
+_LONGEST_WAIT: Final = 3600.0
+"""Seconds. Who asks for more is mistaken, and must not put this gateway out of service for longer."""
 
 
 class Authority(enum.Enum):
@@ -79,12 +83,12 @@ def retry_after(answer: Answer) -> float | None:
     if value is None:
         return None
     if value.isascii() and value.isdigit():
-        return float(value)
+        return min(float(value), _LONGEST_WAIT)
     try:
-        until = parsedate_to_datetime(value)
-    except ValueError:
+        seconds = (parsedate_to_datetime(value).astimezone(UTC) - datetime.now(UTC)).total_seconds()
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, (until.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+    return min(max(0.0, seconds), _LONGEST_WAIT)
 
 
 def says_session_missing(body: bytes) -> bool:
@@ -157,13 +161,15 @@ def _texts(body: bytes) -> str:
 
 
 def _strings(value: JSON) -> Iterator[str]:
-    match value:
-        case str():
-            yield value
-        case list():
-            for each in value:
-                yield from _strings(each)
-        case dict():
-            yield from _strings(list(value.values()))
-        case _:
-            return
+    """All strings but names and addresses, however deep: what comes from upstream must not use up the stack."""
+    left = [value]
+    while left:
+        match left.pop():
+            case str(text):
+                yield text
+            case list(each):
+                left += reversed(each)
+            case dict(each):
+                left += reversed([inner for name, inner in each.items() if name != "_links"])
+            case _:
+                pass

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from gateway.store import MemoryStore
+    from gateway.stores import MemoryStore
     from gateway.upstream.http import Answer, Http
 
 __all__ = ["CallerTokenAuth", "ClientCredentials", "ServiceToken", "ServiceTokenAuth", "ServiceTokens"]
@@ -128,7 +128,7 @@ class ServiceTokens:
     ) -> None:
         for tenant in self._tenants.values():
             tenant.stop()
-        await self._tasks.__aexit__(kind, error, trace)
+        await self._tasks.__aexit__(None, None, None)  # else it would wrap the error in a group
 
     async def get(self, tenant: str) -> ServiceToken:
         """The tenant's token, asked for now if there is none.
@@ -247,6 +247,11 @@ class _TenantToken:
             delay = self._failures.start(error)
             self._log.warning("token_not_obtained", reason=error.reason, error=error.message, retry_in=round(delay, 1))
             return error
+        except Exception:  # noqa: BLE001 - a task of the group that raises would end the whole process
+            self._log.exception("defect")
+            error = UpstreamUnreachable("no token could be obtained")
+            self._failures.start(error)
+            return error
         self._failures = _Backoff()
         await self._keep(token)
         return token
@@ -288,7 +293,7 @@ class _TenantToken:
 class _TokenAnswer(Struct):
     """What the token endpoint answers (RFC 6749, 5.1). `expires_in` is in seconds."""
 
-    access_token: Annotated[str, Meta(pattern=r"^[\x21-\x7e]+$")]
+    access_token: Annotated[str, Meta(pattern=r"^[\x21-\x7e]+\Z")]
     expires_in: Annotated[float, Meta(gt=0)]
     scope: str = ""
 

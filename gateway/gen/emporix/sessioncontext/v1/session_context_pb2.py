@@ -22,68 +22,71 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n;gateway/gen/emporix/sessioncontext/v1/session_context.proto\x12\x19\x65mporix.sessioncontext.v1\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x03\n\x0eSessionContext\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x18\n\x0b\x63ustomer_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x16\n\tsite_code\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x15\n\x08\x63urrency\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x14\n\x07\x63\x61rt_id\x18\x05 \x01(\tH\x03\x88\x01\x01\x12\x1c\n\x0ftarget_location\x18\x06 \x01(\tH\x04\x88\x01\x01\x12\x15\n\x08language\x18\x07 \x01(\tH\x05\x88\x01\x01\x12(\n\x07\x63ontext\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x35\n\x08metadata\x18\t \x01(\x0b\x32#.emporix.sessioncontext.v1.Metadata\x12\x36\n\x15\x61\x64\x64itional_properties\x18\n \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x1a\n\x12rounded_attributes\x18\x0b \x03(\tB\x0e\n\x0c_customer_idB\x0c\n\n_site_codeB\x0b\n\t_currencyB\n\n\x08_cart_idB\x12\n\x10_target_locationB\x0b\n\t_language\"|\n\x08Metadata\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12.\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bmodified_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x01\n\x0fVersionConflict\x12\x1d\n\x10\x65xpected_version\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12:\n\x07\x63urrent\x18\x02 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContextB\x13\n\x11_expected_version\">\n\x18GetSessionContextRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\"_\n\x19GetSessionContextResponse\x12\x42\n\x0fsession_context\x18\x01 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext\"E\n\x1e\x42\x61tchGetSessionContextsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x13\n\x0bsession_ids\x18\x02 \x03(\t\"k\n\x1f\x42\x61tchGetSessionContextsResponse\x12H\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x37.emporix.sessioncontext.v1.BatchGetSessionContextsEntry\"v\n\x1c\x42\x61tchGetSessionContextsEntry\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x42\n\x0fsession_context\x18\x02 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext\"\xe8\x01\n\x1cReplaceSessionContextRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x42\n\x0fsession_context\x18\x03 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06upsert\x18\x05 \x01(\x08\x12\x1c\n\x14omit_session_context\x18\x06 \x01(\x08\x42\x13\n\x11_expected_version\"c\n\x1dReplaceSessionContextResponse\x12\x42\n\x0fsession_context\x18\x01 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext\"\x87\x02\n\x1aPatchSessionContextRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x42\n\x0fsession_context\x18\x03 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1d\n\x10\x65xpected_version\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x14omit_session_context\x18\x06 \x01(\x08\x42\x13\n\x11_expected_version\"s\n\x1bPatchSessionContextResponse\x12\x42\n\x0fsession_context\x18\x01 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext\x12\x10\n\x08\x61ttempts\x18\x02 \x01(\x05\"\xca\x01\n\x13\x41\x64\x64\x41ttributeRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61ttribute_name\x18\x03 \x01(\t\x12%\n\x05value\x18\x04 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x1d\n\x10\x65xpected_version\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x14omit_session_context\x18\x06 \x01(\x08\x42\x13\n\x11_expected_version\"Z\n\x14\x41\x64\x64\x41ttributeResponse\x12\x42\n\x0fsession_context\x18\x01 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext\"\xa6\x01\n\x16RemoveAttributeRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61ttribute_name\x18\x03 \x01(\t\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x14omit_session_context\x18\x05 \x01(\x08\x42\x13\n\x11_expected_version\"]\n\x17RemoveAttributeResponse\x12\x42\n\x0fsession_context\x18\x01 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext\"-\n\x1bGetOwnSessionContextRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"b\n\x1cGetOwnSessionContextResponse\x12\x42\n\x0fsession_context\x18\x01 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext\"\xf7\x01\n\x1eUpdateOwnSessionContextRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x42\n\x0fsession_context\x18\x02 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x14omit_session_context\x18\x05 \x01(\x08\x42\x13\n\x11_expected_version\"w\n\x1fUpdateOwnSessionContextResponse\x12\x42\n\x0fsession_context\x18\x01 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext\x12\x10\n\x08\x61ttempts\x18\x02 \x01(\x05\"\xb9\x01\n\x16\x41\x64\x64OwnAttributeRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x16\n\x0e\x61ttribute_name\x18\x02 \x01(\t\x12%\n\x05value\x18\x03 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x14omit_session_context\x18\x05 \x01(\x08\x42\x13\n\x11_expected_version\"]\n\x17\x41\x64\x64OwnAttributeResponse\x12\x42\n\x0fsession_context\x18\x01 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext\"\x95\x01\n\x19RemoveOwnAttributeRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x16\n\x0e\x61ttribute_name\x18\x02 \x01(\t\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x14omit_session_context\x18\x04 \x01(\x08\x42\x13\n\x11_expected_version\"`\n\x1aRemoveOwnAttributeResponse\x12\x42\n\x0fsession_context\x18\x01 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext2\xa9\x06\n\x15SessionContextService\x12~\n\x11GetSessionContext\x12\x33.emporix.sessioncontext.v1.GetSessionContextRequest\x1a\x34.emporix.sessioncontext.v1.GetSessionContextResponse\x12\x90\x01\n\x17\x42\x61tchGetSessionContexts\x12\x39.emporix.sessioncontext.v1.BatchGetSessionContextsRequest\x1a:.emporix.sessioncontext.v1.BatchGetSessionContextsResponse\x12\x8a\x01\n\x15ReplaceSessionContext\x12\x37.emporix.sessioncontext.v1.ReplaceSessionContextRequest\x1a\x38.emporix.sessioncontext.v1.ReplaceSessionContextResponse\x12\x84\x01\n\x13PatchSessionContext\x12\x35.emporix.sessioncontext.v1.PatchSessionContextRequest\x1a\x36.emporix.sessioncontext.v1.PatchSessionContextResponse\x12o\n\x0c\x41\x64\x64\x41ttribute\x12..emporix.sessioncontext.v1.AddAttributeRequest\x1a/.emporix.sessioncontext.v1.AddAttributeResponse\x12x\n\x0fRemoveAttribute\x12\x31.emporix.sessioncontext.v1.RemoveAttributeRequest\x1a\x32.emporix.sessioncontext.v1.RemoveAttributeResponse2\xb5\x04\n\x18OwnSessionContextService\x12\x87\x01\n\x14GetOwnSessionContext\x12\x36.emporix.sessioncontext.v1.GetOwnSessionContextRequest\x1a\x37.emporix.sessioncontext.v1.GetOwnSessionContextResponse\x12\x90\x01\n\x17UpdateOwnSessionContext\x12\x39.emporix.sessioncontext.v1.UpdateOwnSessionContextRequest\x1a:.emporix.sessioncontext.v1.UpdateOwnSessionContextResponse\x12x\n\x0f\x41\x64\x64OwnAttribute\x12\x31.emporix.sessioncontext.v1.AddOwnAttributeRequest\x1a\x32.emporix.sessioncontext.v1.AddOwnAttributeResponse\x12\x81\x01\n\x12RemoveOwnAttribute\x12\x34.emporix.sessioncontext.v1.RemoveOwnAttributeRequest\x1a\x35.emporix.sessioncontext.v1.RemoveOwnAttributeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n;gateway/gen/emporix/sessioncontext/v1/session_context.proto\x12\x19\x65mporix.sessioncontext.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x03\n\x0eSessionContext\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x18\n\x0b\x63ustomer_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x16\n\tsite_code\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x15\n\x08\x63urrency\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x14\n\x07\x63\x61rt_id\x18\x05 \x01(\tH\x03\x88\x01\x01\x12\x1c\n\x0ftarget_location\x18\x06 \x01(\tH\x04\x88\x01\x01\x12\x15\n\x08language\x18\x07 \x01(\tH\x05\x88\x01\x01\x12(\n\x07\x63ontext\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x35\n\x08metadata\x18\t \x01(\x0b\x32#.emporix.sessioncontext.v1.Metadata\x12\x36\n\x15\x61\x64\x64itional_properties\x18\n \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x1a\n\x12rounded_attributes\x18\x0b \x03(\tB\x0e\n\x0c_customer_idB\x0c\n\n_site_codeB\x0b\n\t_currencyB\n\n\x08_cart_idB\x12\n\x10_target_locationB\x0b\n\t_language\"|\n\x08Metadata\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12.\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bmodified_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x01\n\x0fVersionConflict\x12\x1d\n\x10\x65xpected_version\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12:\n\x07\x63urrent\x18\x02 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContextB\x13\n\x11_expected_version\"c\n\x0bReadOptions\x12*\n\x07max_age\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x0bmin_version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x0e\n\x0c_min_version\"|\n\x18GetSessionContextRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12<\n\x0cread_options\x18\x03 \x01(\x0b\x32&.emporix.sessioncontext.v1.ReadOptions\"_\n\x19GetSessionContextResponse\x12\x42\n\x0fsession_context\x18\x01 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext\"\x83\x01\n\x1e\x42\x61tchGetSessionContextsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x13\n\x0bsession_ids\x18\x02 \x03(\t\x12<\n\x0cread_options\x18\x03 \x01(\x0b\x32&.emporix.sessioncontext.v1.ReadOptions\"k\n\x1f\x42\x61tchGetSessionContextsResponse\x12H\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x37.emporix.sessioncontext.v1.BatchGetSessionContextsEntry\"v\n\x1c\x42\x61tchGetSessionContextsEntry\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x42\n\x0fsession_context\x18\x02 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext\"\xe8\x01\n\x1cReplaceSessionContextRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x42\n\x0fsession_context\x18\x03 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06upsert\x18\x05 \x01(\x08\x12\x1c\n\x14omit_session_context\x18\x06 \x01(\x08\x42\x13\n\x11_expected_version\"c\n\x1dReplaceSessionContextResponse\x12\x42\n\x0fsession_context\x18\x01 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext\"\x87\x02\n\x1aPatchSessionContextRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x42\n\x0fsession_context\x18\x03 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1d\n\x10\x65xpected_version\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x14omit_session_context\x18\x06 \x01(\x08\x42\x13\n\x11_expected_version\"s\n\x1bPatchSessionContextResponse\x12\x42\n\x0fsession_context\x18\x01 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext\x12\x10\n\x08\x61ttempts\x18\x02 \x01(\x05\"\xca\x01\n\x13\x41\x64\x64\x41ttributeRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61ttribute_name\x18\x03 \x01(\t\x12%\n\x05value\x18\x04 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x1d\n\x10\x65xpected_version\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x14omit_session_context\x18\x06 \x01(\x08\x42\x13\n\x11_expected_version\"Z\n\x14\x41\x64\x64\x41ttributeResponse\x12\x42\n\x0fsession_context\x18\x01 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext\"\xa6\x01\n\x16RemoveAttributeRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61ttribute_name\x18\x03 \x01(\t\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x14omit_session_context\x18\x05 \x01(\x08\x42\x13\n\x11_expected_version\"]\n\x17RemoveAttributeResponse\x12\x42\n\x0fsession_context\x18\x01 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext\"k\n\x1bGetOwnSessionContextRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12<\n\x0cread_options\x18\x02 \x01(\x0b\x32&.emporix.sessioncontext.v1.ReadOptions\"b\n\x1cGetOwnSessionContextResponse\x12\x42\n\x0fsession_context\x18\x01 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext\"\xf7\x01\n\x1eUpdateOwnSessionContextRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x42\n\x0fsession_context\x18\x02 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x14omit_session_context\x18\x05 \x01(\x08\x42\x13\n\x11_expected_version\"w\n\x1fUpdateOwnSessionContextResponse\x12\x42\n\x0fsession_context\x18\x01 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext\x12\x10\n\x08\x61ttempts\x18\x02 \x01(\x05\"\xb9\x01\n\x16\x41\x64\x64OwnAttributeRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x16\n\x0e\x61ttribute_name\x18\x02 \x01(\t\x12%\n\x05value\x18\x03 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x14omit_session_context\x18\x05 \x01(\x08\x42\x13\n\x11_expected_version\"]\n\x17\x41\x64\x64OwnAttributeResponse\x12\x42\n\x0fsession_context\x18\x01 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext\"\x95\x01\n\x19RemoveOwnAttributeRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x16\n\x0e\x61ttribute_name\x18\x02 \x01(\t\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x14omit_session_context\x18\x04 \x01(\x08\x42\x13\n\x11_expected_version\"`\n\x1aRemoveOwnAttributeResponse\x12\x42\n\x0fsession_context\x18\x01 \x01(\x0b\x32).emporix.sessioncontext.v1.SessionContext2\xa9\x06\n\x15SessionContextService\x12~\n\x11GetSessionContext\x12\x33.emporix.sessioncontext.v1.GetSessionContextRequest\x1a\x34.emporix.sessioncontext.v1.GetSessionContextResponse\x12\x90\x01\n\x17\x42\x61tchGetSessionContexts\x12\x39.emporix.sessioncontext.v1.BatchGetSessionContextsRequest\x1a:.emporix.sessioncontext.v1.BatchGetSessionContextsResponse\x12\x8a\x01\n\x15ReplaceSessionContext\x12\x37.emporix.sessioncontext.v1.ReplaceSessionContextRequest\x1a\x38.emporix.sessioncontext.v1.ReplaceSessionContextResponse\x12\x84\x01\n\x13PatchSessionContext\x12\x35.emporix.sessioncontext.v1.PatchSessionContextRequest\x1a\x36.emporix.sessioncontext.v1.PatchSessionContextResponse\x12o\n\x0c\x41\x64\x64\x41ttribute\x12..emporix.sessioncontext.v1.AddAttributeRequest\x1a/.emporix.sessioncontext.v1.AddAttributeResponse\x12x\n\x0fRemoveAttribute\x12\x31.emporix.sessioncontext.v1.RemoveAttributeRequest\x1a\x32.emporix.sessioncontext.v1.RemoveAttributeResponse2\xb5\x04\n\x18OwnSessionContextService\x12\x87\x01\n\x14GetOwnSessionContext\x12\x36.emporix.sessioncontext.v1.GetOwnSessionContextRequest\x1a\x37.emporix.sessioncontext.v1.GetOwnSessionContextResponse\x12\x90\x01\n\x17UpdateOwnSessionContext\x12\x39.emporix.sessioncontext.v1.UpdateOwnSessionContextRequest\x1a:.emporix.sessioncontext.v1.UpdateOwnSessionContextResponse\x12x\n\x0f\x41\x64\x64OwnAttribute\x12\x31.emporix.sessioncontext.v1.AddOwnAttributeRequest\x1a\x32.emporix.sessioncontext.v1.AddOwnAttributeResponse\x12\x81\x01\n\x12RemoveOwnAttribute\x12\x34.emporix.sessioncontext.v1.RemoveOwnAttributeRequest\x1a\x35.emporix.sessioncontext.v1.RemoveOwnAttributeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gateway.gen.emporix.sessioncontext.v1.session_context_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SESSIONCONTEXT']._serialized_start=188
-  _globals['_SESSIONCONTEXT']._serialized_end=641
-  _globals['_METADATA']._serialized_start=643
-  _globals['_METADATA']._serialized_end=767
-  _globals['_VERSIONCONFLICT']._serialized_start=770
-  _globals['_VERSIONCONFLICT']._serialized_end=899
-  _globals['_GETSESSIONCONTEXTREQUEST']._serialized_start=901
-  _globals['_GETSESSIONCONTEXTREQUEST']._serialized_end=963
-  _globals['_GETSESSIONCONTEXTRESPONSE']._serialized_start=965
-  _globals['_GETSESSIONCONTEXTRESPONSE']._serialized_end=1060
-  _globals['_BATCHGETSESSIONCONTEXTSREQUEST']._serialized_start=1062
-  _globals['_BATCHGETSESSIONCONTEXTSREQUEST']._serialized_end=1131
-  _globals['_BATCHGETSESSIONCONTEXTSRESPONSE']._serialized_start=1133
-  _globals['_BATCHGETSESSIONCONTEXTSRESPONSE']._serialized_end=1240
-  _globals['_BATCHGETSESSIONCONTEXTSENTRY']._serialized_start=1242
-  _globals['_BATCHGETSESSIONCONTEXTSENTRY']._serialized_end=1360
-  _globals['_REPLACESESSIONCONTEXTREQUEST']._serialized_start=1363
-  _globals['_REPLACESESSIONCONTEXTREQUEST']._serialized_end=1595
-  _globals['_REPLACESESSIONCONTEXTRESPONSE']._serialized_start=1597
-  _globals['_REPLACESESSIONCONTEXTRESPONSE']._serialized_end=1696
-  _globals['_PATCHSESSIONCONTEXTREQUEST']._serialized_start=1699
-  _globals['_PATCHSESSIONCONTEXTREQUEST']._serialized_end=1962
-  _globals['_PATCHSESSIONCONTEXTRESPONSE']._serialized_start=1964
-  _globals['_PATCHSESSIONCONTEXTRESPONSE']._serialized_end=2079
-  _globals['_ADDATTRIBUTEREQUEST']._serialized_start=2082
-  _globals['_ADDATTRIBUTEREQUEST']._serialized_end=2284
-  _globals['_ADDATTRIBUTERESPONSE']._serialized_start=2286
-  _globals['_ADDATTRIBUTERESPONSE']._serialized_end=2376
-  _globals['_REMOVEATTRIBUTEREQUEST']._serialized_start=2379
-  _globals['_REMOVEATTRIBUTEREQUEST']._serialized_end=2545
-  _globals['_REMOVEATTRIBUTERESPONSE']._serialized_start=2547
-  _globals['_REMOVEATTRIBUTERESPONSE']._serialized_end=2640
-  _globals['_GETOWNSESSIONCONTEXTREQUEST']._serialized_start=2642
-  _globals['_GETOWNSESSIONCONTEXTREQUEST']._serialized_end=2687
-  _globals['_GETOWNSESSIONCONTEXTRESPONSE']._serialized_start=2689
-  _globals['_GETOWNSESSIONCONTEXTRESPONSE']._serialized_end=2787
-  _globals['_UPDATEOWNSESSIONCONTEXTREQUEST']._serialized_start=2790
-  _globals['_UPDATEOWNSESSIONCONTEXTREQUEST']._serialized_end=3037
-  _globals['_UPDATEOWNSESSIONCONTEXTRESPONSE']._serialized_start=3039
-  _globals['_UPDATEOWNSESSIONCONTEXTRESPONSE']._serialized_end=3158
-  _globals['_ADDOWNATTRIBUTEREQUEST']._serialized_start=3161
-  _globals['_ADDOWNATTRIBUTEREQUEST']._serialized_end=3346
-  _globals['_ADDOWNATTRIBUTERESPONSE']._serialized_start=3348
-  _globals['_ADDOWNATTRIBUTERESPONSE']._serialized_end=3441
-  _globals['_REMOVEOWNATTRIBUTEREQUEST']._serialized_start=3444
-  _globals['_REMOVEOWNATTRIBUTEREQUEST']._serialized_end=3593
-  _globals['_REMOVEOWNATTRIBUTERESPONSE']._serialized_start=3595
-  _globals['_REMOVEOWNATTRIBUTERESPONSE']._serialized_end=3691
-  _globals['_SESSIONCONTEXTSERVICE']._serialized_start=3694
-  _globals['_SESSIONCONTEXTSERVICE']._serialized_end=4503
-  _globals['_OWNSESSIONCONTEXTSERVICE']._serialized_start=4506
-  _globals['_OWNSESSIONCONTEXTSERVICE']._serialized_end=5071
+  _globals['_SESSIONCONTEXT']._serialized_start=220
+  _globals['_SESSIONCONTEXT']._serialized_end=673
+  _globals['_METADATA']._serialized_start=675
+  _globals['_METADATA']._serialized_end=799
+  _globals['_VERSIONCONFLICT']._serialized_start=802
+  _globals['_VERSIONCONFLICT']._serialized_end=931
+  _globals['_READOPTIONS']._serialized_start=933
+  _globals['_READOPTIONS']._serialized_end=1032
+  _globals['_GETSESSIONCONTEXTREQUEST']._serialized_start=1034
+  _globals['_GETSESSIONCONTEXTREQUEST']._serialized_end=1158
+  _globals['_GETSESSIONCONTEXTRESPONSE']._serialized_start=1160
+  _globals['_GETSESSIONCONTEXTRESPONSE']._serialized_end=1255
+  _globals['_BATCHGETSESSIONCONTEXTSREQUEST']._serialized_start=1258
+  _globals['_BATCHGETSESSIONCONTEXTSREQUEST']._serialized_end=1389
+  _globals['_BATCHGETSESSIONCONTEXTSRESPONSE']._serialized_start=1391
+  _globals['_BATCHGETSESSIONCONTEXTSRESPONSE']._serialized_end=1498
+  _globals['_BATCHGETSESSIONCONTEXTSENTRY']._serialized_start=1500
+  _globals['_BATCHGETSESSIONCONTEXTSENTRY']._serialized_end=1618
+  _globals['_REPLACESESSIONCONTEXTREQUEST']._serialized_start=1621
+  _globals['_REPLACESESSIONCONTEXTREQUEST']._serialized_end=1853
+  _globals['_REPLACESESSIONCONTEXTRESPONSE']._serialized_start=1855
+  _globals['_REPLACESESSIONCONTEXTRESPONSE']._serialized_end=1954
+  _globals['_PATCHSESSIONCONTEXTREQUEST']._serialized_start=1957
+  _globals['_PATCHSESSIONCONTEXTREQUEST']._serialized_end=2220
+  _globals['_PATCHSESSIONCONTEXTRESPONSE']._serialized_start=2222
+  _globals['_PATCHSESSIONCONTEXTRESPONSE']._serialized_end=2337
+  _globals['_ADDATTRIBUTEREQUEST']._serialized_start=2340
+  _globals['_ADDATTRIBUTEREQUEST']._serialized_end=2542
+  _globals['_ADDATTRIBUTERESPONSE']._serialized_start=2544
+  _globals['_ADDATTRIBUTERESPONSE']._serialized_end=2634
+  _globals['_REMOVEATTRIBUTEREQUEST']._serialized_start=2637
+  _globals['_REMOVEATTRIBUTEREQUEST']._serialized_end=2803
+  _globals['_REMOVEATTRIBUTERESPONSE']._serialized_start=2805
+  _globals['_REMOVEATTRIBUTERESPONSE']._serialized_end=2898
+  _globals['_GETOWNSESSIONCONTEXTREQUEST']._serialized_start=2900
+  _globals['_GETOWNSESSIONCONTEXTREQUEST']._serialized_end=3007
+  _globals['_GETOWNSESSIONCONTEXTRESPONSE']._serialized_start=3009
+  _globals['_GETOWNSESSIONCONTEXTRESPONSE']._serialized_end=3107
+  _globals['_UPDATEOWNSESSIONCONTEXTREQUEST']._serialized_start=3110
+  _globals['_UPDATEOWNSESSIONCONTEXTREQUEST']._serialized_end=3357
+  _globals['_UPDATEOWNSESSIONCONTEXTRESPONSE']._serialized_start=3359
+  _globals['_UPDATEOWNSESSIONCONTEXTRESPONSE']._serialized_end=3478
+  _globals['_ADDOWNATTRIBUTEREQUEST']._serialized_start=3481
+  _globals['_ADDOWNATTRIBUTEREQUEST']._serialized_end=3666
+  _globals['_ADDOWNATTRIBUTERESPONSE']._serialized_start=3668
+  _globals['_ADDOWNATTRIBUTERESPONSE']._serialized_end=3761
+  _globals['_REMOVEOWNATTRIBUTEREQUEST']._serialized_start=3764
+  _globals['_REMOVEOWNATTRIBUTEREQUEST']._serialized_end=3913
+  _globals['_REMOVEOWNATTRIBUTERESPONSE']._serialized_start=3915
+  _globals['_REMOVEOWNATTRIBUTERESPONSE']._serialized_end=4011
+  _globals['_SESSIONCONTEXTSERVICE']._serialized_start=4014
+  _globals['_SESSIONCONTEXTSERVICE']._serialized_end=4823
+  _globals['_OWNSESSIONCONTEXTSERVICE']._serialized_start=4826
+  _globals['_OWNSESSIONCONTEXTSERVICE']._serialized_end=5391
 # @@protoc_insertion_point(module_scope)

@@ -1,5 +1,6 @@
 import datetime
 
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -55,13 +56,23 @@ class VersionConflict(_message.Message):
     current: SessionContext
     def __init__(self, expected_version: _Optional[int] = ..., current: _Optional[_Union[SessionContext, _Mapping]] = ...) -> None: ...
 
+class ReadOptions(_message.Message):
+    __slots__ = ("max_age", "min_version")
+    MAX_AGE_FIELD_NUMBER: _ClassVar[int]
+    MIN_VERSION_FIELD_NUMBER: _ClassVar[int]
+    max_age: _duration_pb2.Duration
+    min_version: int
+    def __init__(self, max_age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., min_version: _Optional[int] = ...) -> None: ...
+
 class GetSessionContextRequest(_message.Message):
-    __slots__ = ("tenant", "session_id")
+    __slots__ = ("tenant", "session_id", "read_options")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    READ_OPTIONS_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     session_id: str
-    def __init__(self, tenant: _Optional[str] = ..., session_id: _Optional[str] = ...) -> None: ...
+    read_options: ReadOptions
+    def __init__(self, tenant: _Optional[str] = ..., session_id: _Optional[str] = ..., read_options: _Optional[_Union[ReadOptions, _Mapping]] = ...) -> None: ...
 
 class GetSessionContextResponse(_message.Message):
     __slots__ = ("session_context",)
@@ -70,12 +81,14 @@ class GetSessionContextResponse(_message.Message):
     def __init__(self, session_context: _Optional[_Union[SessionContext, _Mapping]] = ...) -> None: ...
 
 class BatchGetSessionContextsRequest(_message.Message):
-    __slots__ = ("tenant", "session_ids")
+    __slots__ = ("tenant", "session_ids", "read_options")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     SESSION_IDS_FIELD_NUMBER: _ClassVar[int]
+    READ_OPTIONS_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     session_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, tenant: _Optional[str] = ..., session_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    read_options: ReadOptions
+    def __init__(self, tenant: _Optional[str] = ..., session_ids: _Optional[_Iterable[str]] = ..., read_options: _Optional[_Union[ReadOptions, _Mapping]] = ...) -> None: ...
 
 class BatchGetSessionContextsResponse(_message.Message):
     __slots__ = ("entries",)
@@ -180,10 +193,12 @@ class RemoveAttributeResponse(_message.Message):
     def __init__(self, session_context: _Optional[_Union[SessionContext, _Mapping]] = ...) -> None: ...
 
 class GetOwnSessionContextRequest(_message.Message):
-    __slots__ = ("tenant",)
+    __slots__ = ("tenant", "read_options")
     TENANT_FIELD_NUMBER: _ClassVar[int]
+    READ_OPTIONS_FIELD_NUMBER: _ClassVar[int]
     tenant: str
-    def __init__(self, tenant: _Optional[str] = ...) -> None: ...
+    read_options: ReadOptions
+    def __init__(self, tenant: _Optional[str] = ..., read_options: _Optional[_Union[ReadOptions, _Mapping]] = ...) -> None: ...
 
 class GetOwnSessionContextResponse(_message.Message):
     __slots__ = ("session_context",)

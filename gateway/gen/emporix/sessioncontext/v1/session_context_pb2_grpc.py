@@ -78,7 +78,10 @@ class SessionContextServiceServicer:
     def GetSessionContext(self, request, context):
         """Reads one session context.
 
-        Errors: NOT_FOUND (SESSION_NOT_FOUND, with google.rpc.ResourceInfo) when there is none, or none yet.
+        May answer from a cache: the response metadata `cache-status` (RFC 9211) and `age` (seconds) tell.
+
+        Errors: NOT_FOUND (SESSION_NOT_FOUND, with google.rpc.ResourceInfo) when there is none, or none yet; OUT_OF_RANGE
+        (MIN_VERSION_NOT_REACHED) when upstream's is older than `read_options.min_version`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,7 +91,7 @@ class SessionContextServiceServicer:
         """Reads several session contexts of one tenant side by side.
 
         A session that does not exist is an entry without a session context, not an error. Any other failure of any read
-        fails the whole call (AIP-231).
+        fails the whole call (AIP-231). Caches and their options are as in GetSessionContext.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -400,8 +403,10 @@ class OwnSessionContextServiceServicer:
     def GetOwnSessionContext(self, request, context):
         """Reads the caller's session context.
 
+        Caches and their options are as in SessionContextService.GetSessionContext.
+
         Errors: NOT_FOUND (SESSION_NOT_FOUND): upstream makes the context with the cart, or shortly after login, so a
-        young session may have none yet.
+        young session may have none yet; OUT_OF_RANGE (MIN_VERSION_NOT_REACHED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

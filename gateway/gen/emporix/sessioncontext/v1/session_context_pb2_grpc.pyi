@@ -10,11 +10,15 @@ Conventions
   is the shopper's Emporix customer token, which upstream wants with every whole-object write.
 - Every error is a google.rpc.Status with a google.rpc.ErrorInfo: `reason` is one of the names in capitals below,
   `domain` is "session-gateway". Other details are named where they occur.
+- Every method of SessionContextService needs a credential of this gateway's, `x-api-key`, a JWT in `authorization`, or
+  a client certificate, and a permission for the tenant: `sessions:read`, or for writes `sessions:write`. It may end
+  with UNAUTHENTICATED (CALLER_UNAUTHENTICATED) or PERMISSION_DENIED (CALLER_NOT_PERMITTED).
 - Any method may also end with:
     INVALID_ARGUMENT    INVALID_ARGUMENT, with google.rpc.BadRequest: every violation, field by field.
     NOT_FOUND           TENANT_NOT_CONFIGURED: this gateway holds no credentials for the tenant.
     RESOURCE_EXHAUSTED  RATE_LIMITED, with google.rpc.RetryInfo where upstream said when.
-    UNAVAILABLE         UPSTREAM_UNAVAILABLE, with google.rpc.RetryInfo: no connection, 502 or 503. Safe to try again.
+    UNAVAILABLE         UPSTREAM_UNAVAILABLE, with google.rpc.RetryInfo where it is known when: no connection, 502 or
+                        503. Safe to try again.
     DEADLINE_EXCEEDED   UPSTREAM_TIMEOUT: upstream did not answer in time, or the caller's own deadline passed.
     FAILED_PRECONDITION NOT_REPRESENTABLE: the session context holds a value that no message can carry (nested deeper
                         than a hundred levels, or a number beyond a double's range).
@@ -64,13 +68,16 @@ class SessionContextServiceStub:
     GetSessionContext: _grpc.UnaryUnaryMultiCallable[_session_context_pb2.GetSessionContextRequest, _session_context_pb2.GetSessionContextResponse]
     """Reads one session context.
 
-    Errors: NOT_FOUND (SESSION_NOT_FOUND, with google.rpc.ResourceInfo) when there is none, or none yet.
+    May answer from a cache: the response metadata `cache-status` (RFC 9211) and `age` (seconds) tell.
+
+    Errors: NOT_FOUND (SESSION_NOT_FOUND, with google.rpc.ResourceInfo) when there is none, or none yet; OUT_OF_RANGE
+    (MIN_VERSION_NOT_REACHED) when upstream's is older than `read_options.min_version`.
     """
     BatchGetSessionContexts: _grpc.UnaryUnaryMultiCallable[_session_context_pb2.BatchGetSessionContextsRequest, _session_context_pb2.BatchGetSessionContextsResponse]
     """Reads several session contexts of one tenant side by side.
 
     A session that does not exist is an entry without a session context, not an error. Any other failure of any read
-    fails the whole call (AIP-231).
+    fails the whole call (AIP-231). Caches and their options are as in GetSessionContext.
     """
     ReplaceSessionContext: _grpc.UnaryUnaryMultiCallable[_session_context_pb2.ReplaceSessionContextRequest, _session_context_pb2.ReplaceSessionContextResponse]
     """Replaces a whole session context, provided that it still has the version the caller has seen.
@@ -117,13 +124,16 @@ class SessionContextServiceAsyncStub(SessionContextServiceStub):
     GetSessionContext: _aio.UnaryUnaryMultiCallable[_session_context_pb2.GetSessionContextRequest, _session_context_pb2.GetSessionContextResponse]  # type: ignore[assignment]
     """Reads one session context.
 
-    Errors: NOT_FOUND (SESSION_NOT_FOUND, with google.rpc.ResourceInfo) when there is none, or none yet.
+    May answer from a cache: the response metadata `cache-status` (RFC 9211) and `age` (seconds) tell.
+
+    Errors: NOT_FOUND (SESSION_NOT_FOUND, with google.rpc.ResourceInfo) when there is none, or none yet; OUT_OF_RANGE
+    (MIN_VERSION_NOT_REACHED) when upstream's is older than `read_options.min_version`.
     """
     BatchGetSessionContexts: _aio.UnaryUnaryMultiCallable[_session_context_pb2.BatchGetSessionContextsRequest, _session_context_pb2.BatchGetSessionContextsResponse]  # type: ignore[assignment]
     """Reads several session contexts of one tenant side by side.
 
     A session that does not exist is an entry without a session context, not an error. Any other failure of any read
-    fails the whole call (AIP-231).
+    fails the whole call (AIP-231). Caches and their options are as in GetSessionContext.
     """
     ReplaceSessionContext: _aio.UnaryUnaryMultiCallable[_session_context_pb2.ReplaceSessionContextRequest, _session_context_pb2.ReplaceSessionContextResponse]  # type: ignore[assignment]
     """Replaces a whole session context, provided that it still has the version the caller has seen.
@@ -173,7 +183,10 @@ class SessionContextServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_context_pb2.GetSessionContextResponse, _abc.Awaitable[_session_context_pb2.GetSessionContextResponse]]:
         """Reads one session context.
 
-        Errors: NOT_FOUND (SESSION_NOT_FOUND, with google.rpc.ResourceInfo) when there is none, or none yet.
+        May answer from a cache: the response metadata `cache-status` (RFC 9211) and `age` (seconds) tell.
+
+        Errors: NOT_FOUND (SESSION_NOT_FOUND, with google.rpc.ResourceInfo) when there is none, or none yet; OUT_OF_RANGE
+        (MIN_VERSION_NOT_REACHED) when upstream's is older than `read_options.min_version`.
         """
 
     @_abc_1.abstractmethod
@@ -185,7 +198,7 @@ class SessionContextServiceServicer(metaclass=_abc_1.ABCMeta):
         """Reads several session contexts of one tenant side by side.
 
         A session that does not exist is an entry without a session context, not an error. Any other failure of any read
-        fails the whole call (AIP-231).
+        fails the whole call (AIP-231). Caches and their options are as in GetSessionContext.
         """
 
     @_abc_1.abstractmethod
@@ -262,8 +275,10 @@ class OwnSessionContextServiceStub:
     GetOwnSessionContext: _grpc.UnaryUnaryMultiCallable[_session_context_pb2.GetOwnSessionContextRequest, _session_context_pb2.GetOwnSessionContextResponse]
     """Reads the caller's session context.
 
+    Caches and their options are as in SessionContextService.GetSessionContext.
+
     Errors: NOT_FOUND (SESSION_NOT_FOUND): upstream makes the context with the cart, or shortly after login, so a
-    young session may have none yet.
+    young session may have none yet; OUT_OF_RANGE (MIN_VERSION_NOT_REACHED).
     """
     UpdateOwnSessionContext: _grpc.UnaryUnaryMultiCallable[_session_context_pb2.UpdateOwnSessionContextRequest, _session_context_pb2.UpdateOwnSessionContextResponse]
     """Changes site, currency, target location, language or attributes of the caller's session context.
@@ -297,8 +312,10 @@ class OwnSessionContextServiceAsyncStub(OwnSessionContextServiceStub):
     GetOwnSessionContext: _aio.UnaryUnaryMultiCallable[_session_context_pb2.GetOwnSessionContextRequest, _session_context_pb2.GetOwnSessionContextResponse]  # type: ignore[assignment]
     """Reads the caller's session context.
 
+    Caches and their options are as in SessionContextService.GetSessionContext.
+
     Errors: NOT_FOUND (SESSION_NOT_FOUND): upstream makes the context with the cart, or shortly after login, so a
-    young session may have none yet.
+    young session may have none yet; OUT_OF_RANGE (MIN_VERSION_NOT_REACHED).
     """
     UpdateOwnSessionContext: _aio.UnaryUnaryMultiCallable[_session_context_pb2.UpdateOwnSessionContextRequest, _session_context_pb2.UpdateOwnSessionContextResponse]  # type: ignore[assignment]
     """Changes site, currency, target location, language or attributes of the caller's session context.
@@ -335,8 +352,10 @@ class OwnSessionContextServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_context_pb2.GetOwnSessionContextResponse, _abc.Awaitable[_session_context_pb2.GetOwnSessionContextResponse]]:
         """Reads the caller's session context.
 
+        Caches and their options are as in SessionContextService.GetSessionContext.
+
         Errors: NOT_FOUND (SESSION_NOT_FOUND): upstream makes the context with the cart, or shortly after login, so a
-        young session may have none yet.
+        young session may have none yet; OUT_OF_RANGE (MIN_VERSION_NOT_REACHED).
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,52 @@
+"""The audit log: one line for every write, refusal and failed authentication. No token, no attribute, no session id."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from gateway.access.principal import Principal
+    from gateway.errors import GatewayError
+
+__all__ = ["Audit", "fingerprint"]
+
+
+class Audit:
+    """Writes the lines. `principal` is None for whoever could not be recognised."""
+
+    def __init__(self) -> None:
+        self._log = structlog.stdlib.get_logger("gateway.audit")
+
+    def wrote(self, principal: Principal, operation: str, tenant: str, session_id: str | None, outcome: str) -> None:
+        """A write came to its end: `applied`, `cancelled`, or the reason of the error."""
+        self._log.info("write", **_about(principal, operation, tenant, session_id), outcome=outcome)
+
+    def refused(
+        self,
+        principal: Principal | None,
+        operation: str,
+        tenant: str,
+        session_id: str | None,
+        error: GatewayError,
+    ) -> None:
+        """A caller was not let in, or not let do this."""
+        event = "authentication_failed" if principal is None else "refused"
+        self._log.warning(event, **_about(principal, operation, tenant, session_id), outcome=error.reason)
+
+
+def _about(principal: Principal | None, operation: str, tenant: str, session_id: str | None) -> dict[str, str | None]:
+    return {
+        "principal": None if principal is None else principal.name,
+        "kind": None if principal is None else principal.kind,
+        "tenant": tenant[:16],
+        "operation": operation,
+        "session": None if session_id is None else fingerprint(session_id),
+    }
+
+
+def fingerprint(session_id: str) -> str:
+    """Stands for a session id: the same for the same, and nobody can get the id out of it."""
+    return hashlib.sha256(session_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]

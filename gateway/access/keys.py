@@ -1,0 +1,55 @@
+"""API keys: `<name>-<secret>`, of which the configuration holds a salted hash.
+
+A secret of 192 random bits needs no slow hash: there is nothing to guess. The name is no secret; it finds the entry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from typing import TYPE_CHECKING, Final
+
+from pydantic import SecretStr
+
+from gateway.errors import CallerUnauthenticated
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gateway.access.principal import Principal
+
+__all__ = ["KeyRing", "hash_of", "new_key"]
+
+_SECRET_BYTES: Final = 24
+_SALT_BYTES: Final = 16
+
+
+def new_key(name: str) -> tuple[SecretStr, str]:
+    """A new key, and the hash of it for the configuration."""
+    key = SecretStr(f"{name}-{secrets.token_hex(_SECRET_BYTES)}")
+    return key, hash_of(key)
+
+
+def hash_of(key: SecretStr, salt: bytes | None = None) -> str:
+    """`sha256:<salt>:<digest>`, both in hexadecimal."""
+    salt = secrets.token_bytes(_SALT_BYTES) if salt is None else salt
+    digest = hashlib.sha256(salt + key.get_secret_value().encode("utf-8", "surrogateescape"))
+    return f"sha256:{salt.hex()}:{digest.hexdigest()}"
+
+
+class KeyRing:
+    """All keys there are: by name, a hash and whose it is."""
+
+    def __init__(self, keys: Mapping[str, tuple[str, Principal]]) -> None:
+        self._keys = keys
+        self._nobodys = hash_of(SecretStr(secrets.token_hex(_SECRET_BYTES)))
+
+    def principal(self, key: SecretStr) -> Principal:
+        """Whose key this is. Raises CallerUnauthenticated; a name that there is takes as long as one that is not."""
+        name, _, _ = key.get_secret_value().rpartition("-")
+        known, principal = self._keys.get(name, (self._nobodys, None))
+        salt = bytes.fromhex(known.split(":")[1])
+        if not hmac.compare_digest(hash_of(key, salt), known) or principal is None:
+            raise CallerUnauthenticated("the API key is not known: check `x-api-key`")
+        return principal

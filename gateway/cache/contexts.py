@@ -1,0 +1,261 @@
+"""Session contexts, read through the cache: wraps a client for upstream, and offers what it offers and more.
+
+Reads go by `get`, which may answer from the cache. `read` is always upstream's own; what it brings back is kept. Writes
+mark the session before and after. Whoever calls has been let in already.
+
+A shopper's own session and the same session by its id are kept apart: they are read with different tokens, and may not
+be shown to the same people. But a write by either way counts for both.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import secrets
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Final, Protocol
+
+import msgspec
+
+from gateway.cache.freshness import CacheStatus
+from gateway.cache.readthrough import Found, Subject
+from gateway.errors import MinVersionNotReached, Unauthenticated
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Container
+
+    from pydantic import SecretStr
+
+    from gateway.cache.entry import Entry
+    from gateway.cache.freshness import ReadOptions
+    from gateway.cache.readthrough import ReadThrough
+    from gateway.deadline import Deadline
+    from gateway.model import JSON, SessionContext
+    from gateway.stores import MemoryStore
+
+__all__ = ["CachedClient", "CachedOwnSession", "CachedSession", "marked_by"]
+
+_SESSION_IDS_KEPT: Final = 3_600.0
+"""Seconds for which it is remembered which session a token belongs to. It never changes (API reference)."""
+
+
+class Resource(Protocol):
+    """A session context upstream."""
+
+    async def read(self, deadline: Deadline) -> SessionContext: ...
+    async def add_attribute(self, name: str, value: JSON, deadline: Deadline) -> None: ...
+    async def remove_attribute(self, name: str, deadline: Deadline) -> bool: ...
+
+
+class ManagedResource(Resource, Protocol):
+    """Any session context, by its id."""
+
+    async def write(self, document: bytes, deadline: Deadline, *, upsert: bool = False) -> None: ...
+
+
+class OwnResource(Resource, Protocol):
+    """The session context that a token belongs to."""
+
+    async def write(self, document: bytes, deadline: Deadline) -> None: ...
+
+
+class Client(Protocol):
+    """The way to upstream."""
+
+    def session(self, tenant: str, session_id: str, saas_token: SecretStr | None = None) -> ManagedResource: ...
+    def own_session(self, tenant: str, access_token: SecretStr) -> OwnResource: ...
+
+
+class CachedClient:
+    """Reads through `managed` and `own`, each of which may be None: then upstream is asked, always.
+
+    `uncached` are tenants for which nothing is kept; `session_ids` remembers which session a token belongs to.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        managed: ReadThrough | None,
+        own: ReadThrough | None,
+        session_ids: MemoryStore[str],
+        *,
+        uncached: Container[str] = (),
+    ) -> None:
+        self._client = client
+        self._managed = managed
+        self._own = own
+        self._session_ids = session_ids
+        self._uncached = uncached
+        self._hash_key = secrets.token_bytes(32)
+
+    def session(self, tenant: str, session_id: str, saas_token: SecretStr | None = None) -> CachedSession:
+        """Any session of a tenant. Raises TenantNotConfigured."""
+        inner = self._client.session(tenant, session_id, saas_token)
+        return CachedSession(inner, None if tenant in self._uncached else self._managed, tenant, session_id)
+
+    def own_session(self, tenant: str, access_token: SecretStr) -> CachedOwnSession:
+        """The session that the caller's Emporix token belongs to. Raises TenantNotConfigured."""
+        inner = self._client.own_session(tenant, access_token)
+        cached = tenant not in self._uncached
+        return CachedOwnSession(
+            inner,
+            self._managed if cached else None,
+            self._own if cached else None,
+            self._session_ids,
+            tenant,
+            self._own_key(tenant, access_token),
+            _expiry(access_token),
+        )
+
+    def _own_key(self, tenant: str, access_token: SecretStr) -> str:
+        """Stands for a token, and tells nothing of it: a keyed hash, whose key lives and dies with this process."""
+        digest = hashlib.blake2b(access_token.get_secret_value().encode(), key=self._hash_key, digest_size=24)
+        return f"own:{tenant}:{digest.hexdigest()}"
+
+
+class CachedSession:
+    """One session of a tenant."""
+
+    def __init__(self, inner: ManagedResource, cache: ReadThrough | None, tenant: str, session_id: str) -> None:
+        self._inner = inner
+        self._cache = cache
+        self._key = session_key(tenant, session_id)
+        self._subject = Subject(self._key, inner.read, session_id)
+
+    async def get(self, options: ReadOptions, deadline: Deadline) -> Found:
+        """Read, from the cache where the options allow. Raises SessionNotFound, MinVersionNotReached."""
+        if self._cache is None:
+            return _uncached(await self._inner.read(deadline), options)
+        return await self._cache.get(self._subject, options, deadline)
+
+    async def read(self, deadline: Deadline) -> SessionContext:
+        """Read from upstream."""
+        if self._cache is None:
+            return await self._inner.read(deadline)
+        return await self._cache.read(self._subject, deadline)
+
+    async def write(self, document: bytes, deadline: Deadline, *, upsert: bool = False) -> None:
+        """Replace the whole document."""
+        async with _writing(self._cache, self._key):
+            await self._inner.write(document, deadline, upsert=upsert)
+
+    async def add_attribute(self, name: str, value: JSON, deadline: Deadline) -> None:
+        """Set an attribute."""
+        async with _writing(self._cache, self._key):
+            await self._inner.add_attribute(name, value, deadline)
+
+    async def remove_attribute(self, name: str, deadline: Deadline) -> bool:
+        """Remove an attribute; false when there was nothing to remove."""
+        async with _writing(self._cache, self._key):
+            return await self._inner.remove_attribute(name, deadline)
+
+
+class CachedOwnSession:
+    """The session that a token belongs to. `managed` is told of writes, `own` is read through."""
+
+    def __init__(  # noqa: PLR0917
+        self,
+        inner: OwnResource,
+        managed: ReadThrough | None,
+        own: ReadThrough | None,
+        session_ids: MemoryStore[str],
+        tenant: str,
+        key: str,
+        expires_at: float,
+    ) -> None:
+        self._inner = inner
+        self._managed = managed
+        self._own = own
+        self._session_ids = session_ids
+        self._tenant = tenant
+        self._key = key
+        self._subject = Subject(key, self._read, until=expires_at)
+
+    async def get(self, options: ReadOptions, deadline: Deadline) -> Found:
+        """Read, from the cache where the options allow. Raises SessionNotFound, MinVersionNotReached."""
+        if self._own is None:
+            return _uncached(await self._read(deadline), options)
+        try:
+            return await self._own.get(self._subject, options, deadline)
+        except Unauthenticated:
+            await self._own.forget(self._key)
+            raise
+
+    async def read(self, deadline: Deadline) -> SessionContext:
+        """Read from upstream."""
+        if self._own is None:
+            return await self._read(deadline)
+        return await self._own.read(self._subject, deadline)
+
+    async def write(self, document: bytes, deadline: Deadline) -> None:
+        """Change top-level fields."""
+        async with self._writing(deadline):
+            await self._inner.write(document, deadline)
+
+    async def add_attribute(self, name: str, value: JSON, deadline: Deadline) -> None:
+        """Set an attribute."""
+        async with self._writing(deadline):
+            await self._inner.add_attribute(name, value, deadline)
+
+    async def remove_attribute(self, name: str, deadline: Deadline) -> bool:
+        """Remove an attribute; false when there was nothing to remove."""
+        async with self._writing(deadline):
+            return await self._inner.remove_attribute(name, deadline)
+
+    async def _read(self, deadline: Deadline) -> SessionContext:
+        context = await self._inner.read(deadline)
+        await self._session_ids.set(self._key, context.session_id, ttl=_SESSION_IDS_KEPT)
+        return context
+
+    @asynccontextmanager
+    async def _writing(self, deadline: Deadline) -> AsyncIterator[None]:
+        """Around a write. Which session it is must be known first, since the same one is kept by its id."""
+        cache = self._managed or self._own
+        if cache is None:
+            yield
+            return
+        session_id = await self._session_ids.get(self._key) or (await self._read(deadline)).session_id
+        async with _writing(cache, session_key(self._tenant, session_id)):
+            yield
+        if self._own is not None:
+            await self._own.forget(self._key)
+
+
+def session_key(tenant: str, session_id: str) -> str:
+    """Under which key a session is kept, and under which writes mark it."""
+    return f"ctx:{tenant}:{session_id}"
+
+
+def marked_by(key: str, entry: Entry) -> str | None:
+    """Under which key writes mark what an own session's entry holds: that of the session, where there is one."""
+    tenant = key.split(":")[1]
+    return None if entry.context is None else session_key(tenant, entry.context.session_id)
+
+
+@asynccontextmanager
+async def _writing(cache: ReadThrough | None, key: str) -> AsyncIterator[None]:
+    if cache is None:
+        yield
+    else:
+        async with cache.writing(key):
+            yield
+
+
+def _uncached(context: SessionContext, options: ReadOptions) -> Found:
+    if options.min_version is not None and context.metadata.version < options.min_version:
+        raise MinVersionNotReached(options.min_version, context.metadata.version)
+    return Found(context, CacheStatus(fwd="bypass"))
+
+
+class _Claims(msgspec.Struct):
+    exp: Annotated[float, msgspec.Meta(gt=0)] = math.inf
+
+
+def _expiry(token: SecretStr) -> float:
+    """When a token expires, in Unix time, if it is a JWT that says so (RFC 7519, 4.1.4). Upstream verifies it."""
+    try:
+        _, claims, _ = token.get_secret_value().split(".")
+        return msgspec.json.decode(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)), type=_Claims).exp
+    except (ValueError, RecursionError):
+        return math.inf

@@ -1,0 +1,51 @@
+"""What is kept of a read."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from gateway.model import SessionContext, decode_session_context
+from gateway.stores.redis import StoredEntry
+
+if TYPE_CHECKING:
+    from gateway.cache.marks import Token
+
+__all__ = ["Entry"]
+
+
+class Entry(Struct, frozen=True):
+    """What a read found, and when.
+
+    `context` is None for "there is no such session context". `stored_at` is when the read was sent, in Unix time
+    (seconds): what changed later may be missing from it. `token` is when that was in this process's generations.
+    After `until`, in Unix time, it is not to be served whatever its age.
+    """
+
+    context: SessionContext | None
+    stored_at: float
+    token: Token
+    until: float = math.inf
+
+    @property
+    def version(self) -> int | None:
+        """The version that was found."""
+        return None if self.context is None else self.context.metadata.version
+
+    def stored(self) -> StoredEntry:
+        """As it goes to Redis: upstream's own bytes, empty for a session context that does not exist."""
+        if self.context is None:
+            return StoredEntry(0, self.stored_at, b"")
+        return StoredEntry(self.context.metadata.version, self.stored_at, self.context.source)
+
+    @classmethod
+    def read(cls, stored: StoredEntry, token: Token) -> Entry | None:
+        """As it comes from Redis; None when it cannot be read."""
+        if not stored.data:
+            return cls(None, stored.stored_at, token)
+        try:
+            return cls(decode_session_context(stored.data), stored.stored_at, token)
+        except (ValueError, RecursionError):
+            return None

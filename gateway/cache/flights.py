@@ -1,0 +1,100 @@
+"""Single flight: however many ask for the same at a time, it is fetched once."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from gateway.errors import GatewayError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+    from typing import Self
+
+__all__ = ["Flights"]
+
+Value = TypeVar("Value")
+
+
+@dataclass(slots=True)
+class _Flight(Generic[Value]):
+    task: asyncio.Task[Value | Exception]
+    waiting: int = 0
+
+
+class Flights(Generic[Value]):
+    """Fetches under way, by key. Enter it before use: it owns their tasks, and no fetch outlives it."""
+
+    def __init__(self) -> None:
+        self._tasks = asyncio.TaskGroup()
+        self._flights: dict[str, _Flight[Value]] = {}
+        self._running: set[asyncio.Task[Value | Exception]] = set()
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._running:
+            task.cancel()
+        await self._tasks.__aexit__(None, None, None)  # an error passes by: the group would wrap it
+
+    async def join(self, key: str, fetch: Callable[[], Awaitable[Value]]) -> tuple[Value, bool]:
+        """What `fetch` brings, or what one that is under way for this key does; tells which.
+
+        A failure reaches every caller as an error of its own. A caller who gives up leaves the others alone; when all
+        have, the fetch is given up too.
+        """
+        flight = self._flights.get(key)
+        joined = flight is not None
+        if flight is None:
+            flight = self._depart(key, fetch)
+        flight.waiting += 1
+        try:
+            result = await asyncio.shield(flight.task)
+        finally:
+            flight.waiting -= 1
+            if not flight.waiting and not flight.task.done():
+                self._landed(key, flight)
+                flight.task.cancel()
+        if isinstance(result, GatewayError):
+            raise copy.copy(result)
+        if isinstance(result, Exception):
+            raise result
+        return result, joined
+
+    def run_behind(self, key: str, fetch: Callable[[], Awaitable[Value]]) -> None:
+        """Fetch without waiting for it, unless that is under way."""
+        if key not in self._flights:
+            self._depart(key, fetch).waiting += 1  # for itself: it is not given up when nobody waits
+
+    def forget(self, key: str) -> None:
+        """Let later callers begin anew: what is under way may bring back something that has become too old for them."""
+        self._flights.pop(key, None)
+
+    def _depart(self, key: str, fetch: Callable[[], Awaitable[Value]]) -> _Flight[Value]:
+        async def fly() -> Value | Exception:
+            """Failures are values here: no task of the group ever raises."""
+            try:
+                return await fetch()
+            except Exception as error:  # noqa: BLE001 - raised again for each caller
+                return error
+            finally:
+                self._landed(key, flight)
+
+        task = self._tasks.create_task(fly(), name=f"read {key}")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        flight = _Flight(task)
+        self._flights[key] = flight
+        return flight
+
+    def _landed(self, key: str, flight: _Flight[Value]) -> None:
+        """No longer to be joined. Another may have taken its place."""
+        if self._flights.get(key) is flight:
+            del self._flights[key]

@@ -1,0 +1,159 @@
+"""Whether a cached entry may answer a read. Pure: ages, versions and wishes in, a verdict out.
+
+Terms are those of HTTP caching (RFC 9111), of its stale windows (RFC 5861), and of `Cache-Status` (RFC 9211).
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["FRESH_ENOUGH", "CacheStatus", "Policy", "ReadOptions", "Use", "combined", "parse_cache_control", "use_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What a caller asks of a read."""
+
+    max_age: float | None = None
+    """Oldest answer that will do, in seconds; 0 asks upstream. None leaves it to the gateway's settings."""
+    min_version: int | None = None
+    """Lowest version that will do: one that the caller has seen."""
+
+    def stricter(self, max_age: float | None) -> ReadOptions:
+        """These, and an answer no older than so many seconds."""
+        if max_age is None:
+            return self
+        return ReadOptions(max_age if self.max_age is None else min(max_age, self.max_age), self.min_version)
+
+
+FRESH_ENOUGH: Final = ReadOptions()
+"""No wish of one's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How long entries are good for. All times are in seconds."""
+
+    ttl: float
+    """An entry is fresh for so long."""
+    stale_while_revalidate: float = 0.0
+    """For so long after that it is served at once while one refresh runs behind (RFC 5861, 3)."""
+    stale_if_error: float = 0.0
+    """For so long after that it is served when upstream fails (RFC 5861, 4)."""
+    missing_ttl: float = 0.0
+    """How long "there is no such session context" is good for; 0 keeps no such entry."""
+
+    @property
+    def lifetime(self) -> float:
+        """How long an entry can be of any use."""
+        return max(self.ttl + max(self.stale_while_revalidate, self.stale_if_error), self.missing_ttl)
+
+
+class Use(enum.Enum):
+    """What an entry is good for."""
+
+    FRESH = enum.auto()
+    STALE = enum.auto()
+    """May be served now, and is to be refreshed behind."""
+    IF_ERROR = enum.auto()
+    """May be served if upstream fails."""
+    NONE = enum.auto()
+
+
+def use_of(age: float, version: int | None, policy: Policy, options: ReadOptions) -> Use:
+    """Decide what an entry of this age, in seconds, is good for. `version` is None for "no such session context".
+
+    Who names a largest age wants no stale answer (RFC 9111, 5.2.1.1: not without `max-stale`), and who names a version
+    none that is lower.
+    """
+    if version is None:
+        fresh = age < policy.missing_ttl and options.min_version is None
+        return Use.FRESH if fresh and _young_enough(age, options) else Use.NONE
+    if version < (options.min_version or 0) or not _young_enough(age, options):
+        return Use.NONE
+    if age < policy.ttl:
+        return Use.FRESH
+    if options.max_age is not None:
+        return Use.NONE
+    if age < policy.ttl + policy.stale_while_revalidate:
+        return Use.STALE
+    return Use.IF_ERROR if age < policy.ttl + policy.stale_if_error else Use.NONE
+
+
+def _young_enough(age: float, options: ReadOptions) -> bool:
+    return options.max_age is None or age < options.max_age
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStatus:
+    """Where an answer came from, in the words of RFC 9211.
+
+    `hit` means that it was served without going to upstream; else `fwd` says why that was done: `miss`, `stale`,
+    `request` (the caller's own wish), or `bypass` (no cache). `ttl` is the remaining freshness in seconds, negative
+    when stale; `age` the answer's age in seconds.
+    """
+
+    hit: bool = False
+    fwd: str = ""
+    stored: bool = False
+    collapsed: bool = False
+    ttl: float | None = None
+    age: float = 0.0
+    detail: str = ""
+
+    def header(self) -> str:
+        """The value of a `Cache-Status` header field (RFC 9211, 2): one member, parameters in its order."""
+        parts = ["session-gateway"]
+        if self.hit:
+            parts.append("hit")
+        if self.fwd:
+            parts.append(f"fwd={self.fwd}")
+        if self.ttl is not None:
+            parts.append(f"ttl={math.floor(self.ttl)}")
+        if self.stored:
+            parts.append("stored")
+        if self.collapsed:
+            parts.append("collapsed")
+        if self.detail:
+            parts.append(f"detail={self.detail}")
+        return "; ".join(parts)
+
+
+def combined(statuses: Iterable[CacheStatus]) -> CacheStatus:
+    """Of an answer that several reads went into: as old as the oldest, and a hit if all were."""
+    all_of_them = list(statuses)
+    if not all_of_them:
+        return CacheStatus()
+    worst = next((each for each in all_of_them if not each.hit), all_of_them[0])
+    return CacheStatus(
+        hit=worst.hit,
+        fwd=worst.fwd,
+        stored=not worst.hit and all(each.stored for each in all_of_them if not each.hit),
+        collapsed=any(each.collapsed for each in all_of_them),
+        ttl=min((each.ttl for each in all_of_them if each.ttl is not None), default=None),
+        age=max(each.age for each in all_of_them),
+        detail=worst.detail,
+    )
+
+
+def parse_cache_control(value: str | None) -> float | None:
+    """The largest age, in seconds, that a request's `Cache-Control` allows (RFC 9111, 5.2.1), None if it says nothing.
+
+    `no-cache` and `no-store` ask upstream. Directives that are unknown, or make no sense, are passed over as the RFC
+    wants.
+    """
+    allowed: list[float] = []
+    for directive in (value or "").split(","):
+        name, given, argument = (part.strip() for part in directive.partition("="))
+        match name.lower(), given:
+            case "no-cache" | "no-store", "":
+                allowed.append(0.0)
+            case "max-age", "=" if (number := argument.strip('"')).isascii() and number.isdigit():
+                allowed.append(float(number))
+    return min(allowed, default=None)

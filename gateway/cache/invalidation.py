@@ -1,0 +1,117 @@
+"""Keeps this process's memory in step with the others': it listens to what they write.
+
+Whether it is in step is proved by asking: every half second it sends a PING on the very connection that brings the
+messages, and the PONG comes after all that was said before it. With no PONG for `max_silence` seconds the memory is not
+used, which bounds how old an answer it can give; and what it held then is forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from gateway.cache.shared import parse_message
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+    from typing import Self
+
+    from redis.asyncio import Redis
+    from redis.asyncio.client import PubSub
+
+    from gateway.cache.marks import Marks
+
+__all__ = ["Invalidations"]
+
+_PING_EVERY: Final = 0.5
+_LOG_EVERY: Final = 60.0
+
+
+class Invalidations:
+    """Listens while it is entered. `listener` is lent: whoever made it closes it."""
+
+    def __init__(self, listener: Redis, channel: str, marks: Marks, origin: str, *, max_silence: float) -> None:
+        self._listener = listener
+        self._channel = channel
+        self._marks = marks
+        self._origin = origin
+        self._max_silence = max_silence
+        self._in_step_as_of = float("-inf")
+        self._logged_at = float("-inf")
+        self._tasks = asyncio.TaskGroup()
+        self._task: asyncio.Task[None] | None = None
+        self._log = structlog.stdlib.get_logger(__name__)
+
+    @property
+    def in_step(self) -> bool:
+        """Whether all writes are known that ended more than `max_silence` seconds ago."""
+        return time.monotonic() - self._in_step_as_of < self._max_silence
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        self._task = self._tasks.create_task(self._keep_listening(), name="listen for other processes' writes")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        await self._tasks.__aexit__(None, None, None)  # an error passes by: the group would wrap it
+
+    async def _keep_listening(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(None) as patience, self._listener.pubsub() as messages:
+                    await self._listen(messages, patience)
+            except Exception as error:  # noqa: BLE001 - the client raises anything when what answers is not Redis
+                self._lost(error)
+                await asyncio.sleep(random.uniform(0.25, 0.75))  # noqa: S311 - jitter
+
+    async def _listen(self, messages: PubSub, patience: asyncio.Timeout) -> None:
+        """Take messages until the connection is lost, or silent for too long: then raise TimeoutError."""
+        loop = asyncio.get_running_loop()
+        patience.reschedule(loop.time() + self._max_silence)
+        await messages.subscribe(self._channel)
+        asked_at: float | None = None
+        while True:
+            if asked_at is None:
+                asked_at = time.monotonic()
+                await messages.ping(self._origin)
+            message = await messages.get_message(timeout=_PING_EVERY)
+            if message is None:
+                continue
+            if message["type"] == "pong" and message["data"] == self._origin.encode():
+                self._in_step_as_of, asked_at = asked_at, None
+                patience.reschedule(loop.time() + self._max_silence)
+                await self._pause(messages)
+            else:
+                self._take(message)
+
+    async def _pause(self, messages: PubSub) -> None:
+        """Until it is time for the next PING, take what comes."""
+        until = time.monotonic() + _PING_EVERY
+        while (remaining := until - time.monotonic()) > 0:
+            message = await messages.get_message(timeout=remaining)
+            if message is not None:
+                self._take(message)
+
+    def _take(self, message: Mapping[str, Any]) -> None:
+        if message["type"] == "subscribe":
+            self._marks.fold()  # what was said until now is not known; what is said from now on will be
+            return
+        parsed = parse_message(message["data"]) if message["type"] == "message" else None
+        if parsed is not None and parsed[0] != self._origin:
+            _, key, floor = parsed
+            self._marks.close(key, floor=floor)
+
+    def _lost(self, error: Exception) -> None:
+        self._in_step_as_of = float("-inf")
+        if time.monotonic() - self._logged_at >= _LOG_EVERY:
+            self._logged_at = time.monotonic()
+            self._log.warning("cache_invalidations_lost", error=type(error).__name__)

@@ -1,0 +1,130 @@
+"""What writes leave behind in this process, so that no older answer is kept or served after them.
+
+Every write raises the generation of its session, before it is sent and after it has ended. A read takes a token when it
+begins; what it brings back may be kept only if no write has raised the generation since, and none is under way. A mark
+also holds the highest version known, below which nothing is served; it outlasts every read in flight and every entry.
+
+Pure but for the clock, which is handed in.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NewType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Marks", "Token", "Writer"]
+
+Token = NewType("Token", int)
+"""When a read began, in generations."""
+
+Writer = NewType("Writer", int)
+"""One write under way."""
+
+_MAX_MARKS: Final = 100_000
+"""Marks that are kept; past that, the oldest is folded into one that counts for every session."""
+
+
+@dataclass(slots=True)
+class _Mark:
+    until: float
+    generation: int = 0
+    floor: int = 0
+    writers: dict[Writer, float] = field(default_factory=dict)
+    """Writes under way, and until when each counts as such, whatever became of whoever sent it."""
+
+
+class Marks:
+    """The marks of all sessions.
+
+    `lifetime` is how long a mark counts, in seconds: longer than any read takes and than any entry lives. `open_for` is
+    how long a write that never ended counts as under way.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float], *, lifetime: float, open_for: float, max_marks: int = _MAX_MARKS
+    ) -> None:
+        self._clock = clock
+        self._lifetime = lifetime
+        self._open_for = open_for
+        self._max_marks = max_marks
+        self._marks: OrderedDict[str, _Mark] = OrderedDict()
+        self._generation = 0
+        self._folded = 0
+        """A generation that counts for every session."""
+        self._folded_writers_until = float("-inf")
+        """Until when a write under way counts for every session."""
+
+    def __len__(self) -> int:
+        return len(self._marks)
+
+    def token(self) -> Token:
+        """For a read that begins now."""
+        return Token(self._generation)
+
+    def allows(self, key: str | None, token: Token, version: int | None = None) -> bool:
+        """Whether what a read that began at `token` brought back is still good, its version included.
+
+        `key` is None when it is not known which session's writes count: then all do.
+        """
+        if token < self._folded or self._clock() < self._folded_writers_until:
+            return False
+        if key is None:
+            return token == self._generation
+        mark = self._live(key)
+        if mark is None:
+            return True
+        if mark.generation > token or mark.floor > (version or 0):
+            return False
+        return all(until <= self._clock() for until in mark.writers.values())
+
+    def open(self, key: str, floor: int = 0) -> Writer:
+        """A write is about to be sent; `floor` is the highest version known to have been there."""
+        mark = self._raised(key)
+        mark.floor = max(mark.floor, floor)
+        writer = Writer(mark.generation)
+        mark.writers[writer] = self._clock() + self._open_for
+        return writer
+
+    def close(self, key: str, writer: Writer | None = None, floor: int = 0) -> None:
+        """A write has ended, and it is known how; `floor` is the version it left, if that is known.
+
+        `writer` is None for a write of another process. One whose outcome is not known is left open: it may yet come
+        through.
+        """
+        mark = self._raised(key)
+        mark.floor = max(mark.floor, floor)
+        if writer is not None:
+            mark.writers.pop(writer, None)
+
+    def fold(self) -> None:
+        """Count everything that has been read so far as out of date."""
+        self._generation += 1
+        self._folded = self._generation
+
+    def _raised(self, key: str) -> _Mark:
+        """The session's mark at a new generation, as the youngest of all."""
+        now = self._clock()
+        self._drop_expired(now)
+        self._generation += 1
+        mark = self._marks.pop(key, None) or _Mark(0.0)
+        mark.until = now + self._lifetime
+        mark.generation = self._generation
+        self._marks[key] = mark
+        if len(self._marks) > self._max_marks:
+            _, oldest = self._marks.popitem(last=False)
+            self._folded = max(self._folded, oldest.generation)
+            self._folded_writers_until = max(self._folded_writers_until, *oldest.writers.values(), float("-inf"))
+        return mark
+
+    def _live(self, key: str) -> _Mark | None:
+        mark = self._marks.get(key)
+        return None if mark is None or mark.until <= self._clock() else mark
+
+    def _drop_expired(self, now: float) -> None:
+        """The oldest come first, as every mark lives equally long."""
+        while self._marks and next(iter(self._marks.values())).until <= now:
+            self._marks.popitem(last=False)

@@ -1,0 +1,198 @@
+"""Reading through a shelf: what may answer a read, and what happens when nothing on it may."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from gateway.cache.entry import Entry
+from gateway.cache.freshness import CacheStatus, Use, use_of
+from gateway.deadline import Deadline
+from gateway.errors import GatewayError, MinVersionNotReached, SessionNotFound, UpstreamError
+from gateway.telemetry import CacheRead
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from gateway.cache.flights import Flights
+    from gateway.cache.freshness import Policy, ReadOptions
+    from gateway.cache.shelf import Shelf, Ticket
+    from gateway.model import SessionContext
+    from gateway.telemetry import Observer
+
+__all__ = ["Fetched", "Found", "ReadThrough", "Subject"]
+
+_FLIGHT_TIME: Final = 15.0
+"""Seconds that a read for all who wait may take; each who waits has a deadline of its own besides."""
+
+Fetch: TypeAlias = "Callable[[Deadline], Awaitable[SessionContext]]"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is read: its key, how upstream is asked for it, and until when (Unix time) it may be kept."""
+
+    key: str
+    fetch: Fetch
+    session_id: str | None = None
+    until: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A session context, and where it came from."""
+
+    context: SessionContext
+    status: CacheStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What a read of upstream brought back, and whether it was kept."""
+
+    entry: Entry
+    stored: bool
+
+
+class ReadThrough:
+    """Answers reads from one shelf, and keeps what upstream answers."""
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        flights: Flights[Fetched],
+        policy: Policy,
+        observer: Observer,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._shelf = shelf
+        self._flights = flights
+        self._policy = policy
+        self._observer = observer
+        self._clock = clock
+
+    async def get(self, subject: Subject, options: ReadOptions, deadline: Deadline) -> Found:
+        """Answer from the cache where that will do, else from upstream.
+
+        Raises SessionNotFound, MinVersionNotReached, and what the subject's `fetch` raises.
+        """
+
+        def use_for(entry: Entry) -> Use:
+            return use_of(self._age(entry), entry.version, self._policy, options)
+
+        entry, ticket = await self._shelf.look(subject.key, lambda entry: use_for(entry) is Use.FRESH)
+        use = Use.NONE if entry is None else use_for(entry)
+        if entry is not None and use is Use.FRESH:
+            return self._served(subject, entry, "hit")
+        if entry is not None and use is Use.STALE:
+            self._flights.run_behind(subject.key, partial(self._fetch, subject, ticket))
+            return self._served(subject, entry, "stale")
+        try:
+            return await self._forwarded(subject, entry, ticket, options, deadline)
+        except UpstreamError as error:
+            if entry is None or use is not Use.IF_ERROR:
+                raise
+            return self._served(subject, entry, "stale_if_error", detail=error.reason)
+
+    async def read(self, subject: Subject, deadline: Deadline) -> SessionContext:
+        """Ask upstream, whatever there is, and keep what it answers. Raises as `get`."""
+        _, ticket = await self._shelf.look(subject.key)
+        return _context(subject, (await self._fetch(subject, ticket, deadline)).entry)
+
+    async def forget(self, key: str) -> None:
+        """Drop what is kept."""
+        await self._shelf.forget(key)
+
+    @asynccontextmanager
+    async def writing(self, key: str) -> AsyncIterator[None]:
+        """Around a write: what has been read before, or is being read, will not be served after it."""
+        write = await self._shelf.open(key)
+        self._flights.forget(key)
+        try:
+            yield
+        except GatewayError as error:
+            if not error.leaves_doubt:
+                await self._shelf.close(key, write)
+            raise
+        else:
+            await self._shelf.close(key, write)
+        finally:
+            self._flights.forget(key)
+
+    async def _forwarded(
+        self, subject: Subject, entry: Entry | None, ticket: Ticket, options: ReadOptions, deadline: Deadline
+    ) -> Found:
+        """Ask upstream, by oneself or together with others who ask for the same."""
+        why = self._why(entry, options)
+        async with deadline.bound("the read"):
+            if options.max_age == 0:
+                fetched, collapsed = await self._fetch(subject, ticket, deadline), False
+            else:
+                fetched, collapsed = await self._together(subject, ticket, options, deadline)
+        self._observer.cache_read(CacheRead(why, collapsed))
+        context = _context(subject, fetched.entry)
+        if options.min_version is not None and context.metadata.version < options.min_version:
+            raise MinVersionNotReached(options.min_version, context.metadata.version)
+        age = self._age(fetched.entry)
+        ttl = self._policy.ttl - age if fetched.stored else None
+        return Found(context, CacheStatus(fwd=why, stored=fetched.stored, collapsed=collapsed, ttl=ttl, age=age))
+
+    async def _together(
+        self, subject: Subject, ticket: Ticket, options: ReadOptions, deadline: Deadline
+    ) -> tuple[Fetched, bool]:
+        """What a read under way brings back, if it will do; else what a new one does. Tells whether it was another's.
+
+        One that began before the caller knew of a newer version, or before a write, does not do.
+        """
+        for _ in range(2):
+            fetched, collapsed = await self._flights.join(subject.key, partial(self._fetch, subject, ticket))
+            if not collapsed or self._will_do(subject, fetched.entry, options):
+                return fetched, collapsed
+            _, ticket = await self._shelf.look(subject.key)
+        return await self._fetch(subject, ticket, deadline), False
+
+    async def _fetch(self, subject: Subject, ticket: Ticket, deadline: Deadline | None = None) -> Fetched:
+        sent_at = self._clock()
+        try:
+            context = await subject.fetch(deadline or Deadline.after(_FLIGHT_TIME))
+        except SessionNotFound:
+            await self._shelf.forget(subject.key)
+            entry = Entry(None, sent_at, ticket.local, subject.until)
+            stored = bool(self._policy.missing_ttl) and await self._shelf.keep(subject.key, entry, ticket)
+            return Fetched(entry, stored)
+        entry = Entry(context, sent_at, ticket.local, subject.until)
+        return Fetched(entry, await self._shelf.keep(subject.key, entry, ticket))
+
+    def _why(self, entry: Entry | None, options: ReadOptions) -> str:
+        """Why upstream is asked, in the words of RFC 9211: a fresh entry was not good enough for this caller."""
+        if options.max_age == 0:
+            return "request"
+        if entry is None:
+            return "miss"
+        return "request" if self._age(entry) < self._policy.ttl else "stale"
+
+    def _will_do(self, subject: Subject, entry: Entry, options: ReadOptions) -> bool:
+        """Whether what somebody else's read brought back is what this caller asks for."""
+        young = options.max_age is None or self._age(entry) < options.max_age
+        return young and (entry.version or 0) >= (options.min_version or 0) and self._shelf.good(subject.key, entry)
+
+    def _served(self, subject: Subject, entry: Entry, outcome: str, detail: str = "") -> Found:
+        self._observer.cache_read(CacheRead(outcome, collapsed=False))
+        age = self._age(entry)
+        return Found(
+            _context(subject, entry), CacheStatus(hit=True, ttl=self._policy.ttl - age, age=age, detail=detail)
+        )
+
+    def _age(self, entry: Entry) -> float:
+        """Seconds; other machines' clocks may be ahead of this one's."""
+        return max(0.0, self._clock() - entry.stored_at)
+
+
+def _context(subject: Subject, entry: Entry) -> SessionContext:
+    if entry.context is None:
+        raise SessionNotFound(subject.session_id)
+    return entry.context

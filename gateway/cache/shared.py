@@ -1,0 +1,205 @@
+"""The shared cache, on a leash: it gets a little time for each operation, and a rest when it does not keep to it.
+
+Nothing here ever fails: when Redis is down, slow or wrong, there is no entry, and nothing is kept. A mark that could
+not be set is remembered and set as soon as Redis is back; until then this process does without the shared entry of
+that session. (Other processes may go on to serve theirs until its time to live is over.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import structlog
+
+from gateway.telemetry import CacheFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+    from typing import Self
+
+    from gateway.stores import RedisStore, StoredEntry
+    from gateway.telemetry import Observer
+
+__all__ = ["SharedCache"]
+
+Result = TypeVar("Result")
+
+_REST: Final = 1.0
+"""Seconds that Redis is left alone after a failure."""
+
+_LOG_EVERY: Final = 60.0
+_LONGEST_FLOOR: Final = 19
+_MAX_OWED: Final = 10_000
+_LEASE: Final = 20.0
+"""Seconds within which a read that found nothing may put what it brings back; longer than one takes."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Debt:
+    """A mark that could not be set: equal to no other, so that paying one does not settle what came after it."""
+
+    floor: int
+
+
+class SharedCache:
+    """Redis, for one process. `budget` bounds one operation, in seconds. Enter it before use: it owns a task.
+
+    `mark_lifetime` and `open_for` are those of `gateway.cache.marks.Marks`.
+    """
+
+    def __init__(
+        self,
+        store: RedisStore,
+        observer: Observer,
+        *,
+        budget: float,
+        mark_lifetime: float,
+        open_for: float,
+        max_owed: int = _MAX_OWED,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._observer = observer
+        self._budget = budget
+        self._mark_lifetime = mark_lifetime
+        self._open_for = open_for
+        self.origin = secrets.token_hex(8)
+        """This process, in marks' names and messages."""
+        self._max_owed = max_owed
+        self._clock = clock
+        self._count = itertools.count()
+        self._resting_until = float("-inf")
+        self._logged_at = float("-inf")
+        self._owed: dict[str, _Debt] = {}
+        """Marks that could not be set."""
+        self._distrusted_until_stored_at = 0.0
+        self._settling: asyncio.Task[None] | None = None
+        self._tasks = asyncio.TaskGroup()
+        self._log = structlog.stdlib.get_logger(__name__)
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._settling is not None:
+            self._settling.cancel()
+        await self._tasks.__aexit__(None, None, None)  # an error passes by: the group would wrap it
+
+    async def get(self, key: str) -> tuple[StoredEntry | None, str | None]:
+        """The entry, if it can be had and trusted, and the token to put one; None for one that is not to be put."""
+        if key in self._owed:
+            self._settle_soon()
+            return None, None
+        found = await self._tried("get", lambda: self._store.get(key, lease=self._name(), ttl=_LEASE))
+        if found is None:
+            return None, None
+        entry, token = found
+        if entry is not None and entry.stored_at < self._distrusted_until_stored_at:
+            entry = None
+        return entry, token
+
+    async def put(self, key: str, entry: StoredEntry, token: str, *, ttl: float) -> bool:
+        """Keep an entry; false when it was refused, or could not be kept."""
+        return bool(await self._tried("put", lambda: self._store.put(key, entry, token, ttl=ttl)))
+
+    async def forget(self, key: str) -> None:
+        """Remove an entry; a mark stays."""
+        await self._mark("forget", key, 0, if_entry=True)
+
+    async def open(self, key: str) -> str:
+        """Mark that a write is about to be sent; returns its name."""
+        writer = self._name()
+        if not await self._mark("mark", key, 0, opened=writer):
+            self._owe(key, 0)
+        return writer
+
+    async def close(self, key: str, writer: str, floor: int) -> None:
+        """Mark that a write has ended."""
+        if not await self._mark("mark", key, floor, closed=writer):
+            self._owe(key, floor)
+
+    async def _mark(
+        self, operation: str, key: str, floor: int, *, opened: str = "", closed: str = "", if_entry: bool = False
+    ) -> bool:
+        async def mark() -> bool:
+            await self._store.mark(
+                key,
+                generation=self._name(),
+                floor=floor,
+                ttl=self._mark_lifetime,
+                opened=opened,
+                closed=closed,
+                open_for=self._open_for,
+                message=message_of(self.origin, key, floor),
+                if_entry=if_entry,
+            )
+            return True
+
+        return bool(await self._tried(operation, mark))
+
+    def _name(self) -> str:
+        """A name that no other process and no other call gives."""
+        return f"{self.origin}-{next(self._count)}"
+
+    async def _tried(self, operation: str, call: Callable[[], Awaitable[Result]]) -> Result | None:
+        if self._clock() < self._resting_until:
+            return None
+        try:
+            async with asyncio.timeout(self._budget):
+                result = await call()
+        except Exception as error:  # noqa: BLE001 - the client raises anything when what answers is not Redis
+            self._failed(operation, error)
+            return None
+        self._settle_soon()
+        return result
+
+    def _failed(self, operation: str, error: Exception) -> None:
+        now = self._clock()
+        self._resting_until = now + _REST
+        self._observer.cache_failed(CacheFailed(operation))
+        if now - self._logged_at >= _LOG_EVERY:
+            self._logged_at = now
+            self._log.warning("cache_unavailable", operation=operation, error=type(error).__name__)
+
+    def _owe(self, key: str, floor: int) -> None:
+        before = self._owed.get(key)
+        self._owed[key] = _Debt(floor if before is None else max(floor, before.floor))
+        if len(self._owed) > self._max_owed:  # rather than remember them all, trust nothing that was kept until now
+            self._owed.clear()
+            self._distrusted_until_stored_at = time.time()
+
+    def _settle_soon(self) -> None:
+        resting = self._clock() < self._resting_until
+        if self._owed and not resting and (self._settling is None or self._settling.done()):
+            self._settling = self._tasks.create_task(self._settle(), name="set marks that are owed")
+
+    async def _settle(self) -> None:
+        """Set the marks that are owed, if Redis answers again. Until one is set, it is owed."""
+        while self._owed:
+            key, debt = next(iter(self._owed.items()))
+            if not await self._mark("mark", key, debt.floor):
+                return
+            if self._owed.get(key) is debt:
+                del self._owed[key]
+
+
+def message_of(origin: str, key: str, floor: int) -> bytes:
+    """What is told to all processes about a write: whose, of which session, and the version it left, 0 if unknown."""
+    return f"{origin} {floor} {key}".encode()
+
+
+def parse_message(message: bytes) -> tuple[str, str, int] | None:
+    """Origin, key and floor; None for a message that is not one of ours."""
+    origin, _, rest = message.decode("utf-8", "replace").partition(" ")
+    floor, _, key = rest.partition(" ")
+    readable = key and floor.isascii() and floor.isdigit() and len(floor) <= _LONGEST_FLOOR
+    return (origin, key, int(floor)) if readable else None

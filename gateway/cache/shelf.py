@@ -1,0 +1,151 @@
+"""Where entries are: in memory, in Redis, or in a small memory in front of Redis. Keeps writes and reads apart.
+
+look   the entry there is, and a ticket that says as of when
+keep   what a read brought back, if no write has come between (the ticket tells)
+open   before a write: the entry goes, and reads in flight will not be kept
+close  after it
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.cache.entry import Entry
+from gateway.telemetry import CachePut
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.cache.invalidation import Invalidations
+    from gateway.cache.marks import Marks, Token, Writer
+    from gateway.cache.shared import SharedCache
+    from gateway.stores import MemoryStore
+    from gateway.telemetry import Observer
+
+__all__ = ["OpenWrite", "Shelf", "Ticket"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """As of when something was looked for. `shared` is None when nothing is to be put into the shared cache."""
+
+    local: Token
+    shared: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenWrite:
+    """A write under way."""
+
+    local: Writer
+    shared: str | None = None
+
+
+class Shelf:
+    """Entries by key. Never fails.
+
+    `lifetime` is how long an entry is kept, in seconds; `marked_by` tells under which key writes mark what an entry
+    holds, where that is another than its own; None when that is not known, so that any write may count.
+    """
+
+    def __init__(  # noqa: PLR0917
+        self,
+        marks: Marks,
+        observer: Observer,
+        lifetime: float,
+        memory: MemoryStore[Entry] | None = None,
+        shared: SharedCache | None = None,
+        invalidations: Invalidations | None = None,
+        marked_by: Callable[[str, Entry], str | None] = lambda key, _: key,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._marks = marks
+        self._observer = observer
+        self._lifetime = lifetime
+        self._memory = memory
+        self._shared = shared
+        self._invalidations = invalidations
+        self._marked_by = marked_by
+        self._clock = clock
+
+    async def look(self, key: str, suffices: Callable[[Entry], bool] = lambda _: False) -> tuple[Entry | None, Ticket]:
+        """The newest entry that may still be served as far as writes go, and a ticket for what takes its place.
+
+        Redis is asked only when what is in memory does not suffice.
+        """
+        token = self._marks.token()
+        entry = await self._remembered(key)
+        if self._shared is None or (entry is not None and suffices(entry)):
+            return entry, Ticket(token)
+        stored, shared_token = await self._shared.get(key)
+        fetched = None if stored is None else Entry.read(stored, token)
+        if stored is not None and fetched is None:
+            await self._shared.forget(key)
+        if fetched is not None and await self._remember(key, fetched):
+            entry = fetched
+        return entry if entry is not None and self.good(key, entry) else None, Ticket(token, shared_token)
+
+    async def keep(self, key: str, entry: Entry, ticket: Ticket) -> bool:
+        """Keep what a read brought back that began with this ticket. False when a write stands against it."""
+        kept = self.good(key, entry)
+        if kept and self._shared is not None and ticket.shared is not None:
+            kept = await self._shared.put(key, entry.stored(), ticket.shared, ttl=self._remaining(entry))
+        if kept:
+            kept = await self._remember(key, entry)
+        self._observer.cache_put(CachePut(kept))
+        return kept
+
+    async def forget(self, key: str) -> None:
+        """Drop an entry that upstream's own answer contradicts."""
+        if self._memory is not None:
+            await self._memory.delete(key)
+        if self._shared is not None:
+            await self._shared.forget(key)
+
+    async def open(self, key: str) -> OpenWrite:
+        """Before a write is sent."""
+        there = None if self._memory is None else await self._memory.get(key)
+        writer = self._marks.open(key, floor=0 if there is None else there.version or 0)
+        if self._memory is not None:
+            await self._memory.delete(key)
+        return OpenWrite(writer, None if self._shared is None else await self._shared.open(key))
+
+    async def close(self, key: str, write: OpenWrite, floor: int = 0) -> None:
+        """After a write whose outcome is known, the version it left, if that is; all others stay open for a time."""
+        if self._shared is not None and write.shared is not None:
+            await self._shared.close(key, write.shared, floor)
+        self._marks.close(key, write.local, floor)
+
+    def good(self, key: str, entry: Entry) -> bool:
+        """Whether no write stands against what was read."""
+        return self._clock() < entry.until and self._marks.allows(
+            self._marked_by(key, entry), entry.token, entry.version
+        )
+
+    async def _remembered(self, key: str) -> Entry | None:
+        if self._memory is None or not (self._invalidations is None or self._invalidations.in_step):
+            return None
+        entry = await self._memory.get(key)
+        return entry if entry is not None and self.good(key, entry) else None
+
+    async def _remember(self, key: str, entry: Entry) -> bool:
+        """Keep in memory; false when a write or a newer read stands against it. Nothing comes in between."""
+        if not self.good(key, entry):
+            return False
+        if self._memory is None:
+            return True
+        there = await self._memory.get(key)
+        if there is not None and self.good(key, there) and _newer(there, entry):
+            return False
+        await self._memory.set(key, entry, ttl=self._remaining(entry))
+        return True
+
+    def _remaining(self, entry: Entry) -> float:
+        return max(0.001, min(entry.stored_at + self._lifetime, entry.until) - self._clock())
+
+
+def _newer(one: Entry, other: Entry) -> bool:
+    """By version; of the same version, by when it was read."""
+    return ((one.version or 0), one.stored_at) > ((other.version or 0), other.stored_at)

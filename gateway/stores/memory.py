@@ -1,0 +1,75 @@
+"""Values in this process, bounded by their number and by their time to live."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
+
+from aiocache.base import BaseCache
+from aiocache.serializers import NullSerializer
+from cachetools import LRUCache
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["MemoryStore"]
+
+Value = TypeVar("Value")
+
+
+class MemoryStore(Generic[Value]):
+    """Keeps values until their time is over, or until others are used more recently and the room is needed."""
+
+    def __init__(self, max_entries: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._cache = _BoundedMemoryCache(max_entries, clock)
+
+    def __len__(self) -> int:
+        return len(self._cache.entries)
+
+    async def get(self, key: str) -> Value | None:
+        """The value, or None when there is none (any longer)."""
+        return cast("Value | None", await self._cache.get(key))
+
+    async def set(self, key: str, value: Value, *, ttl: float) -> None:
+        """Keep the value for so many seconds."""
+        await self._cache.set(key, value, ttl=ttl)
+
+    async def delete(self, key: str) -> None:
+        """Forget the value, if there is one."""
+        await self._cache.delete(key)
+
+    async def clear(self) -> None:
+        """Forget all."""
+        await self._cache.clear()
+
+
+class _BoundedMemoryCache(BaseCache):  # type: ignore[misc]  # aiocache is untyped
+    """An aiocache cache over cachetools' LRU cache. No timers: what has expired goes when it is met, or pushed out."""
+
+    NAME = "bounded-memory"
+
+    def __init__(self, max_entries: int, clock: Callable[[], float]) -> None:
+        super().__init__(serializer=NullSerializer(), timeout=None)
+        self.entries: LRUCache[str, tuple[float, object]] = LRUCache(max_entries)
+        self._clock = clock
+
+    async def _get(self, key: str, **_: object) -> object:
+        entry = self.entries.get(key)
+        if entry is None:
+            return None
+        until, value = entry
+        if until > self._clock():
+            return value
+        del self.entries[key]
+        return None
+
+    async def _set(self, key: str, value: object, ttl: float, **_: object) -> bool:
+        self.entries[key] = self._clock() + ttl, value
+        return True
+
+    async def _delete(self, key: str, **_: object) -> int:
+        return 0 if self.entries.pop(key, None) is None else 1
+
+    async def _clear(self, _namespace: str | None = None, **_: object) -> bool:
+        self.entries.clear()
+        return True

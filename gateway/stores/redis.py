@@ -1,0 +1,299 @@
+"""Values in Redis or Valkey, shared by all gateways: a versioned entry for each key, and the marks that writes leave.
+
+Each key is a hash that is either an entry or a mark, and changes in one step, by a script:
+
+    entry   kind=e  version  stored_at (Unix time, seconds)  data
+    mark    kind=m  generation  floor (highest version known)  writer:<id>=<until, ms> for each write under way
+
+A write puts a mark in the place of the entry before it is sent and again when it has ended; a reader who finds nothing
+leaves one too. An entry is taken only in the place of the mark that its reader saw, never while a write is under way;
+or in the place of an entry, if that is no newer. Where there is nothing, nothing is taken: what was there may have been
+the mark of a write, gone with a restart or for want of memory. That holds whichever process does what.
+
+Every key expires. One that does not is none of ours, and is treated as if it were not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from urllib.parse import urlsplit, urlunsplit
+
+from aiocache.base import BaseCache
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from pydantic import SecretStr
+
+__all__ = ["RedisConnections", "RedisError", "RedisStore", "StoredEntry", "open_redis"]
+
+Client: TypeAlias = "Redis | RedisCluster"
+
+_MAX_CONNECTIONS: Final = 256
+
+_PRELUDE: Final = """
+local function higher(a, b)  -- versions as decimals: a double would round those beyond 2^53
+  if #a ~= #b then return #a > #b end
+  return a > b
+end
+local function decimal(value)
+  return type(value) == 'string' and string.find(value, '^%d+$') and value or '0'
+end
+local function field(name)
+  local value = redis.pcall('HGET', KEYS[1], name)
+  if type(value) == 'table' then redis.call('DEL', KEYS[1]) return false end  -- something of another type: not ours
+  return value
+end
+if redis.call('PTTL', KEYS[1]) == -1 then redis.call('DEL', KEYS[1]) end  -- nor is what does not expire
+"""
+
+_PUT: Final = f"""{_PRELUDE}
+local token, version, stored_at, data, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local kind = field('kind')
+if kind == 'm' then
+  if field('generation') ~= token or higher(decimal(field('floor')), version) then return 0 end
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local fields = redis.call('HGETALL', KEYS[1])
+  for i = 1, #fields, 2 do
+    if string.sub(fields[i], 1, 7) == 'writer:' and tonumber(decimal(fields[i + 1])) > now then return 0 end
+  end
+elseif kind == 'e' then
+  local there = decimal(field('version'))
+  if higher(there, version) then return 0 end
+  if there == version and (tonumber(field('stored_at') or '') or 0) > tonumber(stored_at) then return 0 end
+else
+  return 0
+end
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'kind', 'e', 'version', version, 'stored_at', stored_at, 'data', data)
+redis.call('PEXPIRE', KEYS[1], ttl)
+return 1
+"""
+
+_MARK: Final = f"""{_PRELUDE}
+local generation, floor, ttl, opened, closed, open_for, channel, message, if_entry =
+  ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+local kind = field('kind')
+if if_entry == '1' and (kind ~= 'e' or field('data') == '') then return 0 end
+local known = decimal((kind == 'm' and field('floor')) or (kind == 'e' and field('version')))
+if higher(known, floor) then floor = known end
+if kind ~= 'm' then redis.call('DEL', KEYS[1]) end
+redis.call('HSET', KEYS[1], 'kind', 'm', 'generation', generation, 'floor', floor)
+if opened ~= '' then
+  local time = redis.call('TIME')
+  redis.call('HSET', KEYS[1], 'writer:' .. opened, time[1] * 1000 + math.floor(time[2] / 1000) + open_for)
+end
+if closed ~= '' then redis.call('HDEL', KEYS[1], 'writer:' .. closed) end
+redis.call('PEXPIRE', KEYS[1], ttl)
+redis.call('PUBLISH', channel, message)
+return 1
+"""
+
+_LEASE: Final = f"""{_PRELUDE}
+local generation, ttl = ARGV[1], ARGV[2]
+local kind = field('kind')
+if kind == 'e' then return '' end
+if kind == 'm' then return field('generation') or '' end
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'kind', 'm', 'generation', generation, 'floor', '0')
+redis.call('PEXPIRE', KEYS[1], ttl)
+return generation
+"""
+
+_SHA: Final = {
+    script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (_PUT, _MARK, _LEASE)
+}
+"""What Redis knows scripts by."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """An entry as it is kept. `stored_at` is in Unix time, seconds."""
+
+    version: int
+    stored_at: float
+    data: bytes
+
+
+class RedisStore:
+    """Entries and marks below one prefix.
+
+    Every method raises RedisError or OSError when Redis cannot do it; RedisClusterException, which is neither, when no
+    server of a cluster can be asked; and anything when what answers is not Redis.
+    """
+
+    def __init__(self, client: Client, prefix: str) -> None:
+        self._cache = _RedisCache(client)
+        self._client = client
+        self._prefix = prefix
+        self.channel = f"{prefix}marks"
+
+    async def get(self, key: str, *, lease: str, ttl: float) -> tuple[StoredEntry | None, str]:
+        """The entry, if there is one, and the token for putting one in its place.
+
+        Where there is nothing, or nothing that can be read, a mark is left for `ttl` seconds, and `lease`, a name that
+        nobody else uses, is the token.
+        """
+        try:
+            found: dict[bytes, bytes] = await self._cache.raw("hgetall", self._prefix + key)
+        except ResponseError:  # it is of another type
+            found = {}
+        match found.get(b"kind"):
+            case b"e" if (entry := _entry(found)) is not None:
+                return entry, ""
+            case b"e":
+                await self.mark(key, generation=lease, floor=0, ttl=ttl, if_entry=True)
+                return None, lease
+            case b"m":
+                return None, found.get(b"generation", b"").decode("ascii", "replace")
+            case _:
+                token: bytes = await self._run(_LEASE, key, lease, _milliseconds(ttl))
+                return None, token.decode("ascii", "replace")
+
+    async def put(self, key: str, entry: StoredEntry, token: str, *, ttl: float) -> bool:
+        """Keep an entry for so many seconds; false when a write or a higher version stands against it."""
+        kept = await self._run(_PUT, key, token, entry.version, repr(entry.stored_at), entry.data, _milliseconds(ttl))
+        return bool(kept)
+
+    async def mark(
+        self,
+        key: str,
+        *,
+        generation: str,
+        floor: int,
+        ttl: float,
+        opened: str = "",
+        closed: str = "",
+        open_for: float = 0.0,
+        message: bytes = b"",
+        if_entry: bool = False,
+    ) -> None:
+        """Put a mark in the place of whatever is there, and tell all who listen on the channel.
+
+        `opened` and `closed` name a write that begins or has ended; one that begins counts as under way for `open_for`
+        seconds at most. With `if_entry`, only in the place of an entry of a session context that exists.
+        """
+        await self._run(
+            _MARK,
+            key,
+            generation,
+            floor,
+            _milliseconds(ttl),
+            opened,
+            closed,
+            round(open_for * 1000),
+            self.channel,
+            message,
+            int(if_entry),
+        )
+
+    async def keys(self) -> AsyncIterator[bytes]:
+        """All keys there are, marks included."""
+        async for key in self._client.scan_iter(match=_escaped(self._prefix) + "*", count=500):
+            yield key
+
+    async def clear(self) -> int:
+        """Remove everything below the prefix; returns how many keys there were."""
+        removed = 0
+        async for key in self.keys():
+            removed += await self._client.unlink(key)
+        return removed
+
+    async def stats(self) -> dict[str, int]:
+        """How many entries and marks there are, and how many bytes of memory they take."""
+        counted = {"entries": 0, "marks": 0, "bytes": 0}
+        async for key in self.keys():
+            try:
+                kind = await self._client.hget(key, "kind")
+            except ResponseError:  # it is of another type
+                kind = None
+            counted["entries"] += kind == b"e"
+            counted["marks"] += kind == b"m"
+            counted["bytes"] += await self._client.memory_usage(key) or 0
+        return counted
+
+    async def _run(self, script: str, key: str, *arguments: str | int | bytes) -> Any:
+        """Run a script by its digest, or whole where Redis has forgotten it."""
+        sha = _SHA[script]
+        try:
+            return await self._cache.raw("evalsha", sha, 1, self._prefix + key, *arguments)
+        except NoScriptError:
+            return await self._cache.raw("eval", script, 1, self._prefix + key, *arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class RedisConnections:
+    """The ways to Redis: one for commands, one to listen to messages, which any server of a cluster passes on."""
+
+    client: Client
+    listener: Redis
+
+
+@asynccontextmanager
+async def open_redis(url: SecretStr, *, cluster: bool, patience: float) -> AsyncIterator[RedisConnections]:
+    """Connections to Redis or Valkey while the block runs, made when they are first used.
+
+    `url` is `redis://`, `rediss://` (TLS), `valkey://` or `valkeys://`, and may hold a user and a password; `patience`
+    bounds connecting, in seconds. How long an answer may take is bounded by whoever asks, with `asyncio.timeout`.
+    """
+    address = _redis_url(url.get_secret_value())
+    options: dict[str, Any] = {
+        "socket_timeout": None,  # else each command is sent by asyncio.wait_for, which loses cancellations before 3.12
+        "socket_connect_timeout": patience,
+        "retry": Retry(NoBackoff(), 0),  # whoever calls has something better to do than to wait for another try
+    }
+    if cluster:
+        client: Client = RedisCluster.from_url(address, **options)
+    else:
+        pool = BlockingConnectionPool.from_url(address, max_connections=_MAX_CONNECTIONS, timeout=patience, **options)
+        client = Redis.from_pool(pool)
+    listener = Redis.from_url(address, **options)
+    try:
+        yield RedisConnections(client, listener)
+    finally:
+        await listener.aclose()
+        await client.aclose()
+
+
+class _RedisCache(BaseCache):  # type: ignore[misc]  # aiocache is untyped
+    """An aiocache cache over redis-py, one server or a cluster. All goes by `raw`: we keep more than a value."""
+
+    NAME = "redis-or-cluster"
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(timeout=None)
+        self._client = client
+
+    async def _raw(self, command: str, *arguments: object, **_: object) -> object:
+        return await getattr(self._client, command)(*arguments)
+
+
+def _entry(found: dict[bytes, bytes]) -> StoredEntry | None:
+    try:
+        version, stored_at = int(found[b"version"]), float(found[b"stored_at"])
+        return StoredEntry(version, stored_at, found[b"data"]) if version >= 0 and math.isfinite(stored_at) else None
+    except (KeyError, ValueError):
+        return None
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
+
+
+def _redis_url(url: str) -> str:
+    scheme, *rest = urlsplit(url)
+    return urlunsplit((scheme.replace("valkey", "redis"), *rest))
+
+
+def _escaped(prefix: str) -> str:
+    """A prefix as a pattern that matches itself."""
+    return "".join(f"\\{each}" if each in "*?[]\\" else each for each in prefix)

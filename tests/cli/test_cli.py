@@ -1,0 +1,433 @@
+"""The command line, as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import httpx
+import pytest
+import pytest_asyncio
+from click.testing import CliRunner
+
+from doors import Caller, GraphQLDoor, GrpcDoor, Refused, Seen
+from gateway import cli, sandbox
+from gateway.sandbox import Sandbox, seed
+from stage import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = Path(sys.executable).parent / "session-gateway"
+LISTENERS = ("GRAPHQL", "GRPC", "ADMIN", "SANDBOX")
+ANYWHERE = {f"SESSION_GATEWAY_{each}__PORT": "0" for each in LISTENERS}
+CANARY = "canary-of-a-secret"
+BYTECODE = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(ROOT / ".pytest_cache" / "bytecode")}
+"""Keeps what is compiled, wherever else it may not be kept: a start takes a third of the time."""
+
+
+@dataclass
+class Process:
+    """A running `session-gateway`, and what it has said so far."""
+
+    process: asyncio.subprocess.Process
+    out: list[str] = field(default_factory=list)
+    err: list[str] = field(default_factory=list)
+
+    @property
+    def said(self) -> str:
+        return "\n".join(self.out + self.err)
+
+    async def says(self, pattern: str) -> str:
+        """Wait for words; returns their first group."""
+        found: list[str] = []
+
+        def has_said() -> bool:
+            found.extend(re.findall(pattern, self.said))
+            return bool(found) or self.process.returncode is not None
+
+        await eventually(has_said, within=15)
+        assert found, f"it ended with {self.process.returncode}, and said:\n{self.said}"
+        return found[0]
+
+    async def end(self, *, within: float) -> int:
+        """Wait for its end; returns its exit status."""
+        async with asyncio.timeout(within):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def running(*arguments: str, **variables: str) -> AsyncIterator[Process]:
+    """A process, while the block runs, with no settings but these variables."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SESSION_GATEWAY_")}
+    environment = {**inherited, **BYTECODE, **variables}
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(SCRIPT, *arguments, env=environment, stdout=pipe, stderr=pipe)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    running = Process(process)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_collect(process.stdout, running.out))
+        tasks.create_task(_collect(process.stderr, running.err))
+        try:
+            yield running
+        finally:
+            await _stop(process)
+
+
+async def _collect(stream: asyncio.StreamReader, lines: list[str]) -> None:
+    while line := await stream.readline():
+        lines.append(line.decode().rstrip("\n"))
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(5):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+async def run(*arguments: str, **variables: str) -> tuple[int, Process]:
+    """Run to the end, which must come by itself; returns the exit status and what was said."""
+    async with running(*arguments, **variables) as process:
+        status = await process.end(within=20)
+    return status, process
+
+
+@asynccontextmanager
+async def entered(graphql: str, address: str) -> AsyncIterator[tuple[GraphQLDoor, GrpcDoor]]:
+    async with httpx.AsyncClient() as client, grpc.aio.insecure_channel(address) as channel:
+        yield GraphQLDoor(client, graphql), GrpcDoor(channel)
+
+
+# dev
+
+
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
+async def test_dev_says_where_it_listens_serves_by_both_doors_and_stops_when_told(told: signal.Signals) -> None:
+    async with running("dev", **ANYWHERE) as process:
+        graphql = await process.says(r"GraphQL +(http://\S+/graphql) ")
+        address = await process.says(r"gRPC +(127\.0\.0\.1:\d+)")
+        admin = await process.says(r"admin +(http://\S+) ")
+        upstream = await process.says(r"sandbox +(http://\S+) ")
+        await process.says("Ctrl-C")
+
+        async with entered(graphql, address) as (by_graphql, by_grpc), httpx.AsyncClient() as client:
+            for door in (by_graphql, by_grpc):
+                found = await door.get("acme", seed.CUSTOMER_SESSION)
+                assert found is not None
+                assert found.fields["currency"] == "EUR"
+            assert (await client.get(f"{admin}/readyz")).status_code == 200
+            requests = (await client.get(f"{upstream}/_sandbox/requests")).json()
+            assert "get" in {each["operation"] for each in requests}
+
+            process.process.send_signal(told)  # while its clients' connections are open
+            assert await process.end(within=3) == 0
+
+    assert process.err == []
+    assert "Traceback" not in process.said
+
+
+async def test_calls_that_never_end_do_not_keep_it_from_stopping() -> None:
+    async with sandbox.serve(Sandbox()) as upstream:
+        variables = {
+            "SESSION_GATEWAY_UPSTREAM__BASE_URL": upstream.url,
+            "SESSION_GATEWAY_TENANTS__ACME__CLIENT_ID": "acme-client",
+            "SESSION_GATEWAY_TENANTS__ACME__CLIENT_SECRET": "acme-secret",
+            "SESSION_GATEWAY_SHUTDOWN__GRACE": "0.3",
+        }
+        upstream.sandbox.faults.arm("hang", "get", times=None)
+        async with running("serve", **ANYWHERE, **variables) as process:
+            line = json.loads(await process.says(r'(.*"listening".*)'))
+            async with entered(line["graphql"], line["grpc"]) as (by_graphql, by_grpc):
+                calls = (by_graphql.get("acme", seed.CUSTOMER_SESSION), by_grpc.get("acme", seed.ODD_SESSION))
+                ended = asyncio.gather(*calls, return_exceptions=True)
+                await eventually(lambda: upstream.sandbox.under_way == 2)
+
+                process.process.terminate()
+
+                assert await process.end(within=3) == 0
+                assert not any(each is None or isinstance(each, Seen) for each in await ended)
+        await eventually(lambda: upstream.sandbox.under_way == 0)
+
+    assert "Traceback" not in process.said
+    assert all(json.loads(each) for each in process.err)
+
+
+# A port in use
+
+
+async def test_a_port_in_use_is_told_in_one_line_with_its_address() -> None:
+    async def refused(listener: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            status, process = await run("dev", **{**ANYWHERE, f"SESSION_GATEWAY_{listener}__PORT": str(port)})
+        (line,) = process.err
+        assert status == 1, listener
+        assert process.out == [], listener
+        assert line.startswith("session-gateway: "), listener
+        assert "Address already in use" in line, listener
+        assert re.search(rf"127\.0\.0\.1\W+{port}\b", line), line
+
+    async with asyncio.TaskGroup() as tasks:
+        for each in LISTENERS:
+            tasks.create_task(refused(each))
+
+
+# sandbox and serve
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def upstream_url() -> AsyncIterator[str]:
+    """A sandbox that runs alone."""
+    async with running("sandbox", "--port", "0") as process:
+        yield await process.says(r"^sandbox +(http://\S+)$")
+        process.process.send_signal(signal.SIGINT)
+        assert await process.end(within=3) == 0
+        assert process.err == []
+
+
+@dataclass
+class Served:
+    """`serve` in front of that sandbox."""
+
+    process: Process
+    graphql: str
+    grpc: str
+    admin: str
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def served(upstream_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
+    folder = tmp_path_factory.mktemp("serve")
+    (folder / "secret").write_text("acme-secret\n")
+    (folder / "gateway.toml").write_text(
+        f"""
+        [upstream]
+        base_url = "{upstream_url}"
+        [tenants.acme]
+        client_id = "acme-client"
+        client_secret_file = "{folder / "secret"}"
+        [tenants.globex]
+        client_id = "globex-client"
+        client_secret = "{CANARY}"
+        [graphql]
+        port = 0
+        [grpc]
+        port = 0
+        [admin]
+        port = 0
+        [log]
+        level = "debug"
+        """
+    )
+    async with running("serve", SESSION_GATEWAY_CONFIG=str(folder / "gateway.toml")) as process:
+        line = json.loads(await process.says(r'(.*"listening".*)'))
+        yield Served(process, line["graphql"], line["grpc"], line["admin"])
+        process.process.terminate()
+        assert await process.end(within=3) == 0
+        assert process.out == []
+        assert any('"stopping"' in each for each in process.err)
+
+
+async def test_serve_serves_by_both_doors(served: Served) -> None:
+    async with entered(served.graphql, served.grpc) as doors:
+        for door in doors:
+            found = await door.get("acme", seed.CUSTOMER_SESSION)
+            assert found is not None
+            assert found.fields["currency"] == "EUR"
+
+
+@pytest.mark.parametrize(("path", "content"), [("/livez", "ok\n"), ("/readyz", "ok\n"), ("/metrics", "# HELP ")])
+async def test_the_operators_listener(served: Served, path: str, content: str) -> None:
+    async with httpx.AsyncClient() as client:
+        response = await client.get(f"{served.admin}{path}")
+
+    assert response.status_code == 200
+    assert response.text.startswith(content)
+
+
+async def test_the_operators_listener_is_not_a_door(served: Served) -> None:
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(f"{served.admin}/graphql")).status_code == 404
+        for path in ("/livez", "/readyz", "/metrics"):
+            assert (await client.get(served.graphql.replace("/graphql", path))).status_code == 404
+
+
+async def test_serve_has_no_playground_unless_told(served: Served) -> None:
+    async with httpx.AsyncClient() as client:
+        response = await client.get(served.graphql, headers={"accept": "text/html"})
+
+    assert response.status_code == 406
+
+
+async def test_the_log_is_json_line_by_line_and_holds_no_secret(served: Served, upstream_url: str) -> None:
+    """At the level that says most, with failures of every kind."""
+    shopper = Caller(token=f"{CANARY}-token", saas_token=f"{CANARY}-saas")
+    async with entered(served.graphql, served.grpc) as doors, httpx.AsyncClient() as client:
+        for door in doors:
+            await door.add_attribute("acme", seed.CUSTOMER_SESSION, "canary", f"{CANARY}-value", shopper)
+            for call in (
+                door.get_own("acme", shopper),
+                door.patch("acme", seed.CUSTOMER_SESSION, {"context": {"a": f"{CANARY}-value"}}, shopper),
+                door.get("globex", seed.CUSTOMER_SESSION),  # by a client whose secret is wrong
+            ):
+                with pytest.raises(Refused):
+                    await call
+            for fault in ("status=500", "wrong-json", "drop"):
+                await client.post(f"{upstream_url}/_sandbox/faults", json={"fault": fault, "operation": "get"})
+                with pytest.raises(Refused):
+                    await door.get("acme", seed.CUSTOMER_SESSION)
+        document = {"query": f'{{ "{CANARY}-query" }}', "variables": {"a": f"{CANARY}-variable"}}
+        await client.post(served.graphql, json=document, headers={"authorization": f"Bearer {CANARY}-token"})
+        await client.request("BREW", served.graphql, content=CANARY)
+
+    lines = [json.loads(each) for each in served.process.err]
+    assert {"event", "level", "timestamp", "logger"} <= set.intersection(*map(set, lines))
+    assert {each["level"] for each in lines} >= {"info", "debug"}
+    assert CANARY not in served.process.said
+    assert "acme-secret" not in served.process.said
+
+
+# check
+
+
+async def check(tmp_path: Path, url: str, *, secret: str = "acme-secret") -> tuple[int, Process]:
+    file = tmp_path / f"{secret}-{url.rpartition(':')[2]}.toml"
+    file.write_text(
+        f"""
+        [upstream]
+        base_url = "{url}"
+        [tenants.acme]
+        client_id = "acme-client"
+        client_secret = "{secret}"
+        [tenants.globex]
+        client_id = "globex-client"
+        client_secret = "globex-secret"
+        """
+    )
+    return await run("check", "--config", str(file))
+
+
+async def test_check_says_what_is_wrong_with_each_tenant(tmp_path: Path) -> None:
+    async with sandbox.serve(Sandbox()) as good, sandbox.serve(Sandbox()) as scopeless:
+        async with httpx.AsyncClient() as client:
+            switches = {"granted_scopes": ["product.product_read"]}
+            response = await client.patch(f"{scopeless.url}/_sandbox/switches", json=switches)
+            assert response.status_code == 200
+
+        fine, wrong, lacking, down = await asyncio.gather(
+            check(tmp_path, good.url),
+            check(tmp_path, good.url, secret=CANARY),
+            check(tmp_path, scopeless.url),
+            check(tmp_path, "http://127.0.0.1:1"),
+        )
+
+    assert fine[0] == 0
+    assert fine[1].out == ["tenant acme: ok", "tenant globex: ok"]
+    assert fine[1].err == []
+
+    assert wrong[0] == 1
+    assert wrong[1].out[0].startswith("tenant acme: ")
+    assert "client" in wrong[1].out[0]
+    assert wrong[1].out[1] == "tenant globex: ok"
+    assert wrong[1].err[-1] == "Error: 1 of the tenants cannot be served"
+    assert CANARY not in wrong[1].said
+
+    assert lacking[0] == 1
+    assert all("lacks the scope sessioncontext.context_manage" in each for each in lacking[1].out)
+    assert lacking[1].err[-1] == "Error: 2 of the tenants cannot be served"
+
+    assert down[0] == 1
+    assert all("no connection to upstream" in each for each in down[1].out)
+    assert [len(each[1].out) for each in (wrong, lacking, down)] == [2, 2, 2]
+
+
+# All the rest
+
+
+async def test_bad_settings_end_it_before_anything_listens(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(
+        f'[tenants.acme]\nclient_id = "id"\nclient_secret = "{CANARY}"\n[grpc]\nport = "{CANARY}"\nprot = 1'
+    )
+
+    status, process = await run("serve", "--config", str(file))
+
+    assert status == 2
+    assert process.out == []
+    assert [each.partition(": ")[2].partition(":")[0] for each in process.err] == ["grpc.port", "grpc.prot"]
+    assert CANARY not in process.said
+
+
+@pytest.mark.parametrize(
+    ("contract", "file"),
+    [
+        ("graphql", "schema/session_context.graphql"),
+        ("proto", "proto/emporix/sessioncontext/v1/session_context.proto"),
+    ],
+)
+def test_schema_prints_the_published_contract_to_the_byte(contract: str, file: str) -> None:
+    result = CliRunner().invoke(cli.main, ["schema", contract])
+
+    assert result.exit_code == 0
+    assert result.stdout_bytes == (ROOT / file).read_bytes()
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_has_a_line_for_every_command(flag: str) -> None:
+    result = CliRunner().invoke(cli.main, [flag])
+
+    assert result.exit_code == 0
+    for command in ("serve", "dev", "sandbox", "check", "schema"):
+        assert re.search(rf"^  {command}  +[A-Z].+", result.stdout, re.MULTILINE), command
+
+
+@pytest.mark.parametrize("command", ["serve", "dev", "sandbox", "check", "schema"])
+def test_every_command_has_help(command: str) -> None:
+    result = CliRunner().invoke(cli.main, [command, "--help"])
+
+    assert result.exit_code == 0
+    assert f" {command} " in result.stdout
+
+
+def test_the_version() -> None:
+    result = CliRunner().invoke(cli.main, ["--version"])
+
+    assert result.exit_code == 0
+    assert re.fullmatch(r".*\b\d+\.\d+\.\d+\n", result.stdout)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["serv"],
+        ["serve", "--port", "1"],
+        ["schema", "openapi"],
+        ["schema"],
+        ["sandbox", "--port", "99999"],
+        ["sandbox", "--port", "x"],
+    ],
+)
+def test_what_is_not_understood_is_refused_in_words(arguments: list[str]) -> None:
+    result = CliRunner().invoke(cli.main, arguments)
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Usage: ")
+    assert "Error: " in result.stderr

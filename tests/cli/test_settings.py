@@ -1,0 +1,323 @@
+"""Settings: where they come from, and what is said of bad ones."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, get_args
+
+import pytest
+from click.testing import CliRunner
+from pydantic import BaseModel
+
+from gateway import cli
+from gateway.settings import CONFIG_VARIABLE, ConfigurationError, Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+CANARY = "canary-of-a-secret"
+TENANT = f'[tenants.mytenant]\nclient_id = "id"\nclient_secret = "{CANARY}"\n'
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without settings of whoever runs the tests."""
+    for name in os.environ:
+        if name.startswith("SESSION_GATEWAY_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "gateway.toml"
+    path.write_text(TENANT)
+    return path
+
+
+def set_all(monkeypatch: pytest.MonkeyPatch, variables: Mapping[str, str]) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+# Where they come from
+
+
+def test_what_is_set_nowhere_has_its_default(file: Path) -> None:
+    settings = load_settings(file)
+
+    assert settings.grpc.port == 50051
+    assert settings.grpc.host == "127.0.0.1"
+    assert str(settings.upstream.base_url) == "https://api.emporix.io/"
+    assert not settings.graphql.playground
+
+
+def test_the_environment_goes_before_the_file_and_that_before_the_defaults(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text(f'{TENANT}[grpc]\nport = 2\nhost = "::1"\nbudget = 2')
+    monkeypatch.setenv("SESSION_GATEWAY_GRPC__PORT", "3")
+
+    settings = load_settings(file, {"grpc": {"port": 1, "host": "0.0.0.0", "max_message": 2048}})
+
+    assert settings.grpc.port == 3
+    assert settings.grpc.host == "::1"
+    assert settings.grpc.budget == 2
+    assert settings.grpc.max_message == 2048
+
+
+def test_a_tenant_may_come_from_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {
+        "SESSION_GATEWAY_TENANTS__MYTENANT__CLIENT_ID": "id",
+        "SESSION_GATEWAY_TENANTS__MYTENANT__CLIENT_SECRET": CANARY,
+    }
+    set_all(monkeypatch, variables)
+
+    tenant = load_settings().tenants["mytenant"]
+
+    assert tenant.client_id == "id"
+    assert tenant.client_secret.get_secret_value() == CANARY
+
+
+def test_a_secret_may_come_from_the_environment_and_the_rest_from_the_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text('[tenants.mytenant]\nclient_id = "id"')
+    monkeypatch.setenv("SESSION_GATEWAY_TENANTS__MYTENANT__CLIENT_SECRET", CANARY)
+
+    tenant = load_settings(file).tenants["mytenant"]
+
+    assert (tenant.client_id, tenant.client_secret.get_secret_value()) == ("id", CANARY)
+
+
+def test_a_secret_may_come_from_a_file_of_its_own(tmp_path: Path, file: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(f"\n  {CANARY}\n")
+    file.write_text(f'[tenants.mytenant]\nclient_id = "id"\nclient_secret_file = "{secret}"')
+
+    assert load_settings(file).tenants["mytenant"].client_secret.get_secret_value() == CANARY
+
+
+def test_a_tenant_of_dev_may_be_changed_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SESSION_GATEWAY_TENANTS__ACME__CLIENT_ID", "other")
+
+    settings = load_settings(None, cli.DEV_DEFAULTS)
+
+    assert settings.tenants["acme"].client_id == "other"
+    assert settings.tenants["acme"].client_secret.get_secret_value() == "acme-secret"
+    assert "globex" in settings.tenants
+
+
+def test_settings_show_no_secret(file: Path) -> None:
+    settings = load_settings(file)
+
+    assert CANARY not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+
+
+def _fields(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, str | None]]:
+    for name, field in model.model_fields.items():
+        kinds = [each for each in (field.annotation, *get_args(field.annotation)) if isinstance(each, type)]
+        sections = [each for each in kinds if issubclass(each, BaseModel)]
+        yield f"{path}{name}", field.description or "".join(each.__doc__ or "" for each in sections)
+        for each in sections:
+            yield from _fields(each, f"{path}{name}.")
+
+
+def test_every_setting_has_a_docstring() -> None:
+    found = dict(_fields(Settings))
+
+    assert "tenants.client_secret_file" in found
+    assert [name for name, description in found.items() if not description] == []
+
+
+# What is said of bad ones
+
+
+def told(file: Path | str, monkeypatch: pytest.MonkeyPatch, command: str = "serve") -> list[str]:
+    """The lines that the command line has for bad settings."""
+    monkeypatch.setattr(cli, "_run", lambda _: pytest.fail("it runs"))
+
+    result = CliRunner().invoke(cli.main, [command, "--config", str(file)])
+
+    assert result.exit_code == 2, result.output
+    assert CANARY not in result.output
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert all(each.startswith("session-gateway: ") for each in lines)
+    return [each.removeprefix("session-gateway: ") for each in lines]
+
+
+IN_THE_FILE = [
+    (f"{TENANT}[grcp]\nport = 1", "grcp", "is not a setting"),
+    (f"{TENANT}[grpc]\nprot = 1", "grpc.prot", "is not a setting"),
+    (f'top = "{CANARY}"\n{TENANT}', "top", "is not a setting"),
+    (f'{TENANT}client_sekret = "{CANARY}"', "tenants.mytenant.client_sekret", "is not a setting"),
+    (f"{TENANT}[grpc]\nport = 70000", "grpc.port", "65535"),
+    (f"{TENANT}[grpc]\nport = -1", "grpc.port", "greater than or equal to 0"),
+    (f'{TENANT}[grpc]\nport = "{CANARY}"', "grpc.port", "integer"),
+    (f"grpc = 1\n{TENANT}", "grpc", "dictionary"),
+    (f"{TENANT}[upstream]\ntimeout = 0", "upstream.timeout", "greater than 0"),
+    (f"{TENANT}[upstream]\ntimeout = nan", "upstream.timeout", "3600"),
+    (f'{TENANT}[upstream]\nbase_url = "{CANARY}"', "upstream.base_url", "URL"),
+    (f'{TENANT}[upstream]\nbase_url = "ftp://{CANARY}"', "upstream.base_url", "URL"),
+    (f"{TENANT}[shutdown]\ngrace = -1", "shutdown.grace", "greater than or equal to 0"),
+    (f"{TENANT}[writes]\nmax_attempts = 0", "writes.max_attempts", "greater than or equal to 1"),
+    (f'{TENANT}[log]\nlevel = "{CANARY}"', "log.level", "'debug', 'info', 'warning' or 'error'"),
+    (f'{TENANT}[graphql]\nplayground = "{CANARY}"', "graphql.playground", "boolean"),
+    ("", "tenants", "is missing"),
+    ("[tenants]", "tenants", "configure at least one"),
+    (f'tenants = "{CANARY}"', "tenants", "dictionary"),
+    (f'tenants.mytenant = "{CANARY}"', "tenants.mytenant", "dictionary"),
+    (f'[tenants.mytenant]\nclient_secret = "{CANARY}"', "tenants.mytenant.client_id", "is missing"),
+    (f'[tenants.mytenant]\nclient_id = ""\nclient_secret = "{CANARY}"', "tenants.mytenant.client_id", "1 character"),
+    (
+        '[tenants.mytenant]\nclient_id = "id"',
+        "tenants.mytenant.client_secret",
+        "SESSION_GATEWAY_TENANTS__MYTENANT__CLIENT_SECRET",
+    ),
+    ('[tenants.mytenant]\nclient_id = "id"\nclient_secret = ""', "tenants.mytenant.client_secret", "is empty"),
+    (f"{TENANT}client_secret_file = '/dev/null'", "tenants.mytenant", "not both"),
+    (f'[tenants.My-Tenant]\nclient_id = "id"\nclient_secret = "{CANARY}"', "tenants.My-Tenant", "lowercase"),
+]
+
+
+@pytest.mark.parametrize(("text", "key", "words"), IN_THE_FILE, ids=[f"{row[1]} {row[2]}" for row in IN_THE_FILE])
+def test_a_bad_setting_in_the_file_is_told_in_one_line_by_its_name(
+    file: Path, monkeypatch: pytest.MonkeyPatch, text: str, key: str, words: str
+) -> None:
+    file.write_text(text)
+
+    (line,) = told(file, monkeypatch)
+
+    assert line.startswith(f"{key}: ")
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "key", "words"),
+    [
+        ("SESSION_GATEWAY_GRCP__PORT", CANARY, "SESSION_GATEWAY_GRCP__PORT", "is not a setting"),
+        ("SESSION_GATEWAY_PORT", CANARY, "SESSION_GATEWAY_PORT", "is not a setting"),
+        ("SESSION_GATEWAY_GRPC_PORT", "1", "SESSION_GATEWAY_GRPC_PORT", "is not a setting"),
+        ("SESSION_GATEWAY_GRPC__PROT", CANARY, "grpc.prot", "is not a setting"),
+        ("SESSION_GATEWAY_GRPC__PORT", CANARY, "grpc.port", "integer"),
+        ("SESSION_GATEWAY_GRPC__PORT", "", "grpc.port", "integer"),
+        ("SESSION_GATEWAY_GRPC", CANARY, "SESSION_GATEWAY_GRPC", "JSON"),
+        ("SESSION_GATEWAY_GRPC__PORT__X", "1", "grpc.port", "integer"),
+        ("SESSION_GATEWAY_TENANTS__OTHER__CLIENT_SECRET", CANARY, "tenants.other.client_id", "is missing"),
+        ("SESSION_GATEWAY_TENANTS__OTHER", CANARY, "tenants.other", "dictionary"),
+        ("AIOCACHE_DISABLE", "1", "AIOCACHE_DISABLE", "must not be set"),
+    ],
+)
+def test_a_bad_variable_is_told_in_one_line_by_its_name(
+    file: Path, monkeypatch: pytest.MonkeyPatch, *, name: str, value: str, key: str, words: str
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    (line,) = told(file, monkeypatch)
+
+    assert line.startswith(f"{key}: ")
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "No such file"), (b"\xff\xfe", "not UTF-8"), (b"  \n", "is empty")],
+    ids=["missing", "not UTF-8", "empty"],
+)
+def test_a_secrets_file_that_cannot_be_used(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, words: str
+) -> None:
+    secret = tmp_path / "secret"
+    if content is not None:
+        secret.write_bytes(content)
+    file.write_text(f'[tenants.mytenant]\nclient_id = "id"\nclient_secret_file = "{secret}"')
+
+    (line,) = told(file, monkeypatch)
+
+    assert line.startswith("tenants.mytenant")
+    assert "client_secret" in line
+    assert words in line
+
+
+def test_a_secrets_file_that_is_a_directory(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text(f'[tenants.mytenant]\nclient_id = "id"\nclient_secret_file = "{tmp_path}"')
+
+    assert told(file, monkeypatch) == ["tenants.mytenant: client_secret_file cannot be read: Is a directory"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(f"{TENANT} {CANARY}".encode(), "is not TOML"), (b"\xff\xfe", "is not UTF-8"), (b"[grpc]\x00", "is not TOML")],
+)
+def test_a_configuration_file_that_is_none(
+    file: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, words: str
+) -> None:
+    file.write_bytes(content)
+
+    (line,) = told(file, monkeypatch)
+
+    assert line.startswith(f"{file}: ")
+    assert words in line
+
+
+def test_a_configuration_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (line,) = told(tmp_path / "missing.toml", monkeypatch)
+
+    assert line == f"{tmp_path}/missing.toml: cannot be read: No such file or directory"
+
+
+def test_a_configuration_file_that_is_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (line,) = told(tmp_path, monkeypatch)
+
+    assert line == f"{tmp_path}: cannot be read: Is a directory"
+
+
+def test_the_variable_names_the_file_where_the_command_line_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CONFIG_VARIABLE, str(tmp_path / "named.toml"))
+    monkeypatch.setattr(cli, "_run", lambda _: pytest.fail("it runs"))
+
+    result = CliRunner().invoke(cli.main, ["check"])
+
+    assert result.exit_code == 2
+    assert "named.toml: cannot be read" in result.stderr
+    assert "other.toml: cannot be read" in told(tmp_path / "other.toml", monkeypatch)[0]
+
+
+def test_all_problems_are_told_at_once_those_of_the_file_and_of_the_environment(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text(f'{TENANT}[grpc]\nport = 70000\nprot = 1\n[tenants.other]\nclient_id = "id"')
+    set_all(
+        monkeypatch, {"SESSION_GATEWAY_GRCP": CANARY, "AIOCACHE_DISABLE": "1", "SESSION_GATEWAY_LOG__LEVEL": CANARY}
+    )
+
+    assert {each.partition(":")[0] for each in told(file, monkeypatch)} == {
+        "SESSION_GATEWAY_GRCP",
+        "AIOCACHE_DISABLE",
+        "grpc.port",
+        "grpc.prot",
+        "log.level",
+        "tenants.other.client_secret",
+    }
+
+
+@pytest.mark.parametrize("command", ["serve", "dev", "check"])
+def test_every_command_that_reads_settings_refuses_bad_ones(
+    file: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    file.write_text(f"{TENANT}[grpc]\nprot = 1")
+
+    assert told(file, monkeypatch, command) == ["grpc.prot: is not a setting"]
+
+
+def test_the_error_itself_holds_no_value(file: Path) -> None:
+    file.write_text(f'{TENANT}[grpc]\nport = "{CANARY}"')
+
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings(file)
+
+    assert CANARY not in f"{refused.value} {refused.value!r}"
+    assert refused.value.__suppress_context__, "a traceback must not show what was refused"

@@ -1,0 +1,86 @@
+"""One point in time for all that a call does."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+
+from gateway.deadline import Deadline
+from gateway.errors import UpstreamTimeout
+
+
+def test_a_deadline_lies_so_many_seconds_from_now() -> None:
+    assert 9 < Deadline.after(10).remaining <= 10
+    assert Deadline.after(-1).remaining < 0
+
+
+def test_no_deadline_leaves_all_the_time_there_is() -> None:
+    assert Deadline.never().remaining == math.inf
+
+
+def test_the_sooner_of_two_is_taken() -> None:
+    near, far = Deadline.after(1), Deadline.after(100)
+    assert near.sooner(50) is near
+    assert 49 < far.sooner(50).remaining <= 50
+    assert 49 < Deadline.never().sooner(50).remaining <= 50
+
+
+def test_a_share_is_part_of_what_is_left() -> None:
+    assert 5 < Deadline.after(10).share(0.6).remaining <= 6
+    assert Deadline.after(-1).share(0.6).remaining < 0
+    assert Deadline.never().share(0.6) == Deadline.never()
+
+
+async def test_a_block_that_takes_too_long_is_cancelled_and_told_of() -> None:
+    block = asyncio.create_task(asyncio.Event().wait())
+    with pytest.raises(UpstreamTimeout, match="reading took longer"):
+        async with Deadline.after(0.01).bound("reading"):
+            await block
+    assert block.cancelled()
+
+
+async def test_a_block_that_ends_in_time_goes_its_way() -> None:
+    for deadline in (Deadline.after(5), Deadline.never()):
+        async with deadline.bound("reading"):
+            await asyncio.sleep(0)
+
+
+async def test_a_timeout_from_inside_the_block_is_not_taken_for_the_deadline() -> None:
+    with pytest.raises(TimeoutError):
+        async with Deadline.after(5).bound("reading"):
+            raise TimeoutError
+    with pytest.raises(ZeroDivisionError):
+        async with Deadline.after(5).bound("reading"):
+            raise ZeroDivisionError
+
+
+async def test_the_nearer_of_two_nested_deadlines_is_told_of() -> None:
+    with pytest.raises(UpstreamTimeout, match="inner"):
+        async with Deadline.after(5).bound("outer"), Deadline.after(0.01).bound("inner"):
+            await asyncio.Event().wait()
+    with pytest.raises(UpstreamTimeout, match="outer"):
+        async with Deadline.after(0.01).bound("outer"), Deadline.after(5).bound("inner"):
+            await asyncio.Event().wait()
+
+
+async def test_a_cancelled_caller_is_cancelled_and_not_timed_out() -> None:
+    waiting = asyncio.Event()
+
+    async def work() -> None:
+        async with Deadline.after(5).bound("reading"):
+            waiting.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await asyncio.wait_for(waiting.wait(), 3)
+    task.cancel()
+    await asyncio.wait([task], timeout=3)
+    assert task.cancelled()
+
+
+async def test_a_deadline_that_has_passed_ends_the_block_at_its_first_wait_at_the_latest() -> None:
+    with pytest.raises(UpstreamTimeout):
+        async with Deadline.after(-1).bound("reading"):
+            await asyncio.Event().wait()
