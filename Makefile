@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 UV     := uv==0.13.9
 PAGE   := gateway/graphql/static/playground/index.html
 
-.PHONY: run test lint generate playground wheel clean
+.PHONY: run test lint soak generate playground wheel clean
 
 # npm from the PATH where its Node is one that Vite takes, or else PyPI's, which uv runs from its cache.
 NODE_WILL_DO := command -v npm >/dev/null && node -e 'const [a, b] = process.versions.node.split("."); \
@@ -29,6 +29,11 @@ lint: $(VENV)/synced
 	@$(BIN)/buf lint
 	@tag=$$(git describe --tags --abbrev=0 2>/dev/null); \
 	if [ -n "$$tag" ]; then $(BIN)/buf breaking --against ".git#tag=$$tag"; else echo "buf breaking: no release is tagged yet"; fi
+
+# Writers, readers and faults for so many seconds, and a checker over the history: make soak SECONDS=600
+SECONDS := 600
+soak: $(VENV)/synced
+	@$(BIN)/python tests/soak/soak.py --seconds $(SECONDS)
 
 # The GraphQL schema from Strawberry's types, and the Python code from proto/; OUT is where to.
 OUT := .

@@ -6,6 +6,7 @@
     │   └── CallerUnauthenticated     this gateway does not know the caller
     ├── PermissionDenied              the caller's own token, or saas-token, does not allow this
     │   └── CallerNotPermitted        this gateway does not let the caller
+    ├── CallerRateLimited             this gateway's own limit: the caller makes too many calls
     ├── NotFound
     │   ├── TenantNotConfigured       no such tenant in this gateway's settings
     │   └── SessionNotFound           no such session context, or none yet
@@ -31,7 +32,7 @@ upstream body.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CallerNotPermitted",
+    "CallerRateLimited",
     "CallerUnauthenticated",
     "GatewayCredentialsRefused",
     "GatewayError",
@@ -64,6 +66,10 @@ __all__ = [
     "WriteDiscarded",
     "WriteOutcomeUnknown",
 ]
+
+
+_LONGEST_TENANT: Final = 16
+"""Characters of a tenant that are told again: there is none that is longer."""
 
 
 class GatewayError(Exception):
@@ -132,10 +138,21 @@ class CallerNotPermitted(PermissionDenied):
     reason = "CALLER_NOT_PERMITTED"
 
     def __init__(self, caller: str, permission: str, tenant: str) -> None:
+        tenant = tenant if len(tenant) <= _LONGEST_TENANT else f"{tenant[:_LONGEST_TENANT]}…"
         super().__init__(f"{caller!r} has no permission {permission} for tenant {tenant!r}")
         self.caller = caller
         self.permission = permission
         self.tenant = tenant
+
+
+class CallerRateLimited(GatewayError):
+    """The caller makes more calls than this gateway lets it. `retry_after` is in seconds."""
+
+    reason = "CALLER_RATE_LIMITED"
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("you have reached your rate limit at this gateway: call again later")
+        self.retry_after = retry_after
 
 
 class NotFound(GatewayError):
@@ -255,6 +272,7 @@ class UpstreamMalformed(UpstreamError):
     """Upstream's answer cannot be decoded as what the API reference says."""
 
     reason = "UPSTREAM_MALFORMED"
+    leaves_doubt = True
 
 
 class WriteDiscarded(UpstreamError):

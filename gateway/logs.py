@@ -49,4 +49,5 @@ def configure_logs(settings: Log) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=settings.level.upper(), force=True)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it reports each listener's coming and going
+    quiet = max(logging.WARNING, logging.getLevelName(settings.level.upper()))
+    logging.getLogger("uvicorn").setLevel(quiet)  # it reports each listener's coming and going

@@ -210,7 +210,7 @@ class GrpcDoor:
         request = pb.PatchSessionContextRequest(
             tenant=tenant,
             session_id=session_id,
-            session_context=_message(changes),
+            session_context=_message(changes, null_clears=True),
             update_mask=_mask(changes),
             expected_version=expected_version,
             omit_session_context=not read_back,
@@ -228,7 +228,7 @@ class GrpcDoor:
     ) -> Seen | None:
         request = pb.UpdateOwnSessionContextRequest(
             tenant=tenant,
-            session_context=_message(changes),
+            session_context=_message(changes, null_clears=True),
             update_mask=_mask(changes),
             expected_version=expected_version,
         )
@@ -331,9 +331,10 @@ def _written(answer: Any) -> Seen | None:
     )
 
 
-def _message(state: Mapping[str, JSON]) -> pb.SessionContext:
+def _message(state: Mapping[str, JSON], *, null_clears: bool = False) -> pb.SessionContext:
     message = pb.SessionContext(**{name: state.get(name) for name in FIELDS})
-    context = {name: value for name, value in (state.get("context") or {}).items() if value is not None}
+    given = (state.get("context") or {}).items()
+    context = {name: value for name, value in given if value is not None or not null_clears}
     message.context.CopyFrom(ParseDict(context, Struct()))
     message.additional_properties.CopyFrom(ParseDict(state.get("additional_properties") or {}, Struct()))
     return message

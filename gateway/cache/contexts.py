@@ -20,7 +20,7 @@ import msgspec
 
 from gateway.cache.freshness import CacheStatus
 from gateway.cache.readthrough import Found, Subject
-from gateway.errors import MinVersionNotReached, Unauthenticated
+from gateway.errors import GatewayError, MinVersionNotReached, Unauthenticated, UpstreamUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Container
@@ -215,11 +215,20 @@ class CachedOwnSession:
         if cache is None:
             yield
             return
-        session_id = await self._session_ids.get(self._key) or (await self._read(deadline)).session_id
+        session_id = await self._session_ids.get(self._key) or await self._find_session_id(deadline)
         async with _writing(cache, session_key(self._tenant, session_id)):
             yield
         if self._own is not None:
             await self._own.forget(self._key)
+
+    async def _find_session_id(self, deadline: Deadline) -> str:
+        """Ask upstream. A failure of that is none that leaves a write in doubt: nothing has been written yet."""
+        try:
+            return (await self._read(deadline)).session_id
+        except GatewayError as error:
+            if error.leaves_doubt:
+                raise UpstreamUnreachable(f"the session could not be read before the write: {error.message}") from error
+            raise
 
 
 def session_key(tenant: str, session_id: str) -> str:

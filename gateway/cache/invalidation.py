@@ -17,7 +17,7 @@ import structlog
 from gateway.cache.shared import parse_message
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -35,12 +35,22 @@ _LOG_EVERY: Final = 60.0
 class Invalidations:
     """Listens while it is entered. `listener` is lent: whoever made it closes it."""
 
-    def __init__(self, listener: Redis, channel: str, marks: Marks, origin: str, *, max_silence: float) -> None:
+    def __init__(
+        self,
+        listener: Redis,
+        channel: str,
+        marks: Marks,
+        origin: str,
+        *,
+        max_silence: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._listener = listener
         self._channel = channel
         self._marks = marks
         self._origin = origin
         self._max_silence = max_silence
+        self._clock = clock
         self._in_step_as_of = float("-inf")
         self._logged_at = float("-inf")
         self._tasks = asyncio.TaskGroup()
@@ -50,7 +60,7 @@ class Invalidations:
     @property
     def in_step(self) -> bool:
         """Whether all writes are known that ended more than `max_silence` seconds ago."""
-        return time.monotonic() - self._in_step_as_of < self._max_silence
+        return self._clock() - self._in_step_as_of < self._max_silence
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -81,7 +91,7 @@ class Invalidations:
         asked_at: float | None = None
         while True:
             if asked_at is None:
-                asked_at = time.monotonic()
+                asked_at = self._clock()
                 await messages.ping(self._origin)
             message = await messages.get_message(timeout=_PING_EVERY)
             if message is None:

@@ -12,10 +12,12 @@ import itertools
 import secrets
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
+from gateway.cache.flights import Flights
 from gateway.telemetry import CacheFailed
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from gateway.cache.marks import Token
     from gateway.stores import RedisStore, StoredEntry
     from gateway.telemetry import Observer
 
@@ -38,6 +41,18 @@ _LONGEST_FLOOR: Final = 19
 _MAX_OWED: Final = 10_000
 _LEASE: Final = 20.0
 """Seconds within which a read that found nothing may put what it brings back; longer than one takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What was found, if anything that can be trusted, and as of when in this process's generations.
+
+    `token` is for putting something in its place; None when nothing is to be put.
+    """
+
+    entry: StoredEntry | None
+    token: str | None
+    as_of: Token
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,33 +94,42 @@ class SharedCache:
         self._owed: dict[str, _Debt] = {}
         """Marks that could not be set."""
         self._distrusted_until_stored_at = 0.0
+        self._looks = Flights[Looked]()
         self._settling: asyncio.Task[None] | None = None
         self._tasks = asyncio.TaskGroup()
         self._log = structlog.stdlib.get_logger(__name__)
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
+        await self._looks.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._looks.__aexit__(kind, error, trace)
         if self._settling is not None:
             self._settling.cancel()
         await self._tasks.__aexit__(None, None, None)  # an error passes by: the group would wrap it
 
-    async def get(self, key: str) -> tuple[StoredEntry | None, str | None]:
-        """The entry, if it can be had and trusted, and the token to put one; None for one that is not to be put."""
+    async def get(self, key: str, as_of: Token) -> Looked:
+        """Look for an entry, now, which is `as_of`; or see what somebody finds who is looking for it already.
+
+        What that finds is as of when it began.
+        """
         if key in self._owed:
             self._settle_soon()
-            return None, None
+            return Looked(None, None, as_of)
+        looked, _ = await self._looks.join(key, partial(self._look, key, as_of))
+        return looked
+
+    async def _look(self, key: str, as_of: Token) -> Looked:
         found = await self._tried("get", lambda: self._store.get(key, lease=self._name(), ttl=_LEASE))
         if found is None:
-            return None, None
+            return Looked(None, None, as_of)
         entry, token = found
-        if entry is not None and entry.stored_at < self._distrusted_until_stored_at:
-            entry = None
-        return entry, token
+        trusted = entry is not None and entry.stored_at >= self._distrusted_until_stored_at
+        return Looked(entry if trusted else None, token, as_of)
 
     async def put(self, key: str, entry: StoredEntry, token: str, *, ttl: float) -> bool:
         """Keep an entry; false when it was refused, or could not be kept."""

@@ -79,13 +79,13 @@ class Shelf:
         entry = await self._remembered(key)
         if self._shared is None or (entry is not None and suffices(entry)):
             return entry, Ticket(token)
-        stored, shared_token = await self._shared.get(key)
-        fetched = None if stored is None else Entry.read(stored, token)
-        if stored is not None and fetched is None:
+        looked = await self._shared.get(key, token)
+        fetched = None if looked.entry is None else Entry.read(looked.entry, looked.as_of)
+        if looked.entry is not None and fetched is None:
             await self._shared.forget(key)
         if fetched is not None and await self._remember(key, fetched):
             entry = fetched
-        return entry if entry is not None and self.good(key, entry) else None, Ticket(token, shared_token)
+        return entry if entry is not None and self.good(key, entry) else None, Ticket(token, looked.token)
 
     async def keep(self, key: str, entry: Entry, ticket: Ticket) -> bool:
         """Keep what a read brought back that began with this ticket. False when a write stands against it."""

@@ -111,12 +111,13 @@ class VersionedWrite(_Write):
 
     Repeating it is safe: only one of the repetitions can find the version that it names. `insists` tells that the
     caller named the version, and so must not be told of success when another has had the place; who named none is
-    content with what he wants being there.
+    content with what he wants being there. `upsert` tells that it creates when there is nothing to replace.
     """
 
     place: Place
     entrant: Entrant
     insists: bool
+    upsert: bool = False
 
     @property
     def version(self) -> int | None:
@@ -154,7 +155,13 @@ class VersionedWrite(_Write):
             return settle(self.version, None, is_there=False)
         rival = self.entrant.rival(current)
         counts = self.insists or rival is not Rival.POSSIBLE
-        verdict = settle(self.version, current, is_there=self.is_in(current), rival=rival if counts else Rival.NONE)
+        verdict = settle(
+            self.version,
+            current,
+            is_there=self.is_in(current),
+            rival=rival if counts else Rival.NONE,
+            upsert=self.upsert,
+        )
         if verdict is Verdict.APPLIED and rival is Rival.NONE:
             self.entrant.won()
         return verdict

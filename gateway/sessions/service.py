@@ -99,7 +99,8 @@ class SessionContexts:
         if options.expected_version is None:
             await _check_absent(session, options.deadline)
         change = Replace(session_id, replacement, options.expected_version)
-        return await self._writer.replace(tenant, session, change, partial(session.write, upsert=upsert), options)
+        send = partial(session.write, upsert=upsert)
+        return await self._writer.replace(tenant, session, change, send, options, upsert=upsert)
 
     async def patch(
         self, tenant: str, session_id: str, patch: Patch, options: WriteOptions, *, saas_token: SecretStr | None = None

@@ -108,10 +108,11 @@ class Writer:
         self._turns = Turns()
 
     async def replace(
-        self, tenant: str, resource: Readable, change: Replace, send: Send, options: WriteOptions
+        self, tenant: str, resource: Readable, change: Replace, send: Send, options: WriteOptions, *, upsert: bool
     ) -> Written:
         """Write a whole new state to the place of the expected version, or of nothing, if none is expected.
 
+        `upsert` tells that what is sent creates a session context when there is none, whatever version is expected.
         Raises VersionConflict, SessionNotFound, WriteOutcomeUnknown; InvalidArgument when it is too large.
         """
         document = change.document()
@@ -124,6 +125,7 @@ class Writer:
                 place=(tenant, change.session_id, change.version),
                 entrant=entrant,
                 insists=True,
+                upsert=upsert,
             )
             try:
                 return await self._carry_out(write, tally, options)

@@ -5,7 +5,8 @@ traps stay in here: the default timeout of 5 s, decorators that log values (not 
 turns calls into no-ops (refused when the settings are read).
 """
 
+from gateway.stores.buckets import RedisBuckets
 from gateway.stores.memory import MemoryStore
 from gateway.stores.redis import RedisConnections, RedisError, RedisStore, StoredEntry, open_redis
 
-__all__ = ["MemoryStore", "RedisConnections", "RedisError", "RedisStore", "StoredEntry", "open_redis"]
+__all__ = ["MemoryStore", "RedisBuckets", "RedisConnections", "RedisError", "RedisStore", "StoredEntry", "open_redis"]

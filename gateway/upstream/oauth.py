@@ -89,7 +89,9 @@ class ServiceTokenAuth(httpx.Auth):
         if response.status_code == 401:
             await self._tokens.drop(self._tenant, token)
             token = await self._tokens.get(self._tenant)
-            yield _with_bearer(request, token.value)
+            response = yield _with_bearer(request, token.value)
+        if response.status_code != 401:
+            self._tokens.accepted(self._tenant)
 
 
 class CallerTokenAuth(httpx.Auth):
@@ -141,6 +143,10 @@ class ServiceTokens:
     async def drop(self, tenant: str, token: ServiceToken) -> None:
         """Forget a token that upstream refused, unless another has taken its place."""
         await self._tenant(tenant).drop(token)
+
+    def accepted(self, tenant: str) -> None:
+        """Upstream took the tenant's token: whatever was refused before, the credentials are good."""
+        self._tenant(tenant).accepted()
 
     def check(self, tenant: str) -> None:
         """Raise TenantNotConfigured for a tenant that there are no credentials for."""
@@ -222,6 +228,9 @@ class _TenantToken:
             return
         await self._store.delete(self._tenant)
         self._count_refusal(young=time.monotonic() - token.obtained_at < _YOUNG)
+
+    def accepted(self) -> None:
+        self._refused_young = False
 
     def _count_refusal(self, *, young: bool) -> None:
         """A token may be revoked at any moment; but when new ones are refused in a row, do not hammer the endpoint."""

@@ -136,6 +136,7 @@ CREATION = {
 WRITES = {**VERSIONED, **PATCHES, **ATTRIBUTES, **CREATION}
 
 every_write = pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+EACH_OPERATION = {"replace", "patch", "own update", *ATTRIBUTES}
 SOME = ("replace", "own update", "add")
 some_writes = pytest.mark.parametrize("write", [WRITES[name] for name in SOME], ids=SOME)
 
@@ -184,7 +185,7 @@ def says_unknown(error: Refused, door: Door) -> bool:
         pytest.param(fault, write, id=f"{fault}-{name}")
         for fault in (*APPLIED, *NOT_APPLIED)
         for name, write in WRITES.items()
-        if fault != "hang" or name in SOME  # each of which takes as long as the gateway waits
+        if name in (SOME if fault == "hang" else EACH_OPERATION) or fault in {"drop", "drop-after-write"}
     ],
 )
 async def test_a_write_whose_answer_is_lost_is_applied_once_and_succeeds(
@@ -326,11 +327,17 @@ async def test_a_write_that_could_not_be_sent_at_all_is_no_unknown() -> None:
 async def test_no_write_is_sent_more_often_than_is_set(door: Door, upstream: Sandbox, customer: Caller) -> None:
     """Lost answers and conflicts together: there is one bound for all of them."""
     upstream.faults.arm("status=503", "put", times=3)
-    upstream.faults.arm("status=409", "put", times=None)
+    upstream.faults.arm("latency=20ms", "put")
 
-    error = await refused(door.patch("acme", SESSION, COLOR, customer))
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(outcome(door.patch("acme", SESSION, COLOR, customer)))
+        await struck(upstream)
+        write_directly(upstream, cartId="another")
+        upstream.faults.arm("status=503", "put", times=None)
 
-    assert error.reason in {"VERSION_CONFLICT", "WRITE_OUTCOME_UNKNOWN"}
+    error = task.result()
+    assert isinstance(error, Refused)
+    assert says_unknown(error, door)
     assert upstream.count("put") == 5
 
 
@@ -348,6 +355,41 @@ async def test_a_refusal_after_a_lost_answer_is_settled_by_reading(
         write_directly(upstream, **AS_REPLACED)
 
     assert not isinstance(task.result(), Refused), "the first has arrived in the meantime, for all that can be seen"
+
+
+@pytest.mark.parametrize("fault", [*APPLIED, "drop", "status=503"])
+@pytest.mark.parametrize(("mode", "version"), [("one", 1), ("given", 7)])
+async def test_an_upsert_that_names_a_version_and_creates_is_applied_once(  # noqa: PLR0917 - fixtures and parameters
+    door: Door, upstream: Sandbox, customer: Caller, fault: str, mode: Any, version: int
+) -> None:
+    """What is created may have a lower version than the one that was to be replaced."""
+    upstream.switches.created_version = mode
+    upstream.faults.arm(fault, "put")
+
+    after = await door.replace("acme", "new-session", STATE, customer, expected_version=7, upsert=True)
+
+    assert after is not None
+    assert after.version == version
+    assert len(revisions(upstream, "new-session")) == 1
+
+
+@pytest.mark.parametrize("expected", [None, 7])
+async def test_a_creation_that_another_overwrites_is_unknown(
+    door: Door, upstream: Sandbox, customer: Caller, expected: int | None
+) -> None:
+    upstream.faults.arm("latency=20ms;drop-after-write", "put")
+    call = door.replace("acme", "new-session", STATE, customer, expected_version=expected, upsert=True)
+
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(outcome(call))
+        await struck(upstream)
+        upstream.faults.arm("latency=20ms", "get")
+        await struck(upstream)
+        upstream.store.write("acme", "new-session", {"sessionId": Raw(b'"new-session"')}, "other")
+
+    error = task.result()
+    assert isinstance(error, Refused)
+    assert says_unknown(error, door)
 
 
 async def test_a_session_that_goes_away_leaves_nothing_unknown(door: Door, upstream: Sandbox, customer: Caller) -> None:

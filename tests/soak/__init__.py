@@ -1,0 +1,1 @@
+"""Many writers at a time, and a checker of what became of their writes."""

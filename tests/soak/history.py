@@ -1,0 +1,199 @@
+"""What clients were told and what upstream did, and whether the two agree. Pure: values in, violations out.
+
+Every write has an effect of its own on the attributes, which no other write has: it sets an attribute to a value that
+is used once, or removes one that has such a value. So each version that a session context has had tells which write
+made it, by what it changed against the version before:
+
+- a version that changed nothing was made by a write that had been applied before;
+- one that changed more than one write's effect has undone another's: a lost update.
+
+Of counting, the attribute `counter` alone tells: a write that counts adds exactly one, and no other touches it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+__all__ = ["COUNTER", "Effect", "History", "Outcome", "Read", "Version", "Write", "removal", "setting", "violations"]
+
+COUNTER: Final = "counter"
+
+Effect: TypeAlias = tuple[str, Any, bool]
+"""An attribute, its value, and whether that is there afterwards; else it was before, and is gone."""
+
+
+def setting(name: str, value: object) -> Effect:
+    return name, value, True
+
+
+def removal(name: str, value: object) -> Effect:
+    return name, value, False
+
+
+class Outcome(enum.Enum):
+    """What the client of a write was told."""
+
+    APPLIED = enum.auto()
+    REFUSED = enum.auto()
+    """Any failure but for an unknown outcome: a conflict, or a plain error, which says that nothing was written."""
+    UNKNOWN = enum.auto()
+
+
+@dataclass(frozen=True)
+class Write:
+    """One write, as its client knows it."""
+
+    client: str
+    session: str
+    effect: Effect
+    outcome: Outcome
+    expected: int | None = None
+    """The version that it was to replace, if it named one."""
+    counts: bool = False
+    told: int | None = None
+    """The version that it was told it had left behind, or a later one."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """One read, as its client knows it."""
+
+    client: str
+    session: str
+    version: int
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a session context, as upstream knows it."""
+
+    number: int
+    attributes: Mapping[str, Any]
+
+
+@dataclass
+class History:
+    """What happened: of each client what it was told, in its order; of each session all of its versions."""
+
+    events: list[Write | Read] = field(default_factory=list)
+    chains: dict[str, Sequence[Version]] = field(default_factory=dict)
+
+
+def violations(history: History) -> list[str]:
+    """All that does not agree, in words."""
+    made = {session: dict(_made_by_version(chain)) for session, chain in history.chains.items()}
+    writes = [event for event in history.events if isinstance(event, Write)]
+    return [
+        *_writes_that_are_not_what_was_told(writes, made),
+        *_versions_that_are_nobodys(writes, made),
+        *_counts_that_are_lost(writes, history.chains),
+        *_reads_of_what_never_was(history),
+        *_reads_that_go_back(history),
+    ]
+
+
+def _made_by_version(chain: Sequence[Version]) -> Iterator[tuple[int, list[Effect]]]:
+    """Each version after the first, and the effects that it had."""
+    for before, after in pairwise(chain):
+        yield after.number, list(_effects(before.attributes, after.attributes))
+
+
+def _effects(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Effect]:
+    for name in sorted((before.keys() | after.keys()) - {COUNTER}):
+        if name not in after:
+            yield removal(name, before[name])
+        elif name not in before or before[name] != after[name]:
+            yield setting(name, after[name])
+
+
+def _writes_that_are_not_what_was_told(
+    writes: Iterable[Write], made: Mapping[str, Mapping[int, list[Effect]]]
+) -> Iterator[str]:
+    where: dict[tuple[str, Effect], list[int]] = defaultdict(list)
+    for session, versions in made.items():
+        for number, effects in versions.items():
+            for effect in effects:
+                where[session, effect].append(number)
+    latest: dict[tuple[str, str], int] = {}
+    for write in writes:
+        match where[write.session, write.effect]:
+            case []:
+                if write.outcome is Outcome.APPLIED:
+                    yield f"acknowledged and not applied: {write}"
+            case [number]:
+                yield from _in_a_wrong_place(write, number, latest.get((write.client, write.session), 0))
+                latest[write.client, write.session] = number
+            case numbers:
+                yield f"applied {len(numbers)} times, by versions {numbers}: {write}"
+
+
+def _in_a_wrong_place(write: Write, number: int, latest: int) -> Iterator[str]:
+    """`number` is the version that the write made, `latest` that of the client's write before."""
+    if write.outcome is Outcome.REFUSED:
+        yield f"refused and applied, by version {number}: {write}"
+    if write.expected is not None and number != write.expected + 1:
+        yield f"applied to another version than the expected one, by version {number}: {write}"
+    if write.told is not None and write.told < number:
+        yield f"told of a version before its own, which is {number}: {write}"
+    if number < latest:
+        yield f"applied before an earlier write of the same client, by version {number}: {write}"
+
+
+def _versions_that_are_nobodys(
+    writes: Iterable[Write], made: Mapping[str, Mapping[int, list[Effect]]]
+) -> Iterator[str]:
+    known = Counter((write.session, write.effect) for write in writes)
+    for write, times in known.items():
+        if times > 1:
+            yield f"the effect of {times} writes, which then cannot be told apart: {write}"
+    for session, versions in made.items():
+        for number, effects in versions.items():
+            if not effects:
+                yield f"version {number} of {session} changes nothing: a write was applied twice"
+            if len(effects) > 1:
+                yield f"version {number} of {session} changes more than one write does, so an update is lost: {effects}"
+            for effect in effects:
+                if (session, effect) not in known:
+                    yield f"version {number} of {session} has an effect that is no write's: {effect}"
+
+
+def _counts_that_are_lost(writes: Iterable[Write], chains: Mapping[str, Sequence[Version]]) -> Iterator[str]:
+    counting = {(write.session, write.effect) for write in writes if write.counts}
+    for session, chain in chains.items():
+        for before, after in pairwise(chain):
+            risen = after.attributes.get(COUNTER, 0) - before.attributes.get(COUNTER, 0)
+            effects = _effects(before.attributes, after.attributes)
+            due = sum((session, effect) in counting for effect in effects)
+            if risen != due:
+                yield f"version {after.number} of {session} counts {risen} where {due} is due"
+
+
+def _reads_of_what_never_was(history: History) -> Iterator[str]:
+    versions = {session: {each.number: each for each in chain} for session, chain in history.chains.items()}
+    for read in history.events:
+        if not isinstance(read, Read):
+            continue
+        version = versions[read.session].get(read.version)
+        if version is None or dict(version.attributes) != dict(read.attributes):
+            yield f"never was: {read}"
+
+
+def _reads_that_go_back(history: History) -> Iterator[str]:
+    """A client that has seen or made a version is shown no earlier one."""
+    seen: dict[tuple[str, str], int] = {}
+    for event in history.events:
+        key = event.client, event.session
+        version = event.version if isinstance(event, Read) else event.told
+        if version is None:
+            continue
+        if version < seen.get(key, 0):
+            yield f"after version {seen[key]}: {event}"
+        seen[key] = max(version, seen.get(key, 0))

@@ -1,0 +1,118 @@
+"""Many writers and readers at a time, while upstream fails: what they are told agrees with what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest_asyncio
+
+from doors import Caller, Refused
+from gateway.sandbox import seed
+from soak.history import Outcome, Read, Write, violations
+from soak.workload import TIMEOUT, Workload, answers_lost
+from stage import entered, opened
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    import httpx
+    import pytest
+
+    from doors import Door
+    from gateway.sandbox import Sandbox
+    from stage import Dev
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def dev() -> AsyncIterator[Dev]:
+    """A gateway that does not wait long for upstream."""
+    async with opened(upstream={"timeout": TIMEOUT}) as dev:
+        yield dev
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def doors(dev: Dev) -> AsyncIterator[Mapping[str, Door]]:
+    async with entered("grpc", dev) as by_grpc, entered("graphql", dev) as by_graphql:
+        yield {"grpc": by_grpc, "graphql": by_graphql}
+
+
+async def test_a_thousand_operations_while_upstream_fails(
+    dev: Dev,
+    upstream: Sandbox,
+    doors: Mapping[str, Door],
+    client: httpx.AsyncClient,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = await answers_lost(client, dev)
+
+    history, figures = await Workload(dev, list(doors.values()), seed=7).round(1_000)
+
+    figures.lost = await answers_lost(client, dev) - before
+    with capsys.disabled():
+        print(f"\n  {figures}")  # noqa: T201 - for whoever reads the log of CI
+    assert violations(history) == []
+    writes = [each for each in history.events if isinstance(each, Write)]
+    assert figures.operations == 1_000
+    assert sum(isinstance(each, Read) for each in history.events) > 200
+    assert sum(each.outcome is Outcome.APPLIED for each in writes) > 300
+    assert figures.outcomes["VERSION_CONFLICT"] > 20, "they do get into one another's way"
+    assert figures.lost > 30, "and answers do get lost"
+
+
+async def test_no_count_is_lost_when_all_write_the_very_same(
+    dev: Dev, upstream: Sandbox, doors: Mapping[str, Door], customer: Caller
+) -> None:
+    """As the counting above, but with nothing in the document to tell one writer's count from another's."""
+    for fault in ("drop-after-write", "status=504-after-write", "drop", "latency=10ms;drop-after-write"):
+        upstream.faults.arm(fault, "put", times=None, probability=0.1)
+
+    async def count(door: Door) -> list[str]:
+        told = []
+        for _ in range(25):
+            seen = await door.get("acme", seed.CUSTOMER_SESSION)
+            assert seen is not None
+            changes = {"context": {"counter": int(seen.context.get("counter", 0)) + 1}}
+            try:
+                await door.patch("acme", seed.CUSTOMER_SESSION, changes, customer, expected_version=seen.version)
+            except Refused as refused:
+                told.append(refused.reason)
+            else:
+                told.append("ok")
+        return told
+
+    outcomes = [each for told in await asyncio.gather(*map(count, [*doors.values()] * 3)) for each in told]
+
+    counted = stored(upstream)["context"]["counter"]
+    assert set(outcomes) <= {"ok", "VERSION_CONFLICT", "WRITE_OUTCOME_UNKNOWN"}
+    assert outcomes.count("ok") <= counted <= outcomes.count("ok") + outcomes.count("WRITE_OUTCOME_UNKNOWN")
+    assert outcomes.count("ok") > 20
+    assert outcomes.count("VERSION_CONFLICT") > 20
+
+
+async def test_two_who_patch_without_a_version_both_end_with_all_their_changes_in_place(
+    dev: Dev, upstream: Sandbox, doors: Mapping[str, Door], customer: Caller
+) -> None:
+    async def patch(door: Door) -> int:
+        attempts = 0
+        for number in range(200):
+            changes = {"context": {f"{door.name}-{number}": number}}
+            after = await door.patch("acme", seed.CUSTOMER_SESSION, changes, customer)
+            assert after is not None
+            attempts += after.attempts or 0
+        return attempts
+
+    attempts = sum(await asyncio.gather(*map(patch, doors.values())))
+
+    attributes = stored(upstream)["context"]
+    assert {f"{name}-{number}" for name in doors for number in range(200)} <= attributes.keys()
+    assert upstream.store.version("acme", seed.CUSTOMER_SESSION) == 410
+    assert attempts < 500
+
+
+def stored(upstream: Sandbox) -> dict[str, Any]:
+    source = upstream.store.get("acme", seed.CUSTOMER_SESSION)
+    assert source is not None
+    document: dict[str, Any] = msgspec.json.decode(source)
+    return document
