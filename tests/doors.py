@@ -78,10 +78,14 @@ class Door(Protocol):
     """What both doors do. A read returns None when there is no session context."""
 
     name: str
+    gateway: str
+    """Which one it is of, where there are several."""
 
-    async def get(self, tenant: str, session_id: str, *, timeout: float = 10) -> Seen | None: ...
+    async def get(
+        self, tenant: str, session_id: str, *, min_version: int | None = None, timeout: float = 10
+    ) -> Seen | None: ...
     async def batch(self, tenant: str, session_ids: Sequence[str]) -> list[Seen | None]: ...
-    async def get_own(self, tenant: str, caller: Caller) -> Seen | None: ...
+    async def get_own(self, tenant: str, caller: Caller, *, min_version: int | None = None) -> Seen | None: ...
     async def replace(
         self,
         tenant: str,
@@ -144,12 +148,16 @@ class GrpcDoor:
 
     name = "grpc"
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, gateway: str = "") -> None:
+        self.gateway = gateway
         self._managed = pb_grpc.SessionContextServiceStub(channel)
         self._own = pb_grpc.OwnSessionContextServiceStub(channel)
 
-    async def get(self, tenant: str, session_id: str, *, timeout: float = 10) -> Seen | None:
-        request = pb.GetSessionContextRequest(tenant=tenant, session_id=session_id)
+    async def get(
+        self, tenant: str, session_id: str, *, min_version: int | None = None, timeout: float = 10
+    ) -> Seen | None:
+        options = pb.ReadOptions(min_version=min_version)
+        request = pb.GetSessionContextRequest(tenant=tenant, session_id=session_id, read_options=options)
         try:
             answer = await _called(self._managed.GetSessionContext, request, Caller(), timeout)
         except Refused as refused:
@@ -164,8 +172,9 @@ class GrpcDoor:
         assert [each.session_id for each in answer.entries] == list(session_ids)
         return [_seen(each.session_context) if each.HasField("session_context") else None for each in answer.entries]
 
-    async def get_own(self, tenant: str, caller: Caller) -> Seen | None:
-        request = pb.GetOwnSessionContextRequest(tenant=tenant)
+    async def get_own(self, tenant: str, caller: Caller, *, min_version: int | None = None) -> Seen | None:
+        options = pb.ReadOptions(min_version=min_version)
+        request = pb.GetOwnSessionContextRequest(tenant=tenant, read_options=options)
         try:
             answer = await _called(self._own.GetOwnSessionContext, request, caller, 10)
         except Refused as refused:
@@ -366,22 +375,27 @@ class GraphQLDoor:
 
     name = "graphql"
 
-    def __init__(self, client: httpx.AsyncClient, url: str) -> None:
+    def __init__(self, client: httpx.AsyncClient, url: str, gateway: str = "") -> None:
+        self.gateway = gateway
         self._client = client
         self._url = url
 
-    async def get(self, tenant: str, session_id: str, *, timeout: float = 10) -> Seen | None:
-        query = f"query($t: String!, $s: ID!) {{ sessionContext(tenant: $t, sessionId: $s) {SELECTION} }}"
-        return _seen_json(await self._one(query, {"t": tenant, "s": session_id}, Caller(), timeout))
+    async def get(
+        self, tenant: str, session_id: str, *, min_version: int | None = None, timeout: float = 10
+    ) -> Seen | None:
+        arguments = "tenant: $t, sessionId: $s, minVersion: $v"
+        query = f"query($t: String!, $s: ID!, $v: Version) {{ sessionContext({arguments}) {SELECTION} }}"
+        variables = {"t": tenant, "s": session_id, "v": min_version}
+        return _seen_json(await self._one(query, variables, Caller(), timeout))
 
     async def batch(self, tenant: str, session_ids: Sequence[str]) -> list[Seen | None]:
         query = f"query($t: String!, $s: [ID!]!) {{ sessionContexts(tenant: $t, sessionIds: $s) {SELECTION} }}"
         found = await self._one(query, {"t": tenant, "s": list(session_ids)}, Caller(), 10)
         return [_seen_json(each) for each in found]
 
-    async def get_own(self, tenant: str, caller: Caller) -> Seen | None:
-        query = f"query($t: String!) {{ mySessionContext(tenant: $t) {SELECTION} }}"
-        return _seen_json(await self._one(query, {"t": tenant}, caller, 10))
+    async def get_own(self, tenant: str, caller: Caller, *, min_version: int | None = None) -> Seen | None:
+        query = f"query($t: String!, $v: Version) {{ mySessionContext(tenant: $t, minVersion: $v) {SELECTION} }}"
+        return _seen_json(await self._one(query, {"t": tenant, "v": min_version}, caller, 10))
 
     async def replace(
         self,

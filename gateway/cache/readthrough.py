@@ -183,9 +183,10 @@ class ReadThrough:
     def _served(self, subject: Subject, entry: Entry, outcome: str, detail: str = "") -> Found:
         self._observer.cache_read(CacheRead(outcome, collapsed=False))
         age = self._age(entry)
-        return Found(
-            _context(subject, entry), CacheStatus(hit=True, ttl=self._policy.ttl - age, age=age, detail=detail)
-        )
+        ttl = self._policy.ttl - age
+        if outcome == "stale_if_error":  # upstream was asked, if in vain: no hit (RFC 9211, 2.1)
+            return Found(_context(subject, entry), CacheStatus(fwd="stale", ttl=ttl, age=age, detail=detail))
+        return Found(_context(subject, entry), CacheStatus(hit=True, ttl=ttl, age=age, detail=detail))
 
     def _age(self, entry: Entry) -> float:
         """Seconds; other machines' clocks may be ahead of this one's."""

@@ -1,4 +1,4 @@
-"""Redis for the tests of the cache: one server for all, and one for each test that ill-treats it."""
+"""Redis for the tests of the cache, one server for all and one for each test that ill-treats it; and an upstream."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
+from cache.cache_stage import Clock, Upstream
+from cache.reading import Opener
 from cache.redis_server import RedisServer, find_redis_server, running
 from hypothesis import HealthCheck, settings
 from pydantic import SecretStr
@@ -67,3 +69,26 @@ async def redis(server: RedisServer) -> AsyncIterator[Redis]:
 async def store(server: RedisServer, prefix: str) -> AsyncIterator[RedisStore]:
     async with open_redis(SecretStr(server.url), cluster=False, patience=5.0) as connections:
         yield RedisStore(connections.client, prefix)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(1_000_000.0)
+
+
+@pytest.fixture
+def upstream() -> Upstream:
+    upstream = Upstream(tokens={"token-1": "s", "token-2": "s", "token-3": "other"})
+    upstream.have("s", 1)
+    upstream.have("other", 50)
+    return upstream
+
+
+@pytest.fixture(params=["memory", "redis", "two tiers"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def gateway(request: pytest.FixtureRequest, backend: str, prefix: str, clock: Clock, upstream: Upstream) -> Opener:
+    return Opener(request, backend, prefix, clock, upstream)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import signal
 import socket
 import sys
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from click.testing import CliRunner
+from processes import Process, run, running
 
 from doors import Caller, GraphQLDoor, GrpcDoor, Refused, Seen
 from gateway import cli, sandbox
@@ -33,81 +33,6 @@ SCRIPT = Path(sys.executable).parent / "session-gateway"
 LISTENERS = ("GRAPHQL", "GRPC", "ADMIN", "SANDBOX")
 ANYWHERE = {f"SESSION_GATEWAY_{each}__PORT": "0" for each in LISTENERS}
 CANARY = "canary-of-a-secret"
-BYTECODE = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(ROOT / ".pytest_cache" / "bytecode")}
-"""Keeps what is compiled, wherever else it may not be kept: a start takes a third of the time."""
-
-
-@dataclass
-class Process:
-    """A running `session-gateway`, and what it has said so far."""
-
-    process: asyncio.subprocess.Process
-    out: list[str] = field(default_factory=list)
-    err: list[str] = field(default_factory=list)
-
-    @property
-    def said(self) -> str:
-        return "\n".join(self.out + self.err)
-
-    async def says(self, pattern: str) -> str:
-        """Wait for words; returns their first group."""
-        found: list[str] = []
-
-        def has_said() -> bool:
-            found.extend(re.findall(pattern, self.said))
-            return bool(found) or self.process.returncode is not None
-
-        await eventually(has_said, within=15)
-        assert found, f"it ended with {self.process.returncode}, and said:\n{self.said}"
-        return found[0]
-
-    async def end(self, *, within: float) -> int:
-        """Wait for its end; returns its exit status."""
-        async with asyncio.timeout(within):
-            return await self.process.wait()
-
-
-@asynccontextmanager
-async def running(*arguments: str, **variables: str) -> AsyncIterator[Process]:
-    """A process, while the block runs, with no settings but these variables."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SESSION_GATEWAY_")}
-    environment = {**inherited, **BYTECODE, **variables}
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(SCRIPT, *arguments, env=environment, stdout=pipe, stderr=pipe)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    running = Process(process)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(_collect(process.stdout, running.out))
-        tasks.create_task(_collect(process.stderr, running.err))
-        try:
-            yield running
-        finally:
-            await _stop(process)
-
-
-async def _collect(stream: asyncio.StreamReader, lines: list[str]) -> None:
-    while line := await stream.readline():
-        lines.append(line.decode().rstrip("\n"))
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
-        return
-    process.terminate()
-    try:
-        async with asyncio.timeout(5):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-
-
-async def run(*arguments: str, **variables: str) -> tuple[int, Process]:
-    """Run to the end, which must come by itself; returns the exit status and what was said."""
-    async with running(*arguments, **variables) as process:
-        status = await process.end(within=20)
-    return status, process
 
 
 @asynccontextmanager

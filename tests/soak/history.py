@@ -13,6 +13,7 @@ Of counting, the attribute `counter` alone tells: a write that counts adds exact
 from __future__ import annotations
 
 import enum
+import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -59,6 +60,10 @@ class Write:
     counts: bool = False
     told: int | None = None
     """The version that it was told it had left behind, or a later one."""
+    gateway: str = ""
+    """Which one it went through; none if it went to upstream."""
+    ended: float = math.inf
+    """When its client was told."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,9 @@ class Read:
     session: str
     version: int
     attributes: Mapping[str, Any]
+    gateway: str = ""
+    began: float = -math.inf
+    """When its client asked."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,7 @@ def violations(history: History) -> list[str]:
         *_counts_that_are_lost(writes, history.chains),
         *_reads_of_what_never_was(history),
         *_reads_that_go_back(history),
+        *_reads_older_than_writes(history, made),
     ]
 
 
@@ -197,3 +206,25 @@ def _reads_that_go_back(history: History) -> Iterator[str]:
         if version < seen.get(key, 0):
             yield f"after version {seen[key]}: {event}"
         seen[key] = max(version, seen.get(key, 0))
+
+
+def _reads_older_than_writes(history: History, made: Mapping[str, Mapping[int, list[Effect]]]) -> Iterator[str]:
+    """A read that began after a write was acknowledged by the same gateway is shown that write, or a later one."""
+    left = {
+        (session, effect): number
+        for session, all_of in made.items()
+        for number, effects in all_of.items()
+        for effect in effects
+    }
+    writes = [
+        each for each in history.events if isinstance(each, Write) and each.outcome is Outcome.APPLIED and each.gateway
+    ]
+    for read in history.events:
+        if not isinstance(read, Read):
+            continue
+        for write in writes:
+            version = left.get((write.session, write.effect), 0)
+            same = (write.gateway, write.session) == (read.gateway, read.session)
+            if same and write.ended < read.began and read.version < version:
+                yield f"older than version {version}, which its gateway had acknowledged: {read}"
+                break

@@ -202,6 +202,8 @@ class Client:
         self._history = history
         self._figures = figures
         self._values = 0
+        self._known: dict[str, int] = {}
+        """By session: the highest version seen."""
         self._removable: dict[str, str] = {}
         """By session: the value of the attribute that upstream's own endpoints set, if it is known to be there."""
 
@@ -223,10 +225,6 @@ class Client:
             self._figures.operations += 1
             await thing(self._chance.choice(list(self._tokens)))
 
-    @property
-    def _door(self) -> Door:
-        return self._chance.choice(self._doors)
-
     def _caller(self, session: str) -> Caller:
         return Caller(token=self._tokens[session], saas_token=self._upstream.saas_token)
 
@@ -235,18 +233,24 @@ class Client:
         return f"{self._name}#{self._values}"
 
     async def _read(self, session: str) -> Seen | None:
-        own = self._chance.random() < 0.4
+        """Read no less than what this client has seen or made."""
+        door, own, began = self._chance.choice(self._doors), self._chance.random() < 0.4, time.monotonic()
+        known = self._known.get(session)
         try:
             if own:
-                seen = await self._door.get_own("acme", self._caller(session))
+                seen = await door.get_own("acme", self._caller(session), min_version=known)
             else:
-                seen = await self._door.get("acme", session)
+                seen = await door.get("acme", session, min_version=known)
         except Refused as refused:
             _check_known(refused, _PLAIN)
             return None
         assert seen is not None
-        self._history.events.append(Read(self._name, session, seen.version, seen.context))
+        self._sees(session, seen.version)
+        self._history.events.append(Read(self._name, session, seen.version, seen.context, door.gateway, began))
         return seen
+
+    def _sees(self, session: str, version: int) -> None:
+        self._known[session] = max(version, self._known.get(session, 0))
 
     async def _count(self, session: str) -> None:
         """Add one to what was read, provided that it is still there."""
@@ -255,29 +259,31 @@ class Client:
             return
         value = self._new_value()
         changes = {"context": {COUNTER: int(seen.context.get(COUNTER, 0)) + 1, self._name: value}}
-        caller, expected = self._caller(session), seen.version
+        caller, expected, door = self._caller(session), seen.version, self._chance.choice(self._doors)
         call: Awaitable[Seen | None]
         match self._chance.randrange(3):
             case 0:
-                call = self._door.patch("acme", session, changes, caller, expected_version=expected)
+                call = door.patch("acme", session, changes, caller, expected_version=expected)
             case 1:
-                call = self._door.update_own("acme", changes, caller, expected_version=expected)
+                call = door.update_own("acme", changes, caller, expected_version=expected)
             case _:
                 state = {**seen.fields, "context": {**seen.context, **changes["context"]}}
-                call = self._door.replace("acme", session, state, caller, expected_version=expected)
-        await self._noted(session, setting(self._name, value), call, expected=expected, counts=True)
+                call = door.replace("acme", session, state, caller, expected_version=expected)
+        await self._noted(door, session, setting(self._name, value), call, expected=expected, counts=True)
 
     async def _patch(self, session: str) -> None:
         value = self._new_value()
         changes = {"context": {self._name: value}}
-        call = self._door.patch("acme", session, changes, self._caller(session))
-        await self._noted(session, setting(self._name, value), call)
+        door = self._chance.choice(self._doors)
+        call = door.patch("acme", session, changes, self._caller(session))
+        await self._noted(door, session, setting(self._name, value), call)
 
     async def _update_own(self, session: str) -> None:
         value = self._new_value()
         changes = {"context": {self._name: value}}
-        call = self._door.update_own("acme", changes, self._caller(session))
-        await self._noted(session, setting(self._name, value), call)
+        door = self._chance.choice(self._doors)
+        call = door.update_own("acme", changes, self._caller(session))
+        await self._noted(door, session, setting(self._name, value), call)
 
     async def _replace(self, session: str) -> None:
         seen = await self._read(session)
@@ -285,14 +291,16 @@ class Client:
             return
         value = self._new_value()
         state = {**seen.fields, "context": {**seen.context, self._name: value}}
-        call = self._door.replace("acme", session, state, self._caller(session), expected_version=seen.version)
-        await self._noted(session, setting(self._name, value), call, expected=seen.version)
+        door = self._chance.choice(self._doors)
+        call = door.replace("acme", session, state, self._caller(session), expected_version=seen.version)
+        await self._noted(door, session, setting(self._name, value), call, expected=seen.version)
 
     async def _set_attribute(self, session: str) -> None:
         value = self._new_value()
         name = f"{self._name}/attribute"
-        call = self._door.add_attribute("acme", session, name, value, self._caller(session))
-        match await self._noted(session, setting(name, value), call):
+        door = self._chance.choice(self._doors)
+        call = door.add_attribute("acme", session, name, value, self._caller(session))
+        match await self._noted(door, session, setting(name, value), call):
             case Outcome.APPLIED:
                 self._removable[session] = value
             case Outcome.UNKNOWN:
@@ -304,8 +312,9 @@ class Client:
             await self._set_attribute(session)
             return
         name = f"{self._name}/attribute"
-        call = self._door.remove_attribute("acme", session, name, self._caller(session))
-        await self._noted(session, removal(name, value), call)
+        door = self._chance.choice(self._doors)
+        call = door.remove_attribute("acme", session, name, self._caller(session))
+        await self._noted(door, session, removal(name, value), call)
 
     async def _write_directly(self, session: str) -> None:
         self._write_upstream(session, counts=False)
@@ -323,12 +332,14 @@ class Client:
             attributes[COUNTER] = attributes.get(COUNTER, 0) + 1
         store.write("acme", session, {**fields, "context": Raw(msgspec.json.encode(attributes))}, "soak")
         effect = setting(self._name, value)
+        self._sees(session, store.version("acme", session))
         self._note(
             Write(self._name, session, effect, Outcome.APPLIED, counts=counts, told=store.version("acme", session))
         )
 
     async def _noted(
         self,
+        door: Door,
         session: str,
         effect: Effect,
         call: Awaitable[Seen | None],
@@ -348,8 +359,21 @@ class Client:
             self._figures.outcomes["APPLIED"] += 1
             if seen is not None:
                 told = seen.version
+                self._sees(session, told)
                 self._figures.retries += (seen.attempts or 1) - 1
-        self._note(Write(self._name, session, effect, outcome, expected, counts=counts, told=told))
+        self._note(
+            Write(
+                self._name,
+                session,
+                effect,
+                outcome,
+                expected,
+                counts=counts,
+                told=told,
+                gateway=door.gateway,
+                ended=time.monotonic(),
+            )
+        )
         return outcome
 
     def _note(self, write: Write) -> None:
