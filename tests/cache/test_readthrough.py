@@ -187,7 +187,7 @@ class TestAStaleEntry:
 
             upstream.read_fails = fail
             found = await get(session(it))
-            assert found.status == CacheStatus(hit=True, ttl=-19, age=29, detail=error.reason)
+            assert found.status == CacheStatus(fwd="stale", ttl=-19, age=29, detail=error.reason)
             assert it.observer.reads[-1] == CacheRead("stale_if_error", collapsed=False)
             clock.advance(1)
             with pytest.raises(type(error)):
