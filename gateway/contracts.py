@@ -17,13 +17,16 @@ def proto() -> str:
 
 
 def example_operations() -> dict[str, str]:
-    """One GraphQL document for each root field, by the file's name, reads first. Each runs as it is in `dev`."""
-    files = sorted(_path("schema/operations").glob("*.graphql"), key=lambda file: (_is_write(file), file.stem))
+    """One GraphQL document for each root field, by the file's name. Each runs as it is in `dev`.
+
+    Reads come first, and among them and the writes, those of any session before those of one's own.
+    """
+    files = sorted(_path("schema/operations").glob("*.graphql"), key=_place)
     return {file.stem: file.read_text("utf-8") for file in files}
 
 
-def _is_write(file: Path) -> bool:
-    return "mutation" in file.read_text("utf-8")
+def _place(file: Path) -> tuple[bool, bool, str]:
+    return "mutation" in file.read_text("utf-8"), "my" in file.stem.lower(), file.stem
 
 
 def _path(name: str) -> Path:
