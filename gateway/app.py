@@ -12,8 +12,11 @@ import httpx
 from gateway import contracts
 from gateway.access.audit import Audit
 from gateway.access.guard import Access, Guard
+from gateway.access.jwks import fetching
 from gateway.access.keys import KeyRing
+from gateway.access.limits import LeashedBuckets, RateLimits
 from gateway.access.principal import Permission, Principal
+from gateway.access.rates import Rate
 from gateway.access.tokens import Issuer, TokenIssuers
 from gateway.admin import Readiness, admin_app
 from gateway.cache.contexts import CachedClient, marked_by
@@ -25,29 +28,42 @@ from gateway.cache.marks import Marks
 from gateway.cache.readthrough import Fetched, ReadThrough
 from gateway.cache.shared import SharedCache
 from gateway.cache.shelf import Shelf
-from gateway.deadline import Deadline
-from gateway.errors import UpstreamUnavailable
+from gateway.graphql.documents import Documents
 from gateway.graphql.http import GraphQLEndpoint
+from gateway.graphql.limits import Limits as DocumentLimits
+from gateway.graphql.manifest import BadManifest, parse_manifest
 from gateway.graphql.playground import Playground
 from gateway.graphql.schema import make_schema
 from gateway.graphql.server import serve_graphql
 from gateway.listener import listening
+from gateway.rpc.limits import Limits
 from gateway.rpc.server import serve_rpc
 from gateway.sessions.service import OwnSessionContexts, SessionContexts
 from gateway.sessions.writer import Writer
-from gateway.stores import MemoryStore, RedisStore, open_redis
+from gateway.settings import ConfigurationError
+from gateway.stores import MemoryStore, RedisBuckets, RedisConnections, RedisStore, open_redis
 from gateway.telemetry.prometheus import Metrics
+from gateway.tls import Certificates
 from gateway.upstream.client import SessionContextClient
 from gateway.upstream.http import Http
 from gateway.upstream.oauth import ClientCredentials, ServiceToken, ServiceTokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
 
-    from gateway.access.tokens import Fetch
-    from gateway.settings import Settings
+    from gateway.graphql.schema import GatewaySchema
+    from gateway.settings import Grpc, Limited, Settings, Tls
 
-__all__ = ["Addresses", "open_access", "open_cache", "open_gateway", "open_upstream"]
+__all__ = [
+    "Addresses",
+    "open_access",
+    "open_cache",
+    "open_gateway",
+    "open_rate_limits",
+    "open_upstream",
+    "prepare_documents",
+]
 
 
 _MAX_CONNECTIONS: Final = 256
@@ -78,8 +94,11 @@ class Addresses:
 async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]) -> AsyncIterator[Addresses]:
     """Serve while the block runs. `playground_headers` are filled in for whoever opens the playground.
 
-    Raises OSError when a port cannot be had. On leaving, the doors close first and let calls under way finish.
+    Raises OSError when a port cannot be had, CertificateError, and ConfigurationError for bad trusted documents. On
+    leaving, the doors close first and let calls under way finish.
     """
+    schema = make_schema(introspection=settings.graphql.introspection)
+    documents = prepare_documents(settings, schema)
     async with AsyncExitStack() as stack:
         metrics = Metrics()
         http, tokens = await stack.enter_async_context(open_upstream(settings))
@@ -91,7 +110,8 @@ async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]
         sessions = SessionContexts(client, writer)
         own = OwnSessionContexts(client, writer)
         access = await stack.enter_async_context(open_access(settings))
-        guard = Guard(access, sessions, own, Audit())
+        limits = await stack.enter_async_context(open_rate_limits(settings, metrics))
+        guard = Guard(access, limits, sessions, own, Audit())
 
         readiness = Readiness()
         admin = await stack.enter_async_context(
@@ -110,11 +130,15 @@ async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]
                 budget=settings.grpc.budget,
                 grace=settings.shutdown.grace,
                 max_message=settings.grpc.max_message,
+                limits=_limits(settings.grpc),
+                reflected=settings.grpc.reflection,
+                certificates=_certificates(settings.grpc.tls, "grpc.tls"),
             )
         )
         playground = _playground(settings, playground_headers)
         endpoint = GraphQLEndpoint(
-            make_schema(),
+            schema,
+            documents,
             guard,
             budget=settings.graphql.budget,
             max_body=settings.graphql.max_body,
@@ -127,6 +151,8 @@ async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]
                 host=settings.graphql.host,
                 port=settings.graphql.port,
                 grace=settings.shutdown.grace,
+                certificates=_certificates(settings.graphql.tls, "graphql.tls"),
+                origins=settings.graphql.cors_origins,
             )
         )
         with readiness.declared():  # last in, first out: a load balancer hears of the end before a door closes
@@ -172,10 +198,7 @@ async def open_cache(settings: Settings, client: SessionContextClient, metrics: 
         if backend == "memory":
             shared, invalidations = None, None
         else:
-            connections = await stack.enter_async_context(
-                open_redis(cache.backend, cluster=cache.cluster, patience=_REDIS_PATIENCE)
-            )
-            store = RedisStore(connections.client, cache.prefix)
+            store, connections = await stack.enter_async_context(open_redis_store(settings))
             shared = await stack.enter_async_context(
                 SharedCache(
                     store,
@@ -201,15 +224,23 @@ async def open_cache(settings: Settings, client: SessionContextClient, metrics: 
 
 
 @asynccontextmanager
+async def open_redis_store(settings: Settings) -> AsyncIterator[tuple[RedisStore, RedisConnections]]:
+    """The entries in Redis, and the connections to it, while the block runs."""
+    cache = settings.cache
+    async with open_redis(cache.backend, cluster=cache.cluster, patience=_REDIS_PATIENCE) as connections:
+        yield RedisStore(connections.client, f"{cache.prefix}sessions:"), connections
+
+
+@asynccontextmanager
 async def open_access(settings: Settings) -> AsyncIterator[Access]:
     """Who may call, while the block runs: issuers' keys are fetched behind."""
     access = settings.access
     keys = {
-        name: (entry.hash, Principal.of(name, "key", map(Permission, entry.permissions), entry.tenants))
+        name: (entry.hash, Principal.of(name, "key", map(Permission, entry.permissions), entry.tenants, _rate(entry)))
         for name, entry in access.keys.items()
     }
     certificates = {
-        name: Principal.of(name, "certificate", map(Permission, entry.permissions), entry.tenants)
+        name: Principal.of(name, "certificate", map(Permission, entry.permissions), entry.tenants, _rate(entry))
         for name, entry in access.certificates.items()
     }
     issuers = tuple(
@@ -219,11 +250,13 @@ async def open_access(settings: Settings) -> AsyncIterator[Access]:
             entry.audience,
             entry.algorithms,
             jwks_url=None if entry.jwks_url is None else str(entry.jwks_url),
+            plain_http=entry.plain_http,
             leeway=entry.leeway,
             permissions_claim=entry.permissions_claim,
             permissions={word: Permission(meaning) for word, meaning in entry.permissions.items()},
             tenants_claim=entry.tenants_claim,
             tenants=entry.tenants,
+            rate=_rate(entry),
         )
         for name, entry in access.issuers.items()
     )
@@ -231,22 +264,102 @@ async def open_access(settings: Settings) -> AsyncIterator[Access]:
     if not issuers:
         yield Access(ring, None, certificates)
         return
-    async with httpx.AsyncHTTPTransport() as transport, TokenIssuers(issuers, _fetching(transport)) as tokens:
+    async with (
+        httpx.AsyncHTTPTransport() as transport,
+        TokenIssuers(issuers, fetching(Http(transport, ""), timeout=_FETCH_TIME)) as tokens,
+    ):
         yield Access(ring, tokens, certificates)
 
 
-def _fetching(transport: httpx.AsyncBaseTransport) -> Fetch:
-    http = Http(transport, "")
-
-    async def fetch(url: str) -> bytes:
-        answer = await http.send(
-            "GET", url, deadline=Deadline.after(_FETCH_TIME), headers={"accept": "application/json"}
+@asynccontextmanager
+async def open_rate_limits(settings: Settings, metrics: Metrics) -> AsyncIterator[RateLimits]:
+    """How many calls callers may make, while the block runs; counted in Redis where the cache is there."""
+    limits, cache = settings.rate_limits, settings.cache
+    backend = cache.backend.get_secret_value()
+    async with AsyncExitStack() as stack:
+        shared = None
+        if backend not in {"none", "memory"} and _any_rate(settings):
+            connections = await stack.enter_async_context(
+                open_redis(cache.backend, cluster=cache.cluster, patience=_REDIS_PATIENCE)
+            )
+            shared = LeashedBuckets(RedisBuckets(connections.client, cache.prefix), metrics, budget=cache.budget)
+        yield RateLimits(
+            settings.tenants.keys(),
+            default=Rate.of(limits.rate, limits.burst),
+            own=Rate.of(limits.own_rate, limits.own_burst),
+            shared=shared,
         )
-        if answer.status != 200:
-            raise UpstreamUnavailable(f"an issuer answers {answer.status}")
-        return answer.body
 
-    return fetch
+
+def _rate(entry: Limited) -> Rate | None:
+    """What a caller's own entry says, if it says anything."""
+    return None if entry.rate is None else Rate.of(entry.rate, entry.burst)
+
+
+def _any_rate(settings: Settings) -> bool:
+    access = settings.access
+    entries = [*access.keys.values(), *access.issuers.values(), *access.certificates.values()]
+    return bool(settings.rate_limits.rate or any(each.rate for each in entries))
+
+
+def _certificates(tls: Tls | None, name: str) -> Certificates | None:
+    return None if tls is None else Certificates(tls.files, name)
+
+
+def _limits(grpc: Grpc) -> Limits:
+    connections = grpc.connections
+    return Limits(
+        max_answer=grpc.max_answer,
+        max_metadata=grpc.max_metadata,
+        max_calls=grpc.max_calls,
+        max_calls_per_connection=grpc.max_calls_per_connection,
+        max_connections=connections.max_number,
+        max_age=connections.max_age,
+        max_age_grace=max(connections.max_age_grace, grpc.budget),
+        max_idle=connections.max_idle,
+        keepalive_time=connections.keepalive_time,
+        keepalive_timeout=connections.keepalive_timeout,
+        min_ping_interval=connections.min_ping_interval,
+        max_ping_strikes=connections.max_ping_strikes,
+        pings_without_calls=connections.pings_without_calls,
+    )
+
+
+def prepare_documents(settings: Settings, schema: GatewaySchema) -> Documents:
+    """The documents that GraphQL executes, those of the manifest among them. Raises ConfigurationError."""
+    graphql = settings.graphql
+    documents = Documents(
+        schema.core,
+        DocumentLimits(
+            length=graphql.max_length,
+            tokens=graphql.max_tokens,
+            depth=graphql.max_depth,
+            root_fields=graphql.max_root_fields,
+            aliases=graphql.max_aliases,
+            directives=graphql.max_directives,
+            selections=graphql.max_selections,
+            values=graphql.max_values,
+            repeats=graphql.max_repeats,
+            cost=graphql.max_cost,
+        ),
+        introspection=graphql.introspection,
+        measure_only=graphql.limits == "measure",
+        memory=graphql.documents_memory,
+        trusted=None if graphql.documents_file is None else _manifest(graphql.documents_file),
+        only_trusted=graphql.documents_mode == "trusted",
+    )
+    if problems := [f"{name}: {problem}" for name, problem in documents.bad()]:
+        raise ConfigurationError(*(f"graphql.documents_file: {each}" for each in problems))
+    return documents
+
+
+def _manifest(file: Path) -> Mapping[str, str]:
+    try:
+        return parse_manifest(file.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"graphql.documents_file: cannot be read: {error.strerror}") from None
+    except BadManifest as error:
+        raise ConfigurationError(*(f"graphql.documents_file: {each}" for each in error.problems)) from None
 
 
 def _playground(settings: Settings, headers: Mapping[str, str]) -> Playground | None:

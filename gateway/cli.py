@@ -1,33 +1,44 @@
-"""The command line: `session-gateway serve | dev | sandbox | check | schema`."""
+"""The command line: `session-gateway serve | dev | sandbox | check | keys | cache | schema`."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 import click
 import structlog
 import uvloop
+from pydantic import ValidationError
 
 from gateway import contracts, sandbox
-from gateway.app import open_gateway, open_upstream
+from gateway.access.keys import new_key
+from gateway.access.principal import Permission
+from gateway.app import open_gateway, open_redis_store, open_upstream, prepare_documents
+from gateway.cache.shared import EVERYTHING, message_of
 from gateway.errors import GatewayError
 from gateway.graphql.schema import make_schema
 from gateway.logs import configure_logs
 from gateway.sandbox import seed
-from gateway.settings import CONFIG_VARIABLE, ConfigurationError, Settings, load_settings
+from gateway.settings import CONFIG_VARIABLE, Access, ConfigurationError, Settings, load_settings
+from gateway.stores import RedisError
+from gateway.tls import CertificateError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 
     from gateway.app import Addresses
+    from gateway.stores import RedisStore
 
 __all__ = ["DEV_DEFAULTS", "dev_headers", "main"]
 
 _log = structlog.stdlib.get_logger(__name__)
+
+_REDIS_TIME: Final = 60.0
+"""Seconds to count or clear all entries."""
 
 Result = TypeVar("Result")
 
@@ -37,9 +48,18 @@ _config = click.option(
     envvar=CONFIG_VARIABLE,
     help=f"TOML file of settings; else {CONFIG_VARIABLE} names it.",
 )
+_insecure = click.option(
+    "--insecure",
+    is_flag=True,
+    help="Also where other machines reach a door and nobody has to show who they are.",
+)
 
 _DEV_KEY_HASH: Final = f"sha256:{'00' * 16}:a0e92f9cdeef31382974c159aaf30c0645a9aea28fde414a509d9be3ad5cadef"
 """Of `dev-key`."""
+
+_REMEDY: Final = (
+    "add a caller (`session-gateway keys new NAME` prints one), listen on 127.0.0.1, or start with --insecure"
+)
 
 DEV_DEFAULTS: Final[dict[str, dict[str, object]]] = {
     "tenants": {
@@ -55,7 +75,8 @@ DEV_DEFAULTS: Final[dict[str, dict[str, object]]] = {
             }
         }
     },
-    "graphql": {"playground": True},
+    "graphql": {"playground": True, "introspection": True},
+    "grpc": {"reflection": True},
     "cache": {"backend": "memory"},
     "shutdown": {"grace": 1.0},
 }
@@ -70,10 +91,17 @@ def main() -> None:
 
 @main.command()
 @_config
-def serve(config: Path | None) -> None:
+@_insecure
+def serve(config: Path | None, *, insecure: bool) -> None:
     """Run the gateway for production."""
     settings = _settings(config)
+    exposed = _exposed(settings)
+    if exposed and not insecure:
+        click.echo(f"session-gateway: {exposed}: {_REMEDY}", err=True)
+        sys.exit(2)
     configure_logs(settings.log)
+    if exposed:
+        _log.critical("insecure", problem=exposed)
     _run(_serve(settings))
 
 
@@ -102,13 +130,87 @@ def sandbox_command(host: str, port: int) -> None:
 
 @main.command()
 @_config
-def check(config: Path | None) -> None:
+@_insecure
+def check(config: Path | None, *, insecure: bool) -> None:
     """Read the settings, get a token for each tenant, and say what is wrong."""
     settings = _settings(config)
     configure_logs(settings.log)
-    problems = _run(_check(settings))
+    _documents(settings)
+    problems = []
+    if exposed := _exposed(settings):
+        click.echo(f"INSECURE: {exposed}" if insecure else f"access: {exposed}: {_REMEDY}")
+        if not insecure:
+            problems.append("serve will not start")
+    if unserved := _run(_check(settings)):
+        problems.append(f"{unserved} of the tenants cannot be served")
     if problems:
-        raise click.ClickException(f"{problems} of the tenants cannot be served")
+        raise click.ClickException(", and ".join(problems))
+
+
+@main.group()
+def keys() -> None:
+    """Callers' API keys."""
+
+
+@keys.command("new")
+@click.argument("name")
+@click.option(
+    "--permission",
+    "permissions",
+    multiple=True,
+    default=["sessions:read"],
+    show_default=True,
+    type=click.Choice([each.value for each in Permission]),
+    help="What its bearer may do; may be given twice.",
+)
+@click.option(
+    "--tenant",
+    "tenants",
+    multiple=True,
+    default=["*"],
+    show_default=True,
+    help="Tenant that they may do it for, * for all; may be given several times.",
+)
+def new(name: str, permissions: tuple[str, ...], tenants: tuple[str, ...]) -> None:
+    """Make an API key for the caller NAME: print it, and its entry for the configuration."""
+    key, hashed = new_key(name)
+    entry = {"hash": hashed, "permissions": permissions, "tenants": tenants}
+    try:
+        Access.model_validate({"keys": {name: entry}})
+    except ValidationError as error:
+        if any("tenants" in each["loc"] for each in error.errors()):
+            raise click.BadParameter(
+                "must be 3 to 16 lowercase letters and digits, or *", param_hint="--tenant"
+            ) from None
+        raise click.BadParameter(
+            "must be lowercase letters, digits and hyphens, 63 at most", param_hint="NAME"
+        ) from None
+    click.echo("This key is shown once, and kept nowhere. The lines below it are for the configuration file.", err=True)
+    click.echo(f"{key.get_secret_value()}\n")
+    click.echo(f"[access.keys.{name}]")
+    for setting, value in entry.items():
+        click.echo(f"{setting} = {json.dumps(value)}")  # of such plain strings, JSON is TOML
+
+
+@main.group("cache")
+def cache_group() -> None:
+    """The cache in Redis."""
+
+
+@cache_group.command()
+@_config
+def clear(config: Path | None) -> None:
+    """Remove all entries, also from the memory of gateways that have one in front of Redis."""
+    removed = _run(_with_store(_settings(config), lambda store: store.clear(message_of("cli", EVERYTHING, 0))))
+    click.echo(f"{removed} keys removed")
+
+
+@cache_group.command()
+@_config
+def stats(config: Path | None) -> None:
+    """Count entries, marks of recent writes, and the bytes that they take."""
+    for name, count in _run(_with_store(_settings(config), lambda store: store.stats())).items():
+        click.echo(f"{name} {count}")
 
 
 @main.command()
@@ -118,25 +220,50 @@ def schema(contract: str) -> None:
     click.echo(f"{make_schema().as_str()}\n" if contract == "graphql" else contracts.proto(), nl=False)
 
 
+def _exposed(settings: Settings) -> str | None:
+    """What is wrong when other machines reach a door and callers are not told apart; else None."""
+    listeners = {"graphql.host": settings.graphql, "grpc.host": settings.grpc}
+    reachable = [name for name, listener in listeners.items() if not listener.on_loopback]
+    if settings.access.configured or not reachable:
+        return None
+    return (
+        f"{' and '.join(reachable)}: whoever reaches this address may read and write every session, as nothing is"
+        " configured under [access]"
+    )
+
+
+def _documents(settings: Settings) -> None:
+    """Exit with what is wrong with the manifest of trusted documents, if anything is."""
+    try:
+        prepare_documents(settings, make_schema(introspection=settings.graphql.introspection))
+    except ConfigurationError as error:
+        _refuse(error)
+
+
 def _settings(config: Path | None, defaults: Mapping[str, object] | None = None) -> Settings:
     try:
         return load_settings(config, defaults)
     except ConfigurationError as error:
-        for problem in error.problems:
-            click.echo(f"session-gateway: {problem}", err=True)
-        sys.exit(2)
+        _refuse(error)
+
+
+def _refuse(error: ConfigurationError) -> NoReturn:
+    for problem in error.problems:
+        click.echo(f"session-gateway: {problem}", err=True)
+    sys.exit(2)
 
 
 def _run(work: Coroutine[object, object, Result]) -> Result:
     try:
         return uvloop.run(work)
-    except* OSError as group:
-        for error in _leaves(group):
-            click.echo(f"session-gateway: {error.strerror or error}", err=True)
-    sys.exit(1)
+    except* (OSError, CertificateError, ConfigurationError) as group:
+        failures = list(_leaves(group))
+    for each in failures:
+        click.echo(f"session-gateway: {getattr(each, 'strerror', None) or each}", err=True)
+    sys.exit(2 if any(isinstance(each, ConfigurationError) for each in failures) else 1)
 
 
-def _leaves(group: BaseExceptionGroup[OSError]) -> Iterator[OSError]:
+def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
     """The errors themselves: each listener that is up already wraps what comes through it in a group of its own."""
     for each in group.exceptions:
         if isinstance(each, BaseExceptionGroup):
@@ -158,7 +285,7 @@ async def _dev(settings: Settings) -> None:
             update={"upstream": settings.upstream.model_copy(update={"base_url": upstream.url})}
         )
         async with open_gateway(settings, dev_headers(upstream.sandbox)) as doors:
-            click.echo(_welcome(doors, upstream))
+            click.echo(_welcome(doors, upstream, tls=settings.grpc.tls is not None))
             await _told_to_stop()
 
 
@@ -184,6 +311,17 @@ async def _check(settings: Settings) -> int:
     return problems
 
 
+async def _with_store(settings: Settings, work: Callable[[RedisStore], Awaitable[Result]]) -> Result:
+    """Have something done in Redis. Raises OSError when it cannot be."""
+    if settings.cache.backend.get_secret_value() in {"none", "memory"}:
+        raise OSError("cache.backend: is no Redis, and a gateway's own memory goes with it")
+    try:
+        async with open_redis_store(settings) as (store, _), asyncio.timeout(_REDIS_TIME):
+            return await work(store)
+    except (RedisError, TimeoutError) as error:
+        raise OSError(f"cache.backend: Redis cannot be asked: {str(error) or 'no answer in time'}") from error
+
+
 async def _told_to_stop() -> None:
     """Wait for SIGINT or SIGTERM."""
     told = asyncio.Event()
@@ -202,7 +340,7 @@ def dev_headers(upstream: sandbox.Sandbox) -> Mapping[str, str]:
     }
 
 
-def _welcome(doors: Addresses, upstream: sandbox.SandboxServer) -> str:
+def _welcome(doors: Addresses, upstream: sandbox.SandboxServer, *, tls: bool) -> str:
     query = f'{{ sessionContext(tenant: \\"acme\\", sessionId: \\"{seed.CUSTOMER_SESSION}\\") {{ currency context }} }}'
     request = f'{{"tenant": "acme", "session_id": "{seed.CUSTOMER_SESSION}"}}'
     method = "emporix.sessioncontext.v1.SessionContextService/GetSessionContext"
@@ -217,9 +355,9 @@ def _welcome(doors: Addresses, upstream: sandbox.SandboxServer) -> str:
   curl {doors.graphql} -H 'content-type: application/json' -H 'x-api-key: dev-key' \\
     -d '{{"query": "{query}"}}'
 
-  .venv/bin/buf curl --http2-prior-knowledge --protocol grpc -H 'x-api-key: dev-key' \\
+  .venv/bin/buf curl {"" if tls else "--http2-prior-knowledge "}--protocol grpc -H 'x-api-key: dev-key' \\
     -d '{request}' \\
-    http://{doors.grpc}/{method}
+    {"https" if tls else "http"}://{doors.grpc}/{method}
 
   Shoppers' token for the fields and methods of one's own session: -H 'authorization: Bearer {seed.CUSTOMER_TOKEN}'
   For whole-object writes: -H 'saas-token: {upstream.sandbox.saas_token}'

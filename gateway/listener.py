@@ -12,14 +12,25 @@ from typing import TYPE_CHECKING, Final
 
 import uvicorn
 
+from gateway.protocol import BoundedHead
+from gateway.tls import server_context
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from starlette.types import ASGIApp
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    from gateway.tls import Certificates
 
 __all__ = ["authority", "bind", "listening"]
 
 _BACKLOG: Final = 2048
+_HANDSHAKE: Final = 10.0
+"""Seconds for TLS to be agreed on; asyncio's own is a minute."""
+_FAREWELL: Final = 0.5
+"""Seconds for a client to answer TLS's farewell. One that keeps an idle connection does not read, so does not answer;
+asyncio would wait for half a minute, and each such connection would hold up the shutdown for as long as it may."""
 
 
 @asynccontextmanager
@@ -29,18 +40,21 @@ async def listening(
     host: str,
     port: int,
     grace: float,
-    protocol: type[asyncio.Protocol] | None = None,
+    protocol: type[HttpToolsProtocol] = BoundedHead,
+    certificates: Certificates | None = None,
 ) -> AsyncIterator[str]:
     """Listen while the block runs; yields the base URL. Port 0 takes a free one.
 
     On leaving, no new connection is taken, and requests under way get `grace` seconds. `protocol` is uvicorn's HTTP
-    protocol, or one derived from it. Raises OSError when the port cannot be had.
+    protocol, or one derived from it. With certificates it speaks TLS, and takes those there are whenever a client
+    connects. Raises OSError when the port cannot be had.
     """
+    tls = None if certificates is None else server_context(certificates)
     listener = bind(host, port)
     server = _Server(
         uvicorn.Config(
             app,
-            http=protocol or "httptools",
+            http=protocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -48,12 +62,14 @@ async def listening(
             server_header=False,
             timeout_graceful_shutdown=grace,  # type: ignore[arg-type]  # goes to asyncio.wait_for, which takes floats
             timeout_keep_alive=75,
+            ssl_context_factory=None if tls is None else lambda *_: tls,
         )
     )
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(server.serve(sockets=[listener]), name=f"listen on {host}:{port}")
         try:
-            yield f"http://{authority(host, listener.getsockname()[1])}"
+            scheme = "http" if tls is None else "https"
+            yield f"{scheme}://{authority(host, listener.getsockname()[1])}"
         finally:
             server.should_exit = True
             await running
@@ -66,7 +82,28 @@ def authority(host: str, port: int) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals alone."""
+    """Leaves signals alone, and bounds how long TLS may take, for which uvicorn has no setting."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen on the sockets. uvicorn's own does this too, after much else that is of no use here."""
+        config, tls = self.config, self.config.ssl
+
+        def protocol() -> asyncio.Protocol:
+            return config.http_protocol_class(config=config, server_state=self.server_state, app_state={})  # type: ignore[call-arg]  # each of uvicorn's takes these
+
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                protocol,
+                sock=each,
+                backlog=config.backlog,
+                ssl=tls,
+                ssl_handshake_timeout=_HANDSHAKE if tls else None,
+                ssl_shutdown_timeout=_FAREWELL if tls else None,
+            )
+            for each in sockets or ()
+        ]
+        self.started = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -48,6 +48,9 @@ def configure_logs(settings: Log) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
-    logging.basicConfig(handlers=[handler], level=settings.level.upper(), force=True)
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    # Libraries are never asked for more: at DEBUG they tell cache keys, which hold session ids, and upstream's headers.
+    logging.basicConfig(handlers=[handler], level=max(level, logging.INFO), force=True)
+    logging.getLogger("gateway").setLevel(level)
     quiet = max(logging.WARNING, logging.getLevelName(settings.level.upper()))
     logging.getLogger("uvicorn").setLevel(quiet)  # it reports each listener's coming and going

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias
 
@@ -21,12 +22,15 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from gateway.tls import CertificateError, CertificateFiles
+from gateway.tls import load as load_certificate
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pydantic_core import ErrorDetails
 
-__all__ = ["CONFIG_VARIABLE", "ConfigurationError", "Listener", "Settings", "Tenant", "load_settings"]
+__all__ = ["CONFIG_VARIABLE", "ConfigurationError", "Limited", "Listener", "Settings", "Tenant", "load_settings"]
 
 _PREFIX: Final = "SESSION_GATEWAY_"
 CONFIG_VARIABLE: Final = f"{_PREFIX}CONFIG"
@@ -37,6 +41,9 @@ _TENANT: Final = r"^[a-z][a-z0-9]{2,15}$"
 
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=3600)]
 Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
+CallsPerSecond: TypeAlias = Annotated[float, Field(ge=0, le=1e6)]
+TenantOrAll: TypeAlias = Annotated[str, Field(pattern=r"^([a-z][a-z0-9]{2,15}|\*)$")]
+CallerName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
 
 class ConfigurationError(Exception):
@@ -60,6 +67,74 @@ class Listener(_Section):
     """Address to listen on: loopback unless told otherwise."""
     port: Port = 0
     """Port to listen on; 0 takes a free one."""
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether no other machine can reach it. A name may stand for any address, `localhost` excepted."""
+        try:
+            address = ip_address(self.host)
+        except ValueError:
+            return self.host.lower() == "localhost"
+        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+class Tls(_Section):
+    """TLS of a door. The files are read again when they change, for connections that are made from then on."""
+
+    certificate_file: Path
+    """File of its certificate in PEM, and after it those between it and the CA's."""
+    key_file: Path
+    """File of the certificate's private key in PEM, not encrypted."""
+
+    @property
+    def files(self) -> CertificateFiles:
+        """All of them."""
+        return CertificateFiles(self.certificate_file, self.key_file)
+
+    @model_validator(mode="after")
+    def _check_files(self) -> Self:
+        try:
+            load_certificate(self.files)
+        except CertificateError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
+class GrpcTls(Tls):
+    """TLS of the gRPC door, which can be mutual."""
+
+    client_ca_file: Path | None = None
+    """File of CAs' certificates in PEM. With it every client has to show a certificate that one of them has issued,
+    even if it has an API key or a JWT besides; `access.certificates` tells who they are."""
+
+    @property
+    def files(self) -> CertificateFiles:
+        """All of them."""
+        return CertificateFiles(self.certificate_file, self.key_file, self.client_ca_file)
+
+
+class Connections(_Section):
+    """gRPC's connections. All times are in seconds."""
+
+    max_number: int = Field(default=1_000, ge=1)
+    """Connections at a time; further ones are closed at once."""
+    max_age: Seconds = 1800.0
+    """How long one lasts, give or take a tenth. Its client makes another, with the certificates there are by then, and
+    maybe to another gateway."""
+    max_age_grace: Seconds = 30.0
+    """How long calls on it have after that; never less than `grpc.budget`."""
+    max_idle: Seconds = 600.0
+    """How long one lasts without a call."""
+    keepalive_time: Annotated[float, Field(ge=1, le=3600)] = 60.0
+    """A client of which nothing was heard for so long is asked for a sign of life."""
+    keepalive_timeout: Seconds = 20.0
+    """How long that may take; then its connection is closed."""
+    min_ping_interval: Seconds = 30.0
+    """How often a client may ask for a sign of life. One that does so more often is told `too_many_pings`."""
+    max_ping_strikes: int = Field(default=2, ge=1, le=100)
+    """How many times it may do so sooner, before its connection is closed."""
+    pings_without_calls: bool = True
+    """Whether it may do so while it has no call under way; else it may every two hours."""
 
 
 class Upstream(_Section):
@@ -105,10 +180,57 @@ class GraphQL(Listener):
     """Port to listen on; 0 takes a free one."""
     playground: bool = False
     """Whether a browser gets GraphiQL."""
+    introspection: bool = False
+    """Whether the schema may be asked for. Without it, errors suggest no names either."""
     budget: Seconds = 10.0
-    """Bound of one operation, in seconds."""
+    """Bound of one request, in seconds, from its head on."""
     max_body: int = Field(default=1_048_576, ge=1024)
     """Largest request body, in bytes."""
+    limits: Literal["enforce", "measure"] = "enforce"
+    """Whether documents beyond the bounds below are refused, or logged and let through."""
+    max_length: int = Field(default=16_384, ge=256)
+    """Longest document, in characters."""
+    max_tokens: int = Field(default=1000, ge=10)
+    """Most tokens of a document, and most comments."""
+    max_depth: int = Field(default=16, ge=1, le=200)
+    """Most levels of fields in an operation."""
+    max_root_fields: int = Field(default=20, ge=1)
+    """Most fields at the top of an operation."""
+    max_aliases: int = Field(default=30, ge=0)
+    """Most fields with an alias in an operation."""
+    max_directives: int = Field(default=32, ge=0)
+    """Most directives in an operation."""
+    max_selections: int = Field(default=300, ge=1)
+    """Most fields and fragments in a document's operations, fragments counted wherever they are spread."""
+    max_values: int = Field(default=200, ge=0)
+    """Most entries of lists and objects that they spell out; variables may hold more."""
+    max_repeats: int = Field(default=1000, ge=0)
+    """Most pairs of fields of one name, or of fragments, at one place."""
+    max_cost: int = Field(default=5000, ge=1)
+    """Most that an operation may cost: 1 for each field of the answer, 10 for each session context that is read, 50
+    for each write."""
+    documents_memory: int = Field(default=33_554_432, ge=4_194_304)
+    """Memory for documents that are kept ready, in bytes, about."""
+    documents_file: Path | None = None
+    """Manifest of trusted documents: a JSON object of SHA-256 hashes to documents, or Apollo's manifest."""
+    documents_mode: Literal["open", "trusted"] = "open"
+    """Whether all documents are executed, or those of the manifest alone."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins of pages whose scripts may call, for example `https://shop.example`."""
+
+    @model_validator(mode="after")
+    def _check_documents(self) -> Self:
+        if self.documents_mode == "trusted" and self.documents_file is None:
+            raise ValueError("documents_mode trusted needs documents_file")
+        if not all(
+            re.fullmatch(r"https?://[a-z0-9.\-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?", each)
+            for each in self.cors_origins
+        ):
+            raise ValueError("cors_origins must be origins as browsers send them: https://shop.example, no path, no *")
+        return self
+
+    tls: Tls | None = None
+    """Left out, it speaks plain HTTP, for loopback or a proxy that has TLS."""
 
 
 class Grpc(Listener):
@@ -120,6 +242,20 @@ class Grpc(Listener):
     """Bound of one call, in seconds, also for a caller that sets no deadline or a later one."""
     max_message: int = Field(default=1_048_576, ge=1024)
     """Largest request message, in bytes."""
+    max_answer: int = Field(default=4_194_304, ge=1024)
+    """Largest answer, in bytes: by default what gRPC's clients take by default. A larger one is RESOURCE_EXHAUSTED, and
+    of a write it is left out what was read back."""
+    max_metadata: int = Field(default=16_384, ge=2048, le=1_048_576)
+    """Most metadata of one call, in bytes: names, values, and 32 for each (RFC 9113, 6.5.2)."""
+    max_calls: int = Field(default=1_000, ge=1)
+    """Calls under way at a time, of all callers; a further one is RESOURCE_EXHAUSTED. Health checks count too."""
+    max_calls_per_connection: int = Field(default=100, ge=1)
+    """Calls under way at a time on one connection; a client keeps further ones waiting."""
+    reflection: bool = False
+    """Whether the services describe themselves to whoever asks, as grpcurl does."""
+    connections: Connections = Connections()
+    tls: GrpcTls | None = None
+    """Left out, it speaks HTTP/2 in plain text, for loopback or a proxy that has TLS."""
 
 
 class Admin(Listener):
@@ -162,7 +298,7 @@ class Cache(_Section):
     """Whether the URL is of one server of a cluster."""
     memory_tier: bool = False
     """Whether a small memory stands in front of Redis, kept in step by its messages."""
-    max_silence: Seconds = 2.0
+    max_silence: Annotated[float, Field(ge=1, le=3600)] = 2.0
     """The memory in front of Redis is not used when nothing has been heard for so long: the bound on its staleness."""
     prefix: str = Field(default="session-gateway:", min_length=1, max_length=100)
     """Of all keys in Redis."""
@@ -192,12 +328,40 @@ class Cache(_Section):
         return self
 
 
-class _Grant(_Section):
+class Limited(_Section):
+    """How many calls a caller may make."""
+
+    rate: CallsPerSecond | None = None
+    """Calls a second, of each caller and tenant; 0 for no bound. Left out, `rate_limits` decides."""
+    burst: Annotated[int, Field(ge=1)] | None = None
+    """Calls at once; left out, as many as in a second."""
+
+    @model_validator(mode="after")
+    def _check_burst(self) -> Self:
+        if self.burst is not None and self.rate is None:
+            raise ValueError("burst needs rate beside it")
+        return self
+
+
+class RateLimits(_Section):
+    """How many calls a caller may make: token buckets, in Redis if the cache is there, else in each process."""
+
+    rate: CallsPerSecond = 0.0
+    """Calls a second, of each caller and tenant; 0 for no bound. A batch counts as many as it reads."""
+    burst: Annotated[int, Field(ge=1)] | None = None
+    """Calls at once; left out, as many as in a second."""
+    own_rate: CallsPerSecond = 0.0
+    """Calls a second about shoppers' own sessions, of each Emporix token, in each process; 0 for no bound."""
+    own_burst: Annotated[int, Field(ge=1)] | None = None
+    """Calls at once; left out, as many as in a second."""
+
+
+class _Grant(Limited):
     """What a caller may do."""
 
     permissions: tuple[Literal["sessions:read", "sessions:write"], ...] = Field(min_length=1)
     """Any of `sessions:read` and `sessions:write`."""
-    tenants: tuple[str, ...] = Field(min_length=1)
+    tenants: tuple[TenantOrAll, ...] = Field(min_length=1)
     """The tenants it may do it for; `*` for all."""
 
 
@@ -212,7 +376,7 @@ class AccessCertificate(_Grant):
     """A caller with a client certificate."""
 
 
-class AccessIssuer(_Section):
+class AccessIssuer(Limited):
     """An issuer of callers' JWTs."""
 
     issuer: str = Field(min_length=1)
@@ -221,12 +385,12 @@ class AccessIssuer(_Section):
     """Value of the claim `aud`."""
     jwks_url: HttpUrl | None = None
     """Where its keys are."""
+    plain_http: bool = False
+    """Whether they may come over HTTP without TLS, from another machine: who is on the way could make tokens then."""
     algorithms: tuple[
-        Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"], ...
-    ] = (
-        "RS256",
-        "ES256",
-    )
+        Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"],
+        ...,
+    ] = Field(default=("RS256", "ES256"), min_length=1)
     """Signatures that are taken; there are none among them whose key would have to be shared."""
     leeway: int = Field(default=30, ge=0, le=300)
     """Seconds that its clock and ours may differ."""
@@ -239,25 +403,36 @@ class AccessIssuer(_Section):
     """What each of its words means."""
     tenants_claim: str | None = None
     """Claim that holds the tenants; left out, it is `tenants` for all of its tokens."""
-    tenants: tuple[str, ...] = ()
+    tenants: tuple[TenantOrAll, ...] = ()
     """The tenants of all of its tokens; `*` for all."""
 
     @model_validator(mode="after")
-    def _check_tenants(self) -> Self:
+    def _check(self) -> Self:
         if (self.tenants_claim is None) == (not self.tenants):
             raise ValueError("give either tenants_claim or tenants")
+        source = self.issuer if self.jwks_url is None else str(self.jwks_url)
+        if not re.match(r"https?://", source):
+            raise ValueError("issuer must be a URL, unless jwks_url is given")
+        if not (self.plain_http or re.match(r"https://|http://(localhost|127\.0\.0\.1|\[::1\])([:/]|$)", source)):
+            raise ValueError("keys must come over https://, unless plain_http is set")
         return self
 
 
 class Access(_Section):
     """Who may call. With nothing here everybody may, and the gateway listens on loopback alone."""
 
-    keys: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")], AccessKey] = {}
+    keys: dict[CallerName, AccessKey] = {}
     """API keys, by name."""
-    issuers: dict[str, AccessIssuer] = {}
-    """Issuers of JWTs, by name."""
+    issuers: dict[CallerName, AccessIssuer] = {}
+    """Issuers of JWTs, by name. No two have the same `issuer`."""
     certificates: dict[str, AccessCertificate] = {}
     """Client certificates of gRPC's callers, by a subject alternative name: `spiffe://...`, or a DNS name."""
+
+    @model_validator(mode="after")
+    def _check_issuers(self) -> Self:
+        if len({each.issuer for each in self.issuers.values()}) < len(self.issuers):
+            raise ValueError("two issuers have the same value of issuer")
+        return self
 
     @property
     def configured(self) -> bool:
@@ -295,8 +470,15 @@ class Settings(BaseSettings):
     writes: Writes = Writes()
     cache: Cache = Cache()
     access: Access = Access()
+    rate_limits: RateLimits = RateLimits()
     log: Log = Log()
     shutdown: Shutdown = Shutdown()
+
+    @model_validator(mode="after")
+    def _check_certificates(self) -> Self:
+        if self.access.certificates and (self.grpc.tls is None or self.grpc.tls.client_ca_file is None):
+            raise ValueError("access.certificates: needs grpc.tls.client_ca_file, or no client shows a certificate")
+        return self
 
 
 def load_settings(file: Path | None = None, defaults: Mapping[str, object] | None = None) -> Settings:
@@ -366,6 +548,8 @@ def _problem(error: ErrorDetails) -> str:
             what = f"is missing: set it in the file, or {variable} in the environment"
         case "extra_forbidden":
             what = "is not a setting"
+        case "string_pattern_mismatch" if path[0] == "access":
+            what = _misspelt(path)
         case "string_pattern_mismatch":
             what = "must be 3 to 16 lowercase letters and digits, beginning with a letter"
         case "too_short" if path != ["tenants"]:
@@ -374,4 +558,13 @@ def _problem(error: ErrorDetails) -> str:
             what = "is missing: configure at least one, [tenants.NAME] with client_id and client_secret"
         case _:
             what = error["msg"].removeprefix("Value error, ")
-    return f"{'.'.join(path)}: {what}"
+    return f"{'.'.join(path)}: {what}" if path else what
+
+
+def _misspelt(path: list[str]) -> str:
+    """What is wrong with a text of the section `access`."""
+    if path[-1] == "hash":
+        return "is not the hash of a key: `session-gateway keys new NAME` prints one"
+    if "tenants" in path[3:]:
+        return "must be 3 to 16 lowercase letters and digits, beginning with a letter, or *"
+    return "the name must be at most 63 lowercase letters, digits and hyphens"

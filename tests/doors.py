@@ -501,7 +501,7 @@ class GraphQLDoor:
             answer["code"],
             answer["message"],
             answer["__typename"],
-            violations={_snake(each["field"]): each["message"] for each in answer.get("violations", ())},
+            violations={_in_proto(field, each["field"]): each["message"] for each in answer.get("violations", ())},
             expected_version=answer.get("expectedVersion"),
             current=_seen_json(answer.get("current")),
         )
@@ -546,6 +546,13 @@ def _camel(state: Mapping[str, JSON]) -> dict[str, JSON]:
         return first + "".join(each.capitalize() for each in rest)
 
     return {camel(name): value for name, value in state.items()}
+
+
+def _in_proto(mutation: str, field: str) -> str:
+    """A field's name in the protobuf contract, where a mutation's input calls it otherwise."""
+    first, dot, rest = field.partition(".")
+    names = {"patch": "session_context", "value": "session_context", "name": "attribute_name"}
+    return f"{names.get(first, _snake(first))}{dot}{_snake(rest)}"
 
 
 def _snake(name: str) -> str:

@@ -44,8 +44,8 @@ async def opened(**sections: dict[str, object]) -> AsyncIterator[Dev]:
         defaults: dict[str, dict[str, object]] = {
             **DEV_DEFAULTS,
             "upstream": {"base_url": upstream.url, "timeout": 1.0},
-            "graphql": {"playground": True, **anywhere},
-            "grpc": anywhere,
+            "graphql": {**DEV_DEFAULTS["graphql"], **anywhere},
+            "grpc": {**DEV_DEFAULTS["grpc"], **anywhere},
             "admin": anywhere,
             "cache": {"backend": "none"},
         }

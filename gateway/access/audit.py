@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from gateway.access.principal import Principal
     from gateway.errors import GatewayError
 
-__all__ = ["Audit", "fingerprint"]
+__all__ = ["Audit", "fingerprint", "printable"]
+
+_LONGEST_TENANT: Final = 16
+"""Characters; what is longer is none."""
 
 
 class Audit:
@@ -34,19 +37,25 @@ class Audit:
     ) -> None:
         """A caller was not let in, or not let do this."""
         event = "authentication_failed" if principal is None else "refused"
-        self._log.warning(event, **_about(principal, operation, tenant, session_id), outcome=error.reason)
+        why = {} if error.__cause__ is None else {"why": type(error.__cause__).__name__}
+        self._log.warning(event, **_about(principal, operation, tenant, session_id), outcome=error.reason, **why)
 
 
 def _about(principal: Principal | None, operation: str, tenant: str, session_id: str | None) -> dict[str, str | None]:
     return {
-        "principal": None if principal is None else principal.name,
+        "principal": None if principal is None else printable(principal.name),
         "kind": None if principal is None else principal.kind,
-        "tenant": tenant[:16],
+        "tenant": printable(tenant if len(tenant) <= _LONGEST_TENANT else f"{tenant[:_LONGEST_TENANT]}…"),
         "operation": operation,
         "session": None if session_id is None else fingerprint(session_id),
     }
 
 
 def fingerprint(session_id: str) -> str:
-    """Stands for a session id: the same for the same, and nobody can get the id out of it."""
+    """Stands for a session id: the same for the same. Who knows the id finds its lines; nobody learns it from them."""
     return hashlib.sha256(session_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def printable(text: str) -> str:
+    """The text with all that a terminal could take for more than text, or for a new line, written as an escape."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

@@ -2,24 +2,35 @@
 
 Reading and writing any session of a tenant needs a permission of this gateway's. One's own session needs none: the
 shopper's Emporix token is passed on, and upstream decides.
+
+Who calls and what they may do is settled before their input is looked at (AIP-193, AIP-211): what a door makes of it is
+handed over as a function, and called once the caller is let in.
 """
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from copy import copy
 from typing import TYPE_CHECKING, Final
 
 from gateway.access.principal import ANYBODY, Permission, Principal
 from gateway.cache.freshness import FRESH_ENOUGH
-from gateway.errors import CallerUnauthenticated, GatewayError
+from gateway.errors import (
+    CallerRateLimited,
+    CallerUnauthenticated,
+    GatewayError,
+    PermissionDenied,
+    Unauthenticated,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from pydantic import SecretStr
 
     from gateway.access.audit import Audit
     from gateway.access.keys import KeyRing
+    from gateway.access.limits import RateLimits
     from gateway.access.tokens import TokenIssuers
     from gateway.cache.freshness import ReadOptions
     from gateway.cache.readthrough import Found
@@ -54,7 +65,7 @@ class Access:
         """Whether nothing is configured."""
         return self._keys is None and self._issuers is None and not self._certificates
 
-    async def principal(self, credentials: CallerCredentials) -> Principal:
+    async def principal(self, credentials: CallerCredentials, deadline: Deadline) -> Principal:
         """Who is calling, by the first credential that was sent: API key, token, client certificate.
 
         Raises CallerUnauthenticated.
@@ -64,7 +75,7 @@ class Access:
         if credentials.api_key is not None and self._keys is not None:
             return self._keys.principal(credentials.api_key)
         if credentials.access_token is not None and self._issuers is not None:
-            return await self._issuers.principal(credentials.access_token)
+            return await self._issuers.principal(credentials.access_token, deadline)
         for name in credentials.certificate_names:
             if name in self._certificates:
                 return self._certificates[name]
@@ -72,139 +83,228 @@ class Access:
 
 
 class Guard:
-    """Lets callers through to the use cases, and keeps the audit log."""
+    """Lets callers through to the use cases, holds them to their rates, and keeps the audit log."""
 
-    def __init__(self, access: Access, sessions: SessionContexts, own: OwnSessionContexts, audit: Audit) -> None:
+    def __init__(
+        self, access: Access, limits: RateLimits, sessions: SessionContexts, own: OwnSessionContexts, audit: Audit
+    ) -> None:
         self._access = access
+        self._limits = limits
         self._sessions = sessions
         self._own = own
         self._audit = audit
 
     def sessions(self, credentials: CallerCredentials) -> GuardedSessions:
-        """The management side, for one caller."""
-        return GuardedSessions(self._access, self._sessions, self._audit, credentials)
+        """The management side, for one request of one caller."""
+        return GuardedSessions(self._access, self._limits, self._sessions, self._audit, credentials)
 
     def own(self, credentials: CallerCredentials) -> GuardedOwnSession:
-        """The storefront side, for one caller."""
-        return GuardedOwnSession(self._own, self._audit, credentials)
+        """The storefront side, for one request of one caller."""
+        return GuardedOwnSession(self._limits, self._own, self._audit, credentials)
 
 
 class GuardedSessions:
-    """`SessionContexts`, for one caller. Besides what that raises: CallerUnauthenticated, CallerNotPermitted."""
+    """`SessionContexts`, for one request, which may have several calls.
 
-    def __init__(self, access: Access, sessions: SessionContexts, audit: Audit, credentials: CallerCredentials) -> None:
+    Besides what that raises: CallerUnauthenticated, CallerNotPermitted, CallerRateLimited.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        limits: RateLimits,
+        sessions: SessionContexts,
+        audit: Audit,
+        credentials: CallerCredentials,
+    ) -> None:
         self._access = access
+        self._limits = limits
         self._sessions = sessions
         self._audit = audit
         self._credentials = credentials
+        self._caller: Principal | CallerUnauthenticated | None = None
+        self.let_in = 0
+        """How many calls went through to the use cases."""
 
     async def get(self, tenant: str, session_id: str, deadline: Deadline, options: ReadOptions = FRESH_ENOUGH) -> Found:
         """Read one."""
-        await self._permitted(Permission.READ, "get", tenant, session_id)
+        await self._check(Permission.READ, "get", tenant, session_id, deadline)
         return await self._sessions.get(tenant, session_id, deadline, options)
 
     async def batch_get(
         self, tenant: str, session_ids: Sequence[str], deadline: Deadline, options: ReadOptions = FRESH_ENOUGH
     ) -> list[Found | GatewayError]:
-        """Read several."""
-        await self._permitted(Permission.READ, "batch_get", tenant, None)
+        """Read several; it counts as so many calls."""
+        await self._check(Permission.READ, "batch_get", tenant, None, deadline, cost=len(session_ids))
         return await self._sessions.batch_get(tenant, session_ids, deadline, options)
 
     async def replace(
-        self, tenant: str, session_id: str, replacement: Replacement, options: WriteOptions, *, upsert: bool = False
+        self,
+        tenant: str,
+        session_id: str,
+        replacement: Callable[[], Replacement],
+        options: WriteOptions,
+        *,
+        upsert: bool = False,
     ) -> Written:
         """Replace, or create."""
-        async with self._writing("replace", tenant, session_id):
+        async with self._writing("replace", tenant, session_id, options):
             return await self._sessions.replace(
-                tenant, session_id, replacement, options, upsert=upsert, saas_token=self._credentials.saas_token
+                tenant, session_id, replacement(), options, upsert=upsert, saas_token=self._credentials.saas_token
             )
 
-    async def patch(self, tenant: str, session_id: str, patch: Patch, options: WriteOptions) -> Written:
+    async def patch(self, tenant: str, session_id: str, patch: Callable[[], Patch], options: WriteOptions) -> Written:
         """Change some fields and attributes."""
-        async with self._writing("patch", tenant, session_id):
+        async with self._writing("patch", tenant, session_id, options):
             return await self._sessions.patch(
-                tenant, session_id, patch, options, saas_token=self._credentials.saas_token
+                tenant, session_id, patch(), options, saas_token=self._credentials.saas_token
             )
 
     async def add_attribute(
-        self, tenant: str, session_id: str, name: str, value: JSON, options: WriteOptions
+        self, tenant: str, session_id: str, name: str, value: Callable[[], JSON], options: WriteOptions
     ) -> Written:
         """Set an attribute."""
-        async with self._writing("add_attribute", tenant, session_id):
+        async with self._writing("add_attribute", tenant, session_id, options):
             return await self._sessions.add_attribute(
-                tenant, session_id, name, value, options, saas_token=self._credentials.saas_token
+                tenant, session_id, name, value(), options, saas_token=self._credentials.saas_token
             )
 
     async def remove_attribute(self, tenant: str, session_id: str, name: str, options: WriteOptions) -> Written:
         """Remove an attribute."""
-        async with self._writing("remove_attribute", tenant, session_id):
+        async with self._writing("remove_attribute", tenant, session_id, options):
             return await self._sessions.remove_attribute(
                 tenant, session_id, name, options, saas_token=self._credentials.saas_token
             )
 
-    async def _permitted(
-        self, permission: Permission, operation: str, tenant: str, session_id: str | None
-    ) -> Principal:
-        principal: Principal | None = None
-        try:
-            principal = await self._access.principal(self._credentials)
-            principal.check(permission, tenant)
-        except GatewayError as error:
-            self._audit.refused(principal, operation, tenant, session_id, error)
-            raise
-        return principal
-
     @asynccontextmanager
-    async def _writing(self, operation: str, tenant: str, session_id: str) -> AsyncIterator[None]:
-        principal = await self._permitted(Permission.WRITE, operation, tenant, session_id)
+    async def _writing(
+        self, operation: str, tenant: str, session_id: str, options: WriteOptions
+    ) -> AsyncIterator[None]:
+        principal = await self._check(Permission.WRITE, operation, tenant, session_id, options.deadline)
         async with _audited(self._audit, principal, operation, tenant, session_id):
             yield
 
+    async def _check(
+        self,
+        permission: Permission,
+        operation: str,
+        tenant: str,
+        session_id: str | None,
+        deadline: Deadline,
+        *,
+        cost: int = 1,
+    ) -> Principal:
+        """Let the caller in, or log why not and raise that."""
+        principal: Principal | None = None
+        try:
+            principal = await self._principal(deadline)
+            principal.check(permission, tenant)
+            await self._limits.check(principal, tenant, cost)
+        except GatewayError as error:
+            self._audit.refused(principal, operation, tenant, session_id, error)
+            raise
+        self.let_in += 1
+        return principal
+
+    async def _principal(self, deadline: Deadline) -> Principal:
+        """Who is calling, found out once for all calls of the request."""
+        if self._caller is None:
+            try:
+                self._caller = await self._access.principal(self._credentials, deadline)
+            except CallerUnauthenticated as error:
+                self._caller = error
+                raise
+        if isinstance(self._caller, Principal):
+            return self._caller
+        raise copy(self._caller) from self._caller.__cause__
+
 
 class GuardedOwnSession:
-    """`OwnSessionContexts`, for one caller, whose Emporix token is passed on. Raises what that raises."""
+    """`OwnSessionContexts`, for one request, whose Emporix token is passed on.
 
-    def __init__(self, own: OwnSessionContexts, audit: Audit, credentials: CallerCredentials) -> None:
+    Besides what that raises: CallerRateLimited.
+    """
+
+    def __init__(
+        self, limits: RateLimits, own: OwnSessionContexts, audit: Audit, credentials: CallerCredentials
+    ) -> None:
+        self._limits = limits
         self._own = own
         self._audit = audit
         self._token: SecretStr | None = credentials.access_token
+        self.let_in = 0
+        """How many calls went through to the use cases."""
 
     async def get(self, tenant: str, deadline: Deadline, options: ReadOptions = FRESH_ENOUGH) -> Found:
         """Read it."""
-        return await self._own.get(tenant, self._token, deadline, options)
+        async with self._refusals_logged("get_own", tenant):
+            return await self._own.get(tenant, self._checked(tenant), deadline, options)
 
-    async def update(self, tenant: str, patch: Patch, options: WriteOptions) -> Written:
+    async def update(self, tenant: str, patch: Callable[[], Patch], options: WriteOptions) -> Written:
         """Change some fields and attributes."""
-        async with self._writing("update_own", tenant):
-            return await self._own.update(tenant, self._token, patch, options)
+        async with self._writing("update_own", tenant) as token:
+            return await self._own.update(tenant, token, patch(), options)
 
-    async def add_attribute(self, tenant: str, name: str, value: JSON, options: WriteOptions) -> Written:
+    async def add_attribute(self, tenant: str, name: str, value: Callable[[], JSON], options: WriteOptions) -> Written:
         """Set an attribute."""
-        async with self._writing("add_own_attribute", tenant):
-            return await self._own.add_attribute(tenant, self._token, name, value, options)
+        async with self._writing("add_own_attribute", tenant) as token:
+            return await self._own.add_attribute(tenant, token, name, value(), options)
 
     async def remove_attribute(self, tenant: str, name: str, options: WriteOptions) -> Written:
         """Remove an attribute."""
-        async with self._writing("remove_own_attribute", tenant):
-            return await self._own.remove_attribute(tenant, self._token, name, options)
+        async with self._writing("remove_own_attribute", tenant) as token:
+            return await self._own.remove_attribute(tenant, token, name, options)
+
+    def _checked(self, tenant: str) -> SecretStr:
+        """The caller's token. Raises Unauthenticated when there is none, and CallerRateLimited."""
+        if self._token is None:
+            raise Unauthenticated("the Emporix access token is missing: send `authorization: Bearer <token>`")
+        self._limits.check_own(self._token, tenant)
+        self.let_in += 1
+        return self._token
 
     @asynccontextmanager
-    async def _writing(self, operation: str, tenant: str) -> AsyncIterator[None]:
-        async with _audited(self._audit, _SHOPPER, operation, tenant, None):
+    async def _writing(self, operation: str, tenant: str) -> AsyncIterator[SecretStr]:
+        async with self._refusals_logged(operation, tenant):
+            token = self._checked(tenant)
+            async with _audited(self._audit, _SHOPPER, operation, tenant, None, but=_REFUSALS):
+                yield token
+
+    @asynccontextmanager
+    async def _refusals_logged(self, operation: str, tenant: str) -> AsyncIterator[None]:
+        """Log if the caller is not let in, be it by upstream."""
+        try:
             yield
+        except _REFUSALS as error:
+            known = None if isinstance(error, Unauthenticated) else _SHOPPER
+            self._audit.refused(known, operation, tenant, None, error)
+            raise
+
+
+_REFUSALS: Final = (Unauthenticated, PermissionDenied, CallerRateLimited)
 
 
 @asynccontextmanager
 async def _audited(
-    audit: Audit, principal: Principal, operation: str, tenant: str, session_id: str | None
+    audit: Audit,
+    principal: Principal,
+    operation: str,
+    tenant: str,
+    session_id: str | None,
+    *,
+    but: tuple[type[GatewayError], ...] = (),
 ) -> AsyncIterator[None]:
-    """Log the write however it ends; a caller who goes away is an end too."""
-    outcome = "cancelled"
+    """Log the write however it ends, `but` for errors of which others tell. A caller who goes away is an end too."""
+    outcome: str | None = "cancelled"
     try:
         yield
         outcome = "applied"
     except GatewayError as error:
-        outcome = error.reason
+        outcome = None if isinstance(error, but) else error.reason
+        raise
+    except Exception:
+        outcome = GatewayError.reason
         raise
     finally:
-        audit.wrote(principal, operation, tenant, session_id, outcome)
+        if outcome is not None:
+            audit.wrote(principal, operation, tenant, session_id, outcome)

@@ -11,6 +11,8 @@ from gateway.errors import CallerNotPermitted
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from gateway.access.rates import Rate
+
 __all__ = ["ANYBODY", "Permission", "Principal"]
 
 
@@ -30,12 +32,16 @@ class Principal:
     """How it was recognised: `key`, `jwt`, `certificate`, or `anybody` where access is not configured."""
     permissions: frozenset[Permission]
     tenants: frozenset[str] | None
+    rate: Rate | None = None
+    """How many calls it may make for each tenant, if that is not what all may."""
 
     @classmethod
-    def of(cls, name: str, kind: str, permissions: Iterable[Permission], tenants: Iterable[str]) -> Principal:
+    def of(
+        cls, name: str, kind: str, permissions: Iterable[Permission], tenants: Iterable[str], rate: Rate | None = None
+    ) -> Principal:
         """Make one; `*` among the tenants means all."""
         named = frozenset(tenants)
-        return cls(name, kind, frozenset(permissions), None if "*" in named else named)
+        return cls(name, kind, frozenset(permissions), None if "*" in named else named, rate)
 
     def check(self, permission: Permission, tenant: str) -> None:
         """Raise CallerNotPermitted unless this caller may do this with the tenant's sessions."""

@@ -1,54 +1,51 @@
 """JSON Web Tokens (RFC 7519) of callers, by issuers that the settings name. Signatures are joserfc's business.
 
-An issuer's keys are fetched in the background and kept; when it cannot be reached, those that are known stay good. A
-key id that is not known has them fetched once more, but not more often than every ten seconds, so that made-up ids cost
-the issuer nothing.
+What costs least is looked at first: who claims to have made the token, with which algorithm, for whom and until when.
+Only one that is good but for its signature has that verified, with a key of its issuer for that very algorithm. Good
+ones are remembered for as long as they, and the keys, are good: that saves most of what a call costs here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
+import hashlib
 import time
 from base64 import urlsafe_b64decode
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import structlog
-from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
+from cachetools import LRUCache
+from joserfc.errors import JoseError, UnsupportedAlgorithmError
+from joserfc.jws import JWSRegistry, deserialize_compact
 from joserfc.jwt import JWTClaimsRegistry
 
+from gateway.access.jwks import ALGORITHMS, IssuerKeys, Timing
 from gateway.access.principal import Permission, Principal
-from gateway.errors import CallerUnauthenticated, GatewayError
+from gateway.errors import CallerUnauthenticated
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
     from typing import Self
 
     from pydantic import SecretStr
 
-__all__ = ["Fetch", "Issuer", "TokenIssuers"]
+    from gateway.access.jwks import Fetch, KeySet
+    from gateway.access.rates import Rate
+    from gateway.deadline import Deadline
 
-_REFRESH: Final = 300.0
-"""Seconds between fetches of an issuer's keys, give or take a tenth."""
-_NO_SOONER: Final = 10.0
-"""Seconds between fetches that callers bring about."""
-_FIRST_FETCH: Final = 5.0
-"""Seconds that a caller waits for keys that have never been fetched."""
+__all__ = ["Issuer", "TokenIssuers"]
+
 _MAX_TOKEN: Final = 8_192
-
-
-class Fetch(Protocol):
-    """Fetches a document by GET."""
-
-    async def __call__(self, url: str) -> bytes:
-        """Fetch it. Raises UpstreamError when it cannot be had."""
-        ...
+"""Characters."""
+_MAX_SUBJECT: Final = 255
+"""Characters (OpenID Connect Core 1.0, 2)."""
+_REMEMBERED: Final = 10_000
+"""Good tokens."""
+_NOT_GOOD: Final = "the access token is not good: get a new one"
+_SUBJECTS: Final = ("sub", "client_id", "azp")
+"""Claims that name the caller, the best first (RFC 9068, 2.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +56,11 @@ class Issuer:
     issuer: str
     audience: str
     algorithms: tuple[str, ...]
+    """At least one, and none but those of `gateway.access.jwks.ALGORITHMS`."""
     jwks_url: str | None = None
     """Where its keys are; None asks its OIDC discovery document."""
+    plain_http: bool = False
+    """Whether its discovery document may name a URL without TLS."""
     leeway: int = 30
     """Seconds that its clock and ours may differ."""
     permissions_claim: str = "scope"
@@ -70,133 +70,155 @@ class Issuer:
     tenants_claim: str | None = None
     """Claim that holds the tenants; None for `tenants`, whatever the token says."""
     tenants: tuple[str, ...] = ()
+    rate: Rate | None = None
+    """How many calls each of its callers may make."""
 
 
 class TokenIssuers:
-    """All issuers. Enter it before use: it owns the tasks that fetch keys."""
+    """All issuers, no two of one name. Enter it before use: it owns the tasks that fetch keys."""
 
-    def __init__(self, issuers: tuple[Issuer, ...], fetch: Fetch) -> None:
+    def __init__(
+        self,
+        issuers: Iterable[Issuer],
+        fetch: Fetch,
+        timing: Timing | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._tasks = asyncio.TaskGroup()
-        self._keys = {each.issuer: (each, _Keys(each, fetch)) for each in issuers}
-        self._refreshing: list[asyncio.Task[None]] = []
+        self._verifiers: dict[str, _Verifier] = {}
+        for each in issuers:
+            if each.issuer in self._verifiers:
+                raise ValueError(f"two issuers are {each.issuer}")
+            self._verifiers[each.issuer] = _Verifier(each, fetch, timing or Timing(), now)
+        self._keeping: list[asyncio.Task[None]] = []
+        self._now = now
+        self._good: LRUCache[bytes, _Good] = LRUCache(_REMEMBERED)
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
-        for issuer, keys in self._keys.values():
-            task = self._tasks.create_task(keys.refresh_forever(), name=f"fetch keys of {issuer.name}")
-            self._refreshing.append(task)
+        for each in self._verifiers.values():
+            task = self._tasks.create_task(each.keys.keep(), name=f"fetch keys of {each.issuer.name}")
+            self._keeping.append(task)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._refreshing:
+        for task in self._keeping:
             task.cancel()
         await self._tasks.__aexit__(None, None, None)  # else it would wrap the error in a group
 
-    async def principal(self, token: SecretStr) -> Principal:
-        """Whose token this is. Raises CallerUnauthenticated."""
+    async def principal(self, token: SecretStr, deadline: Deadline) -> Principal:
+        """Whose token this is. Raises CallerUnauthenticated, with the same words whatever is wrong with it."""
         text = token.get_secret_value()
+        if len(text) > _MAX_TOKEN:
+            raise CallerUnauthenticated(_NOT_GOOD)
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        good = self._good.get(digest)
+        if good is not None and good.keys is good.verifier.keys.known and self._now() < good.until:
+            return good.principal
         try:
-            issuer, keys = self._keys[_unverified_issuer(text)]
-            claims = _verified(text, issuer, await keys.known_to(_unverified_key_id(text)))
+            parsed = _Parsed.of(text)
+            good = await self._verifiers[parsed.issuer].verify(parsed, deadline)
         except (KeyError, ValueError, TypeError, RecursionError, JoseError) as error:
-            raise CallerUnauthenticated("the access token is not good: get a new one") from error
-        return _principal(issuer, claims)
-
-
-class _Keys:
-    """The keys of one issuer."""
-
-    def __init__(self, issuer: Issuer, fetch: Fetch) -> None:
-        self._issuer = issuer
-        self._fetch = fetch
-        self._keys: KeySet | None = None
-        self._fetched_at = float("-inf")
-        self._first = asyncio.Event()
-        self._lock = asyncio.Lock()
-        self._log = structlog.stdlib.get_logger(__name__).bind(issuer=issuer.name)
-
-    async def refresh_forever(self) -> None:
-        while True:
-            await self._refresh()
-            await asyncio.sleep(_REFRESH * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
-
-    async def known_to(self, key_id: str | None) -> KeySet:
-        """The keys, fetched once more if none has this id. Raises CallerUnauthenticated when there are none at all."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_FIRST_FETCH):
-                await self._first.wait()
-        if not self._has(key_id):
-            async with self._lock:
-                if not self._has(key_id) and time.monotonic() - self._fetched_at >= _NO_SOONER:
-                    await self._refresh()
-        if self._keys is None:
-            raise CallerUnauthenticated("the issuer's keys cannot be had: try again later")
-        return self._keys
-
-    def _has(self, key_id: str | None) -> bool:
-        return self._keys is not None and (key_id is None or any(each.kid == key_id for each in self._keys))
-
-    async def _refresh(self) -> None:
-        self._fetched_at = time.monotonic()
-        try:
-            url = self._issuer.jwks_url or await self._discovered()
-            document = msgspec.json.decode(await self._fetch(url), type=dict[str, Any])
-            self._keys = KeySet.import_key_set({"keys": document["keys"]})
-        except (GatewayError, JoseError, ValueError, TypeError, KeyError) as error:
-            self._log.warning("jwks_not_fetched", error=type(error).__name__, keys_known=self._keys is not None)
-        self._first.set()
-
-    async def _discovered(self) -> str:
-        """The key set's URL by OpenID Connect Discovery 1.0, section 4."""
-        url = f"{self._issuer.issuer.rstrip('/')}/.well-known/openid-configuration"
-        return msgspec.json.decode(await self._fetch(url), type=_Discovery).jwks_uri
-
-
-class _Discovery(msgspec.Struct):
-    jwks_uri: str
+            raise CallerUnauthenticated(_NOT_GOOD) from error
+        self._good[digest] = good
+        return good.principal
 
 
 class _Header(msgspec.Struct):
+    """Of a token's header (RFC 7515, 4.1). One that says that something in it is critical is refused: nothing is."""
+
+    alg: str
     kid: str | None = None
+    crit: None = None
 
 
-class _Claims(msgspec.Struct):
-    iss: str
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    """A token, taken apart. None of it can be trusted yet."""
+
+    text: str
+    header: _Header
+    payload: bytes
+    claims: dict[str, Any]
+    issuer: str
+
+    @classmethod
+    def of(cls, text: str) -> _Parsed:
+        """Take it apart. Raises ValueError when it is no JWT."""
+        header, payload, _ = (urlsafe_b64decode(each + "=" * (-len(each) % 4)) for each in text.split("."))
+        claims = msgspec.json.decode(payload, type=dict[str, Any])
+        return cls(text, msgspec.json.decode(header, type=_Header), payload, claims, str(claims["iss"]))
 
 
-def _unverified_key_id(token: str) -> str | None:
-    return msgspec.json.decode(_part(token, 0), type=_Header).kid
+class _Registry(JWSRegistry):
+    """Those algorithms, and no others. joserfc's own has others where it is given none, and warns of some."""
+
+    def __init__(self, algorithms: tuple[str, ...]) -> None:
+        if not algorithms or not ALGORITHMS.issuperset(algorithms):
+            raise ValueError("algorithms must be some of those that there can be")
+        super().__init__(algorithms=algorithms, strict_check_header=False)  # RFC 7515, 4: what is unknown is ignored
+        self._algorithms = {each: self.algorithms[each] for each in algorithms}
+
+    def get_alg(self, name: str) -> Any:
+        if name not in self._algorithms:
+            raise UnsupportedAlgorithmError("this algorithm is not taken")
+        return self._algorithms[name]
 
 
-def _unverified_issuer(token: str) -> str:
-    return msgspec.json.decode(_part(token, 1), type=_Claims).iss
+class _Verifier:
+    """Verifies the tokens of one issuer."""
+
+    def __init__(self, issuer: Issuer, fetch: Fetch, timing: Timing, now: Callable[[], float]) -> None:
+        self.issuer = issuer
+        self.keys = IssuerKeys(
+            issuer.issuer, fetch, timing, jwks_url=issuer.jwks_url, name=issuer.name, plain_http=issuer.plain_http
+        )
+        self._registry = _Registry(issuer.algorithms)
+        self._claims = JWTClaimsRegistry(
+            now=lambda: int(now()),
+            leeway=issuer.leeway,
+            iss={"essential": True, "value": issuer.issuer},
+            aud={"essential": True, "value": issuer.audience},
+            exp={"essential": True},
+        )
+
+    async def verify(self, token: _Parsed, deadline: Deadline) -> _Good:
+        """Whose token this is. Raises CallerUnauthenticated, JoseError or ValueError."""
+        self._registry.get_alg(token.header.alg)
+        self._claims.validate(token.claims)
+        principal = _principal(self.issuer, token.claims)
+        keys = await self.keys.known_to(token.header.kid, deadline)
+        if keys is None:
+            raise CallerUnauthenticated("the issuer's keys cannot be had: try again later")
+        key = keys.find(token.header.kid, token.header.alg)
+        if key is None:
+            raise ValueError("no key for it")
+        if deserialize_compact(token.text, key, registry=self._registry).payload != token.payload:
+            raise ValueError("its payload reads differently")
+        return _Good(principal, self, keys, token.claims["exp"] + self.issuer.leeway)
 
 
-def _part(token: str, index: int) -> bytes:
-    """Raises ValueError for what is no JWT, or too long for one."""
-    part = token.split(".")[index] if token.count(".") == 2 and len(token) <= _MAX_TOKEN else ""
-    return urlsafe_b64decode(part + "=" * (-len(part) % 4))
+@dataclass(frozen=True, slots=True)
+class _Good:
+    """A token that was verified, and until when (Unix time) and with which keys that holds."""
 
-
-def _verified(token: str, issuer: Issuer, keys: KeySet) -> Mapping[str, Any]:
-    decoded = jwt.decode(token, keys, algorithms=list(issuer.algorithms))
-    JWTClaimsRegistry(
-        leeway=issuer.leeway,
-        iss={"essential": True, "value": issuer.issuer},
-        aud={"essential": True, "value": issuer.audience},
-        exp={"essential": True},
-    ).validate(decoded.claims)
-    return decoded.claims
+    principal: Principal
+    verifier: _Verifier
+    keys: KeySet
+    until: float
 
 
 def _principal(issuer: Issuer, claims: Mapping[str, Any]) -> Principal:
+    """Whom the claims are about, and what they grant. Raises ValueError when they do not say whom."""
+    subject = next((claims[each] for each in _SUBJECTS if claims.get(each)), None)
+    if not isinstance(subject, str) or len(subject) > _MAX_SUBJECT or not subject.isprintable():
+        raise ValueError("no subject that could be written down")
     granted = _words(claims.get(issuer.permissions_claim))
     tenants = issuer.tenants if issuer.tenants_claim is None else _words(claims.get(issuer.tenants_claim))
-    subject = claims.get("sub") or claims.get("client_id") or "?"
     permissions = [permission for word, permission in issuer.permissions.items() if word in granted]
-    return Principal.of(f"{issuer.name}:{subject}", "jwt", permissions, tenants)
+    return Principal.of(f"{issuer.name}:{subject}", "jwt", permissions, tenants, issuer.rate)
 
 
 def _words(claim: object) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from gateway.cache.shared import parse_message
+from gateway.cache.shared import EVERYTHING, parse_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -118,7 +118,10 @@ class Invalidations:
         parsed = parse_message(message["data"]) if message["type"] == "message" else None
         if parsed is not None and parsed[0] != self._origin:
             _, key, floor = parsed
-            self._marks.close(key, floor=floor)
+            if key == EVERYTHING:
+                self._marks.fold()
+            else:
+                self._marks.close(key, floor=floor)
 
     def _lost(self, error: Exception) -> None:
         self._in_step_as_of = float("-inf")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gateway.stores import RedisStore, StoredEntry
     from gateway.telemetry import Observer
 
-__all__ = ["SharedCache"]
+__all__ = ["EVERYTHING", "SharedCache", "message_of", "parse_message"]
 
 Result = TypeVar("Result")
 
@@ -214,6 +214,10 @@ class SharedCache:
                 return
             if self._owed.get(key) is debt:
                 del self._owed[key]
+
+
+EVERYTHING: Final = "*"
+"""In a message, in the place of a key."""
 
 
 def message_of(origin: str, key: str, floor: int) -> bytes:

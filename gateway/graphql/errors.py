@@ -17,10 +17,12 @@ from gateway import errors
 from gateway.graphql import types
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from strawberry.types import Info
     from strawberry.types.field import StrawberryField
 
-__all__ = ["HANDLERS", "formatted"]
+__all__ = ["HANDLERS", "formatted", "time_to_wait"]
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -37,7 +39,7 @@ class _SessionNotFound(strawberry.ExceptionHandler[errors.SessionNotFound, types
 
 class _InvalidInput(strawberry.ExceptionHandler[errors.InvalidArgument, types.InvalidInput]):
     def handle(self, exception: errors.InvalidArgument, *, field: StrawberryField, info: Info) -> types.InvalidInput:
-        return types.InvalidInput.of(exception)
+        return types.InvalidInput.of(exception, info.field_name)
 
 
 class _Unauthenticated(strawberry.ExceptionHandler[errors.Unauthenticated, types.Unauthenticated]):
@@ -84,6 +86,13 @@ def formatted(error: GraphQLError) -> GraphQLFormattedError:
     return _formatted(error, f"internal error; its id in the log is {incident}", {"code": "INTERNAL"})
 
 
+def time_to_wait(failed: Iterable[GraphQLError]) -> float | None:
+    """Seconds, if all that went wrong is that the caller makes too many calls; else None."""
+    causes = [each.original_error for each in failed]
+    waits = [each.retry_after for each in causes if isinstance(each, errors.CallerRateLimited)]
+    return max(waits) if waits and len(waits) == len(causes) else None
+
+
 def _formatted(error: GraphQLError, message: str, extensions: dict[str, object]) -> GraphQLFormattedError:
     result: GraphQLFormattedError = {"message": message, "extensions": extensions}
     if error.locations:
@@ -95,7 +104,7 @@ def _formatted(error: GraphQLError, message: str, extensions: dict[str, object])
 
 def _extensions(error: errors.GatewayError) -> dict[str, object]:
     extensions: dict[str, object] = {"code": error.reason}
-    if isinstance(error, errors.UpstreamError) and error.retry_after is not None:
+    if isinstance(error, errors.UpstreamError | errors.CallerRateLimited) and error.retry_after is not None:
         extensions["retryAfter"] = round(error.retry_after, 3)
     if isinstance(error, errors.InvalidArgument):
         extensions["violations"] = [

@@ -8,14 +8,14 @@ well-formed request. Upstream's status never becomes this one's.
 from __future__ import annotations
 
 import asyncio
+import math
 import uuid
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, TypeVar
-from urllib.parse import parse_qsl
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
-from graphql import GraphQLError, OperationType, get_operation_ast, parse
+from graphql import OperationType
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from strawberry.types import ExecutionResult
@@ -23,18 +23,22 @@ from strawberry.types import ExecutionResult
 from gateway.cache.freshness import combined, parse_cache_control
 from gateway.credentials import CallerCredentials
 from gateway.deadline import Deadline
-from gateway.graphql.errors import formatted
+from gateway.graphql.documents import NotExecutable
+from gateway.graphql.errors import formatted, time_to_wait
+from gateway.graphql.requests import Refused, parameters_of
 from gateway.graphql.schema import Context
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
 
     import strawberry
-    from graphql import OperationDefinitionNode
+    from graphql import DocumentNode
     from starlette.types import Receive, Scope, Send
 
     from gateway.access.guard import Guard
+    from gateway.graphql.documents import Documents, Operation
     from gateway.graphql.playground import Playground
+    from gateway.graphql.requests import Parameters
     from gateway.graphql.schema import CacheRead
 
 __all__ = ["GraphQLEndpoint"]
@@ -42,40 +46,20 @@ __all__ = ["GraphQLEndpoint"]
 _MODERN: Final = "application/graphql-response+json"
 _LEGACY: Final = "application/json"
 
-Decoded = TypeVar("Decoded")
-
 _log = structlog.stdlib.get_logger(__name__)
-
-
-class _Refused(Exception):
-    """The request is not one of GraphQL over HTTP. `headers` go into the response."""
-
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.headers = headers or {}
-
-
-class _Parameters(msgspec.Struct):
-    """The request parameters (GraphQL over HTTP, 5.1). Others are ignored."""
-
-    query: str
-    operationName: str | None = None  # noqa: N815 - the parameter's name
-    variables: dict[str, object] | None = None
-    extensions: dict[str, object] | None = None
 
 
 class GraphQLEndpoint:
     """Answers requests for `/graphql`; an ASGI application.
 
-    `budget` bounds an operation, in seconds; `max_body` a request's body, in bytes. With a playground, a browser's GET
-    gets that.
+    `budget` bounds a request from its arrival on, in seconds; `max_body` its body, in bytes. With a playground, a
+    browser's GET gets that.
     """
 
     def __init__(
         self,
         schema: strawberry.Schema,
+        documents: Documents,
         guard: Guard,
         *,
         budget: float,
@@ -83,6 +67,7 @@ class GraphQLEndpoint:
         playground: Playground | None = None,
     ) -> None:
         self._schema = schema
+        self._documents = documents
         self._guard = guard
         self._budget = budget
         self._max_body = max_body
@@ -105,57 +90,48 @@ class GraphQLEndpoint:
     async def _answer(self, request: Request) -> Response:
         if self._playground is not None and _is_browser(request):
             return self._playground.page()
+        deadline = Deadline.after(self._budget)
         media_type = _LEGACY
         try:
             media_type = _media_type(", ".join(request.headers.getlist("accept")) or "*/*")
-            parameters = await self._parameters(request)
-            operation = _operation(parameters)
-            if request.method == "GET":
-                _check_is_query(operation)
-            context = self._context(request)
+            parameters = await parameters_of(request, max_body=self._max_body, deadline=deadline)
+            document = self._document(request, parameters)
+            context = self._context(request, document, deadline)
             result = await _while_connected(request, self._execute(parameters, context))
-        except _Refused as refusal:
+        except Refused as refusal:
             errors = [{"message": refusal.message, "extensions": {"code": "BAD_REQUEST"}}]
             return _response(refusal.status, {"errors": errors}, media_type, refusal.headers)
-        except GraphQLError as error:
-            return _result_response(ExecutionResult(data=None, errors=[error]), media_type)
+        except NotExecutable as refusal:
+            return _result_response(ExecutionResult(data=None, errors=[*refusal.errors]), media_type)
+        wait = time_to_wait(result.errors or ()) if context.untouched and not _has_data(result) else None
+        if wait is not None:
+            return _too_many(result, media_type, wait)
         wanted = (parameters.extensions or {}).get("cache") is True
         return _result_response(result, media_type, context.reads, tell_of_cache=wanted)
 
-    async def _parameters(self, request: Request) -> _Parameters:
-        match request.method:
-            case "GET":
-                return _from_query(request.scope["query_string"])
-            case "POST":
-                return _decode(await self._body(request), _Parameters, "the body")
-            case method:
-                raise _Refused(405, f"{method} is not supported: use GET for queries, or POST", {"allow": "GET, POST"})
+    def _document(self, request: Request, parameters: Parameters) -> DocumentNode:
+        """The document, if the operation that is wanted may be executed. Raises Refused and NotExecutable."""
+        prepared = parameters.prepared(self._documents)
+        operation = prepared.operation(parameters.operationName)
+        if request.method == "GET":
+            _check_is_query(operation)
+        document = prepared.valid()
+        self._documents.check_cost(prepared, operation, parameters.variables or {})
+        return document
 
-    async def _body(self, request: Request) -> bytes:
-        content_type = request.headers.get("content-type", "")
-        media_type, _, rest = content_type.partition(";")
-        charset = rest.partition("charset=")[2].strip(' "').lower() or "utf-8"
-        if media_type.strip().lower() != _LEGACY or charset not in {"utf-8", "utf8"}:
-            raise _Refused(415, f"content-type {content_type!r} is not supported: send application/json in UTF-8")
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > self._max_body:
-                raise _Refused(413, f"the body is larger than {self._max_body} bytes")
-        return bytes(body)
-
-    def _context(self, request: Request) -> Context:
+    def _context(self, request: Request, document: DocumentNode, deadline: Deadline) -> Context:
         credentials = CallerCredentials.read(request.headers.get)
         return Context(
+            document=document,
             sessions=self._guard.sessions(credentials),
             own=self._guard.own(credentials),
-            deadline=Deadline.after(self._budget),
+            deadline=deadline,
             max_age=parse_cache_control(request.headers.get("cache-control")),
         )
 
-    async def _execute(self, parameters: _Parameters, context: Context) -> ExecutionResult:
+    async def _execute(self, parameters: Parameters, context: Context) -> ExecutionResult:
         return await self._schema.execute(
-            parameters.query,
+            None,  # the context has the document
             variable_values=parameters.variables,
             operation_name=parameters.operationName,
             context_value=context,
@@ -184,7 +160,7 @@ def _media_type(accept: str) -> str:
 
     best = min((_LEGACY, _MODERN), key=rank)
     if rank(best)[0] >= 0:
-        raise _Refused(406, f"none of {accept!r} can be had: accept {_MODERN} or {_LEGACY}")
+        raise Refused(406, f"none of {accept!r} can be had: accept {_MODERN} or {_LEGACY}")
     return best
 
 
@@ -196,60 +172,11 @@ def _range(text: str) -> tuple[str, float]:
     return name.strip().lower(), 0.0
 
 
-def _from_query(query: bytes) -> _Parameters:
-    try:
-        found = dict(parse_qsl(query.decode(), keep_blank_values=True, errors="strict"))
-    except UnicodeDecodeError as error:
-        raise _Refused(400, "the URL's query is not UTF-8") from error
-    given: dict[str, object] = {name: found[name] for name in ("query", "operationName") if name in found}
-    for name in ("variables", "extensions"):
-        if found.get(name):
-            given[name] = _decode(found[name].encode(), object, name)
-    try:
-        return msgspec.convert(given, _Parameters)
-    except msgspec.ValidationError as error:
-        raise _not_right(error) from error
-
-
-def _decode(source: bytes, kind: type[Decoded], what: str) -> Decoded:
-    """Decode JSON, and refuse in words what is none; the decoder's own hold nothing of the source."""
-    try:
-        return msgspec.json.decode(source, type=kind)
-    except msgspec.ValidationError as error:
-        raise _not_right(error) from error
-    except RecursionError as error:
-        raise _Refused(400, f"{what}: JSON is nested too deeply") from error
-    except UnicodeDecodeError as error:
-        raise _Refused(400, f"{what}: is not UTF-8") from error
-    except ValueError as error:
-        raise _Refused(400, f"{what}: {error}") from error
-
-
-def _not_right(error: msgspec.ValidationError) -> _Refused:
-    return _Refused(400, f"the request's parameters are not right: {error}")
-
-
-def _operation(parameters: _Parameters) -> OperationDefinitionNode:
-    """The one operation that is to be executed (GraphQL, 6.1). Raises GraphQLError when there is no telling.
-
-    Strawberry would take the first of several where none is named, and so a mutation beside a query.
-    """
-    operation = get_operation_ast(parse(parameters.query), parameters.operationName)
-    if operation is None:
-        named = parameters.operationName
-        raise GraphQLError(
-            "the document must hold one operation, unless operationName names one of several"
-            if named is None
-            else f"the document holds no operation of the operationName {named!r}"
-        )
-    return operation
-
-
-def _check_is_query(operation: OperationDefinitionNode) -> None:
+def _check_is_query(operation: Operation) -> None:
     """GET is safe (RFC 9110, 9.2.1), so that it may carry queries alone."""
-    if operation.operation is not OperationType.QUERY:
-        kind = operation.operation.value
-        raise _Refused(405, f"a {kind} needs POST: GET is for queries", {"allow": "POST"})
+    if operation.kind is not OperationType.QUERY:
+        kind = operation.kind.value
+        raise Refused(405, f"a {kind} needs POST: GET is for queries", {"allow": "POST"})
 
 
 async def _while_connected(request: Request, work: Coroutine[object, object, ExecutionResult]) -> ExecutionResult:
@@ -285,6 +212,16 @@ def _result_response(
     return _response(status, document, media_type, _cache_headers(reads))
 
 
+def _has_data(result: ExecutionResult) -> bool:
+    return any(value is not None for value in (result.data or {}).values())
+
+
+def _too_many(result: ExecutionResult, media_type: str, wait: float) -> Response:
+    """The request was refused as a whole, before anything was done: it has no `data` then, not even null."""
+    document = {"errors": [formatted(error) for error in result.errors or ()]}
+    return _response(429, document, media_type, {"retry-after": str(math.ceil(wait))})
+
+
 def _cache_headers(reads: Sequence[CacheRead]) -> dict[str, str]:
     """Where the answer came from (RFC 9211) and how old it is (RFC 9111, 5.1), for people and gateways in between."""
     if not reads:
@@ -313,7 +250,6 @@ def _response(status: int, document: object, media_type: str, headers: Mapping[s
         {
             "content-type": f"{media_type}; charset=utf-8",
             "cache-control": "private, no-store",
-            "x-content-type-options": "nosniff",
             **(headers or {}),
         },
     )

@@ -33,12 +33,10 @@ _POLICY: Final = (
 )
 _PAGE_HEADERS: Final = {
     "content-security-policy": _POLICY,
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
     "cache-control": "no-store",  # the headers that are filled in may be secrets
 }
 _ASSET_HEADERS: Final = {
-    "x-content-type-options": "nosniff",
+    "content-security-policy": _POLICY,  # a worker goes by that of its own script
     "cache-control": "public, max-age=31536000, immutable",
 }
 _NOT_BUILT: Final = (

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import strawberry
 from strawberry import ID
+from strawberry.extensions import SchemaExtension
 from strawberry.schema.config import StrawberryConfig
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from gateway.cache.freshness import ReadOptions
 from gateway.errors import SessionNotFound as SessionNotFoundError
@@ -18,7 +21,9 @@ from gateway.graphql.selection import selects
 from gateway.sessions.writer import WriteOptions
 
 if TYPE_CHECKING:
-    from graphql import GraphQLError
+    from collections.abc import Iterator
+
+    from graphql import DocumentNode, Executor, GraphQLError, GraphQLSchema
     from strawberry.types.execution import ExecutionContext
 
     from gateway import errors
@@ -28,13 +33,15 @@ if TYPE_CHECKING:
     from gateway.deadline import Deadline
     from gateway.sessions.writer import Written
 
-__all__ = ["CacheRead", "Context", "make_schema"]
+__all__ = ["CacheRead", "Context", "GatewaySchema", "make_schema"]
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a request brings along, and whom it may ask."""
 
+    document: DocumentNode
+    """Holds the operation: parsed, valid, within the limits."""
     sessions: GuardedSessions
     own: GuardedOwnSession
     deadline: Deadline
@@ -42,6 +49,11 @@ class Context:
     """By `Cache-Control` in the request's header."""
     reads: list[CacheRead] = field(default_factory=list)
     """Where what was read came from, as it is read."""
+
+    @property
+    def untouched(self) -> bool:
+        """Whether none of the request's calls was let in."""
+        return self.sessions.let_in == self.own.let_in == 0
 
     def read_options(self, max_age: float | None, min_version: int | None) -> ReadOptions:
         """What is asked of one read, by its arguments and by the request's header."""
@@ -221,7 +233,7 @@ class Mutation:
         written = await info.context.sessions.replace(
             input.tenant,
             input.session_id,
-            input.session_context.replacement(),
+            input.session_context.replacement,
             _options(info, input.expected_version),
             upsert=input.upsert,
         )
@@ -237,7 +249,7 @@ class Mutation:
         written = await info.context.sessions.patch(
             input.tenant,
             input.session_id,
-            input.patch.patch(),
+            input.patch.patch,
             _options(info, input.expected_version),
         )
         return types.PatchSessionContextPayload(session_context=_after(written), attempts=written.attempts)
@@ -253,7 +265,7 @@ class Mutation:
             input.tenant,
             input.session_id,
             input.name,
-            inputs.attribute_value(input.value),
+            partial(inputs.attribute_value, input.value),
             _options(info, input.expected_version),
         )
         return types.AddSessionContextAttributePayload(session_context=_after(written))
@@ -282,7 +294,7 @@ class Mutation:
     ) -> UpdateMySessionContextResult:
         written = await info.context.own.update(
             input.tenant,
-            input.patch.patch(),
+            input.patch.patch,
             _options(info, input.expected_version),
         )
         return types.UpdateMySessionContextPayload(session_context=_after(written), attempts=written.attempts)
@@ -294,7 +306,7 @@ class Mutation:
         written = await info.context.own.add_attribute(
             input.tenant,
             input.name,
-            inputs.attribute_value(input.value),
+            partial(inputs.attribute_value, input.value),
             _options(info, input.expected_version),
         )
         return types.AddMySessionContextAttributePayload(session_context=_after(written))
@@ -311,17 +323,47 @@ class Mutation:
         return types.RemoveMySessionContextAttributePayload(session_context=_after(written))
 
 
-class _Schema(strawberry.Schema):
+class GatewaySchema(strawberry.Schema):
+    """Strawberry's, without its log."""
+
+    @property
+    def core(self) -> GraphQLSchema:
+        """What graphql-core makes of it."""
+        return self._schema
+
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Log nothing here: what is worth a line is logged where errors are formatted."""
 
 
-def make_schema() -> strawberry.Schema:
-    """Build the schema. Each call makes a new one: nothing is shared."""
-    return _Schema(
+class _FromDocuments(SchemaExtension):
+    """Spares Strawberry what `documents` has done: the context holds a document that is parsed and valid."""
+
+    def on_operation(self) -> Iterator[None]:
+        execution = self.execution_context
+        execution.graphql_document = execution.context.document
+        execution.pre_execution_errors = []
+        yield
+
+
+class _Discreet(StrawberryGraphQLCoreExecutionContext):
+    """Suggests no names to those who guess at them. What is wrong with variables comes up here, not in validation."""
+
+    @classmethod
+    def build(cls, *args: Any, **kwargs: Any) -> list[GraphQLError] | Executor[Any]:
+        return super().build(*args, **{**kwargs, "hide_suggestions": True})
+
+
+def make_schema(*, introspection: bool = True) -> GatewaySchema:
+    """Build the schema. Each call makes a new one: nothing is shared. Without introspection it gives no hints either.
+
+    It executes the document that the context holds.
+    """
+    return GatewaySchema(
         query=Query,
         mutation=Mutation,
         types=[types.Failure],
+        extensions=[_FromDocuments],
+        execution_context_class=None if introspection else _Discreet,
         config=StrawberryConfig(scalar_map=SCALARS),
         exception_handlers=HANDLERS,
     )

@@ -6,7 +6,7 @@ Descriptions are the schema's documentation; `schema/session_context.graphql` is
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import strawberry
 from strawberry import ID
@@ -164,11 +164,13 @@ class InvalidInput(Failure):
     violations: list[Violation] = strawberry.field(description="Everything that is wrong with it.")
 
     @classmethod
-    def of(cls, error: errors.InvalidArgument) -> InvalidInput:
+    def of(cls, error: errors.InvalidArgument, mutation: str) -> InvalidInput:
         return cls(
             code=error.reason,
             message=error.message,
-            violations=[Violation(field=input_path(each.field), message=each.message) for each in error.violations],
+            violations=[
+                Violation(field=input_path(each.field, mutation), message=each.message) for each in error.violations
+            ],
         )
 
 
@@ -199,9 +201,26 @@ class WriteOutcomeUnknown(Failure):
         return cls(code=error.reason, message=error.message)
 
 
-def input_path(field: str) -> str:
+def input_path(field: str, mutation: str = "") -> str:
     """The path of a field as GraphQL's inputs spell it, from its path in the protobuf contract."""
+    for theirs, ours in _RENAMED.get(mutation, _ARGUMENTS).items():
+        if field == theirs or field.startswith(f"{theirs}."):
+            field = f"{ours}{field.removeprefix(theirs)}".removeprefix(".")
     return ".".join(_camel(part) for part in field.split("."))
+
+
+_ARGUMENTS: Final = {"read_options": ""}
+_PATCH: Final = {"session_context": "patch", "update_mask": "patch"}
+_ATTRIBUTE: Final = {"attribute_name": "name", "session_context": "value"}
+_RENAMED: Final = {
+    "patchSessionContext": _PATCH,
+    "updateMySessionContext": _PATCH,
+    "addSessionContextAttribute": _ATTRIBUTE,
+    "removeSessionContextAttribute": _ATTRIBUTE,
+    "addMySessionContextAttribute": _ATTRIBUTE,
+    "removeMySessionContextAttribute": _ATTRIBUTE,
+}
+"""Fields whose names in a mutation's input are others than in the protobuf contract."""
 
 
 def _camel(name: str) -> str:

@@ -9,7 +9,7 @@ from gateway.credentials import CallerCredentials
 from gateway.deadline import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
     import grpc
 
@@ -23,8 +23,8 @@ _MARGIN: Final = 0.05
 
 
 def credentials_of(context: grpc.aio.ServicerContext[object, object]) -> CallerCredentials:
-    """The caller's credentials, from the metadata."""
-    return CallerCredentials.read(_headers(context))
+    """The caller's credentials, from the metadata and the client's certificate."""
+    return CallerCredentials.read(_headers(context), _certificate_names(context))
 
 
 def read_options_of(context: grpc.aio.ServicerContext[object, object], asked: pb.ReadOptions) -> ReadOptions:
@@ -50,6 +50,19 @@ def _headers(context: grpc.aio.ServicerContext[object, object]) -> Callable[[str
         return value if isinstance(value, str) else None
 
     return header
+
+
+def _certificate_names(context: grpc.aio.ServicerContext[object, object]) -> tuple[str, ...]:
+    """URIs and DNS names that the client's certificate is for; none without one that the handshake has verified.
+
+    A DNS name that looks like a URI is neither: what a CA lets its clients choose freely must not pass for a SPIFFE id.
+    """
+    if context.peer_identity_key() is None:  # costs next to nothing, and no client has it but by mutual TLS
+        return ()
+    verified: Mapping[str, Iterable[bytes]] = context.auth_context()
+    uris = (each.decode("utf-8", "replace") for each in verified.get("peer_uri", ()))
+    hosts = (each.decode("utf-8", "replace") for each in verified.get("peer_dns", ()))
+    return (*(each for each in uris if ":" in each), *(each for each in hosts if ":" not in each))
 
 
 def deadline_of(context: grpc.aio.ServicerContext[object, object], budget: float) -> Deadline:

@@ -29,6 +29,7 @@ CODES: Final[dict[type[errors.GatewayError], grpc.StatusCode]] = {
     errors.InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    errors.CallerRateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
     errors.VersionConflict: grpc.StatusCode.ABORTED,
     errors.MinVersionNotReached: grpc.StatusCode.OUT_OF_RANGE,
@@ -121,6 +122,8 @@ def _details(error: errors.GatewayError) -> Iterator[Message]:
         case errors.VersionConflict():
             yield _conflict(error)
         case errors.RateLimited() | errors.UpstreamUnavailable() if error.retry_after is not None:
+            yield details.RetryInfo(retry_delay=_duration(error.retry_after))
+        case errors.CallerRateLimited():
             yield details.RetryInfo(retry_delay=_duration(error.retry_after))
 
 

@@ -1,27 +1,33 @@
-"""The gRPC listener: the two services, health (grpc.health.v1) and reflection."""
+"""The gRPC listener: the two services, health (grpc.health.v1) and, where it is wanted, reflection."""
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
 from gateway.listener import authority, bind
+from gateway.rpc.handlers import Bounded
+from gateway.rpc.health import HealthServicer
+from gateway.rpc.limits import Limits
 from gateway.rpc.servicers import OwnSessionContextServicer, SessionContextServicer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from gateway.access.guard import Guard
+    from gateway.tls import Certificates, Identity
 
 __all__ = ["SERVICES", "serve_rpc"]
 
 SERVICES = tuple(service.full_name for service in pb.DESCRIPTOR.services_by_name.values())
+
+_NO_LIMITS: Final = Limits()
 
 
 @asynccontextmanager
@@ -33,39 +39,68 @@ async def serve_rpc(
     budget: float,
     grace: float,
     max_message: int,
+    limits: Limits = _NO_LIMITS,
+    reflected: bool = True,
+    certificates: Certificates | None = None,
 ) -> AsyncIterator[str]:
     """Listen while the block runs; yields host and port, as clients take them. Port 0 takes a free one.
+
+    With certificates it speaks TLS, and takes those there are whenever a client connects.
 
     On leaving, health says NOT_SERVING, no new calls are taken, and those under way get `grace` seconds. `budget`
     bounds a call, in seconds; `max_message` a request, in bytes. Raises OSError when the port cannot be had.
     """
     server = grpc.aio.server(
-        options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", max_message)],
+        options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", max_message), *limits.options()],
+        maximum_concurrent_rpcs=limits.max_calls,
     )
-    pb_grpc.add_SessionContextServiceServicer_to_server(SessionContextServicer(guard, budget=budget), server)
-    pb_grpc.add_OwnSessionContextServiceServicer_to_server(OwnSessionContextServicer(guard, budget=budget), server)
-    checks = await _add_health(server)
-    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    bound = _bind(server, host, port)
+    bounded: Any = Bounded(server, patience=budget, max_answer=limits.max_answer)
+    pb_grpc.add_SessionContextServiceServicer_to_server(SessionContextServicer(guard, budget=budget), bounded)
+    pb_grpc.add_OwnSessionContextServiceServicer_to_server(OwnSessionContextServicer(guard, budget=budget), bounded)
+    checks = HealthServicer(SERVICES)
+    health_pb2_grpc.add_HealthServicer_to_server(checks, bounded)
+    if reflected:
+        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    bound = _bind(server, host, port, certificates)
     await server.start()
     try:
         yield authority(host, bound)
     finally:
-        await checks.enter_graceful_shutdown()
+        checks.end()
         await server.stop(grace)
 
 
-async def _add_health(server: grpc.aio.Server) -> health.aio.HealthServicer:
-    checks = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    for service in ("", *SERVICES):
-        await checks.set(service, health_pb2.HealthCheckResponse.SERVING)
-    return checks
-
-
-def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
+def _bind(server: grpc.aio.Server, host: str, port: int, certificates: Certificates | None) -> int:
     bind(host, port).close()  # what is wrong is said by this alone: gRPC prints it and raises nothing of it
     try:
-        return server.add_insecure_port(authority(host, port))
+        if certificates is None:
+            return server.add_insecure_port(authority(host, port))
+        return server.add_secure_port(authority(host, port), _credentials(certificates))
     except RuntimeError as error:
-        raise OSError(f"cannot listen on {authority(host, port)}: is the port in use?") from error
+        causes = "is the port in use?" if certificates is None else "is the port in use, or the key of a rare kind?"
+        raise OSError(f"cannot listen on {authority(host, port)}: {causes}") from error
+
+
+def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
+    """For each handshake gRPC asks which certificate to show, on a thread of its own; None means the same as before."""
+    used = certificates.current()
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal used
+        newest = certificates.current()
+        if newest is used:
+            return None
+        used = newest
+        return _configuration(newest)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(used),
+        changed,  # type: ignore[arg-type]  # documented to return None too
+        require_client_authentication=used.client_ca is not None,
+    )
+
+
+def _configuration(identity: Identity) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(identity.key.get_secret_value(), identity.certificate)], root_certificates=identity.client_ca
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gateway.cache.freshness import combined
@@ -87,7 +88,7 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
         written = await self._guard.sessions(credentials_of(context)).replace(
             request.tenant,
             request.session_id,
-            replacement_from_message(request.session_context),
+            partial(replacement_from_message, request.session_context),
             _options(request, context, self._budget),
             upsert=request.upsert,
         )
@@ -101,7 +102,7 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
         written = await self._guard.sessions(credentials_of(context)).patch(
             request.tenant,
             request.session_id,
-            patch_from_message(request.session_context, request.update_mask.paths, writable=WRITABLE),
+            partial(patch_from_message, request.session_context, request.update_mask.paths, writable=WRITABLE),
             _options(request, context, self._budget),
         )
         return pb.PatchSessionContextResponse(session_context=_message_if_read(written), attempts=written.attempts)
@@ -113,7 +114,7 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
             request.tenant,
             request.session_id,
             request.attribute_name,
-            _value(request),
+            partial(_value, request),
             _options(request, context, self._budget),
         )
         return pb.AddAttributeResponse(session_context=_message_if_read(written))
@@ -157,7 +158,7 @@ class OwnSessionContextServicer(pb_grpc.OwnSessionContextServiceServicer):
         """See the proto."""
         written = await self._guard.own(credentials_of(context)).update(
             request.tenant,
-            patch_from_message(request.session_context, request.update_mask.paths, writable=OWN_WRITABLE),
+            partial(patch_from_message, request.session_context, request.update_mask.paths, writable=OWN_WRITABLE),
             _options(request, context, self._budget),
         )
         return pb.UpdateOwnSessionContextResponse(session_context=_message_if_read(written), attempts=written.attempts)
@@ -168,7 +169,7 @@ class OwnSessionContextServicer(pb_grpc.OwnSessionContextServiceServicer):
         written = await self._guard.own(credentials_of(context)).add_attribute(
             request.tenant,
             request.attribute_name,
-            _value(request),
+            partial(_value, request),
             _options(request, context, self._budget),
         )
         return pb.AddOwnAttributeResponse(session_context=_message_if_read(written))

@@ -202,11 +202,12 @@ class RedisStore:
         async for key in self._client.scan_iter(match=_escaped(self._prefix) + "*", count=500):
             yield key
 
-    async def clear(self) -> int:
-        """Remove everything below the prefix; returns how many keys there were."""
+    async def clear(self, message: bytes) -> int:
+        """Remove everything below the prefix, and tell all who listen; returns how many keys there were."""
         removed = 0
         async for key in self.keys():
             removed += await self._client.unlink(key)
+        await self._cache.raw("publish", self.channel, message)
         return removed
 
     async def stats(self) -> dict[str, int]:

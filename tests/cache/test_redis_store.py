@@ -360,7 +360,7 @@ class TestAnOperator:
             await redis.set(f"{prefix}{number}", "gone")
         await have(store, entry(7))
         await mark(store, "marked")
-        assert await store.clear() == 1_202
+        assert await store.clear(b"all of them") == 1_202
         assert [key async for key in store.keys()] == []  # noqa: SIM118 - it is no dict
         assert await store.stats() == {"entries": 0, "marks": 0, "bytes": 0}
         for key in others:
@@ -391,7 +391,7 @@ class TestAnAddress:
         async with opened_at(f"{scheme}://{user}:{QUOTED}@127.0.0.1:{guarded.port}/0") as store:
             await have(store, entry(7))
             assert (await look(store))[0] == entry(7)
-            await store.clear()
+            await store.clear(b"all of them")
 
     @pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
     async def test_may_ask_for_tls(self, server: RedisServer, scheme: str) -> None:
@@ -464,7 +464,7 @@ class TestACluster:
             assert sorted(each["data"].decode() for each in told) == sorted(keys)
             assert {(await look(store, key))[0] for key in keys} == {entry(8)}
             assert (await store.stats())["entries"] == 20
-            assert await store.clear() == 20
+            assert await store.clear(b"all of them") == 20
 
 
 READY = re.compile(r"cluster_state\W+ok\b")

@@ -39,8 +39,8 @@ async def restart_empty(server: RedisServer) -> None:
 async def garbage(server: RedisServer) -> None:
     async with Redis.from_url(server.url) as redis:
         for each, kind in zip(IDS, TYPES_OF_GARBAGE, strict=False):
-            await redis.delete(f"trouble:ctx:acme:{each}")
-            await put_garbage(redis, f"trouble:ctx:acme:{each}", kind)
+            await redis.delete(f"trouble:sessions:ctx:acme:{each}")
+            await put_garbage(redis, f"trouble:sessions:ctx:acme:{each}", kind)
 
 
 class Readers:

@@ -121,8 +121,18 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0)
 
 
+_earlier: set[asyncio.Task[Any]] = set()
+"""Tasks of others on the same loop: a gateway that the whole run shares has tokens too."""
+
+
+@pytest.fixture(autouse=True)
+async def others() -> None:
+    _earlier.clear()
+    _earlier.update(asyncio.all_tasks())
+
+
 def named(prefix: str) -> list[asyncio.Task[Any]]:
-    return [each for each in asyncio.all_tasks() if each.get_name().startswith(prefix)]
+    return [each for each in asyncio.all_tasks() - _earlier if each.get_name().startswith(prefix)]
 
 
 class TestAskingForAToken:
@@ -561,7 +571,7 @@ class TestLeaving:
         async with world() as here:
             await asyncio.gather(here.send(), here.send("globex"))
             assert len(asyncio.all_tasks() - before) == 2
-        assert asyncio.all_tasks() == before
+        assert asyncio.all_tasks() <= before
 
     async def test_leaves_no_task_behind_while_a_fetch_hangs(self) -> None:
         before = asyncio.all_tasks()
@@ -571,7 +581,7 @@ class TestLeaving:
                 waiting = asyncio.create_task(here.tokens.get("acme"))
                 await here.emporix.arrival(1).wait()
             await asyncio.wait([waiting])
-        assert asyncio.all_tasks() == before
+        assert asyncio.all_tasks() <= before
 
     async def test_leaves_no_task_behind_while_a_renewal_hangs(self) -> None:
         before = asyncio.all_tasks()
@@ -581,7 +591,7 @@ class TestLeaving:
             await here.tokens.get("acme")
             await here.tokens.get("acme")
             await here.emporix.arrival(2).wait()
-        assert asyncio.all_tasks() == before
+        assert asyncio.all_tasks() <= before
 
     async def test_leaves_no_task_behind_when_an_error_is_the_cause(self) -> None:
         before = asyncio.all_tasks()
@@ -593,7 +603,7 @@ class TestLeaving:
 
         with pytest.raises((ZeroDivisionError, ExceptionGroup)):
             await fail()
-        assert asyncio.all_tasks() == before
+        assert asyncio.all_tasks() <= before
 
     async def test_passes_the_error_on_that_was_the_cause(self) -> None:
         with pytest.raises(ZeroDivisionError):
@@ -615,4 +625,4 @@ class TestLeaving:
         staying.cancel()
         await asyncio.wait([staying], timeout=3)
         assert staying.cancelled()
-        assert asyncio.all_tasks() == before
+        assert asyncio.all_tasks() <= before

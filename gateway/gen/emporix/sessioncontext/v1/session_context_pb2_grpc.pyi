@@ -12,11 +12,13 @@ Conventions
   `domain` is "session-gateway". Other details are named where they occur.
 - Every method of SessionContextService needs a credential of this gateway's, `x-api-key`, a JWT in `authorization`, or
   a client certificate, and a permission for the tenant: `sessions:read`, or for writes `sessions:write`. It may end
-  with UNAUTHENTICATED (CALLER_UNAUTHENTICATED) or PERMISSION_DENIED (CALLER_NOT_PERMITTED).
+  with UNAUTHENTICATED (CALLER_UNAUTHENTICATED) or PERMISSION_DENIED (CALLER_NOT_PERMITTED). Both are settled before
+  the rest of the request is looked at.
 - Any method may also end with:
     INVALID_ARGUMENT    INVALID_ARGUMENT, with google.rpc.BadRequest: every violation, field by field.
     NOT_FOUND           TENANT_NOT_CONFIGURED: this gateway holds no credentials for the tenant.
-    RESOURCE_EXHAUSTED  RATE_LIMITED, with google.rpc.RetryInfo where upstream said when.
+    RESOURCE_EXHAUSTED  RATE_LIMITED: too many requests, says upstream; with google.rpc.RetryInfo where it said when.
+                        CALLER_RATE_LIMITED: too many calls of yours, says this gateway; with google.rpc.RetryInfo.
     UNAVAILABLE         UPSTREAM_UNAVAILABLE, with google.rpc.RetryInfo where it is known when: no connection, 502 or
                         503. Safe to try again.
     DEADLINE_EXCEEDED   UPSTREAM_TIMEOUT: upstream did not answer in time, or the caller's own deadline passed.

@@ -1,0 +1,222 @@
+"""An issuer's keys (RFC 7517): fetched in the background, kept, and found for a token.
+
+Only one task fetches, whoever asks: it outlives callers who go away, and any number of callers who ask at a time cost
+the issuer one fetch. Whatever an issuer answers, the keys that are known stay until it has answered with better ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from urllib.parse import urlsplit
+
+import msgspec
+import structlog
+from joserfc.errors import JoseError, SecurityWarning
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+from joserfc.jws import JWSRegistry
+
+from gateway.deadline import Deadline
+from gateway.errors import UpstreamUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.upstream.http import Http
+
+__all__ = ["ALGORITHMS", "Fetch", "IssuerKeys", "KeySet", "Timing", "fetching", "is_safe"]
+
+Key: TypeAlias = RSAKey | ECKey | OKPKey
+
+ALGORITHMS: Final = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
+)
+"""Every signature there can be. None of them is made with a key that the issuer would have to share."""
+
+_MAX_DOCUMENT: Final = 512 * 1024
+_MAX_KEYS: Final = 100
+_KINDS: Final[dict[object, type[Key]]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
+_PUBLIC: Final = ("kty", "use", "key_ops", "alg", "kid", "n", "e", "crv", "x", "y")
+"""What is taken of a key: a private key that was published by mistake must not become one of ours."""
+
+
+class Fetch(Protocol):
+    """Fetches a document by GET."""
+
+    async def __call__(self, url: str) -> bytes:
+        """Fetch it. Raises UpstreamError when it cannot be had."""
+        ...
+
+
+def fetching(http: Http, *, timeout: float) -> Fetch:
+    """Fetches over HTTP, each document within so many seconds."""
+
+    async def fetch(url: str) -> bytes:
+        answer = await http.send("GET", url, deadline=Deadline.after(timeout), headers={"accept": "application/json"})
+        if answer.status != 200 or len(answer.body) > _MAX_DOCUMENT:
+            raise UpstreamUnavailable(f"an issuer answers {answer.status}, {len(answer.body)} bytes")
+        return answer.body
+
+    return fetch
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When keys are fetched. All times are in seconds."""
+
+    refresh: float = 300.0
+    """Between fetches, give or take a tenth."""
+    no_sooner: float = 10.0
+    """Between fetches that callers bring about, and after one that failed, twice as long each time."""
+    patience: float = 3.0
+    """For which a caller waits for a fetch."""
+    clock: Callable[[], float] = time.monotonic
+
+
+class KeySet:
+    """Keys for verifying, by key id and by algorithm."""
+
+    def __init__(self, keys: list[Key]) -> None:
+        self._by_name: dict[tuple[str, str], Key] = {}
+        self._by_algorithm: dict[str, list[Key]] = {}
+        self.key_ids = frozenset(each.kid for each in keys if each.kid is not None)
+        for key, algorithm in product(keys, ALGORITHMS):
+            if _fits(key, algorithm):
+                self._by_algorithm.setdefault(algorithm, []).append(key)
+                if key.kid is not None:
+                    self._by_name.setdefault((key.kid, algorithm), key)
+
+    @classmethod
+    def parse(cls, document: bytes) -> KeySet:
+        """Read a JWK set, without keys that are of no use here (RFC 7517, 5). Raises ValueError when none is left."""
+        entries = msgspec.json.decode(document, type=_Document).keys
+        if len(entries) > _MAX_KEYS:
+            raise ValueError("too many keys")
+        keys = [key for key in map(_usable, entries) if key is not None]
+        if not keys:
+            raise ValueError("no key that could be used")
+        return cls(keys)
+
+    def find(self, key_id: str | None, algorithm: str) -> Key | None:
+        """The key of this id; without an id, the only one that there is for the algorithm."""
+        if key_id is not None:
+            return self._by_name.get((key_id, algorithm))
+        fitting = self._by_algorithm.get(algorithm, ())
+        return fitting[0] if len(fitting) == 1 else None
+
+
+class IssuerKeys:
+    """The keys of one issuer. `keep` is to be run as a task for as long as they are wanted."""
+
+    def __init__(
+        self, issuer: str, fetch: Fetch, timing: Timing, *, jwks_url: str | None, name: str, plain_http: bool
+    ) -> None:
+        self._issuer = issuer
+        self._fetch = fetch
+        self._timing = timing
+        self._jwks_url = jwks_url
+        self._plain_http = plain_http
+        self.known: KeySet | None = None
+        """Those that there are; another object after every fetch."""
+        self._began_at = float("-inf")
+        self._failures = 0
+        self._asked = asyncio.Event()
+        self._done = asyncio.Event()
+        """No fetch is under way, nor is one asked for."""
+        self._log = structlog.stdlib.get_logger(__name__).bind(issuer=name)
+
+    async def keep(self) -> None:
+        """Fetch the keys, and again and again."""
+        while True:
+            self._done.clear()
+            self._asked.clear()
+            await self._refresh()
+            self._done.set()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pause()):
+                    await self._asked.wait()
+
+    async def known_to(self, key_id: str | None, deadline: Deadline) -> KeySet | None:
+        """The keys, fetched once more if none has this id and it was not just done; None when there are none at all.
+
+        Waits for a fetch, but not for long.
+        """
+        if self._lacks(key_id):
+            if self._done.is_set() and self._timing.clock() - self._began_at >= self._timing.no_sooner:
+                self._done.clear()
+                self._asked.set()
+            if not self._done.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(self._timing.patience, deadline.remaining)):
+                        await self._done.wait()
+        return self.known
+
+    def _lacks(self, key_id: str | None) -> bool:
+        return self.known is None or (key_id is not None and key_id not in self.known.key_ids)
+
+    def _pause(self) -> float:
+        backoff: float = self._timing.no_sooner * 2 ** min(self._failures - 1, 10)
+        pause = min(self._timing.refresh, backoff) if self._failures else self._timing.refresh
+        return pause * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
+
+    async def _refresh(self) -> None:
+        self._began_at = self._timing.clock()
+        try:
+            self.known = KeySet.parse(await self._fetch(self._jwks_url or await self._discovered()))
+        except Exception as error:  # noqa: BLE001 - whatever an issuer answers, the gateway goes on
+            self._failures += 1
+            self._log.warning("jwks_not_fetched", error=type(error).__name__, keys_known=self.known is not None)
+        else:
+            self._failures = 0
+
+    async def _discovered(self) -> str:
+        """The key set's URL, by OpenID Connect Discovery 1.0, sections 4.1 and 4.3."""
+        found = msgspec.json.decode(
+            await self._fetch(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration"), type=_Discovery
+        )
+        if found.issuer != self._issuer:
+            raise ValueError("the discovery document is another issuer's")
+        if not (self._plain_http or is_safe(found.jwks_uri)):
+            raise ValueError("the keys would come over plain HTTP")
+        return found.jwks_uri
+
+
+def is_safe(url: str) -> bool:
+    """Whether nobody on the way to this URL can change what comes from it: HTTPS, or this very machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1", "::1"})
+
+
+class _Discovery(msgspec.Struct):
+    issuer: str
+    jwks_uri: str
+
+
+class _Document(msgspec.Struct):
+    keys: list[Any]
+
+
+def _usable(entry: Any) -> Key | None:
+    """A public key for signatures, of a kind and a size that are safe; None for any other, which spoils no more."""
+    try:
+        if entry.get("use", "sig") != "sig" or "verify" not in entry.get("key_ops", ("verify",)):
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", SecurityWarning)
+            return _KINDS[entry["kty"]].import_key({name: entry[name] for name in _PUBLIC if name in entry})
+    except Exception:  # noqa: BLE001 - joserfc's, cryptography's and those of wrong types have nothing in common
+        return None
+
+
+def _fits(key: Key, algorithm: str) -> bool:
+    try:
+        JWSRegistry.algorithms[algorithm].check_key(key)
+    except JoseError:
+        return False
+    return True

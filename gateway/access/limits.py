@@ -1,0 +1,150 @@
+"""How many calls a caller may make: a token bucket for each caller and tenant.
+
+The buckets are in Redis where the cache is, and so are those of all gateways together; else, and for as long as Redis
+does not answer in its time, in the memory of this process. Then each process keeps to the rate by itself.
+
+For a shopper's own session there is a bucket for each Emporix token, in memory alone: no trace of a token leaves the
+process. It holds back a shopper, or a page that runs wild. Whoever makes up tokens has a bucket for each of them, and
+is the business of what stands in front of the gateway and sees where calls come from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import time
+from typing import TYPE_CHECKING, Final, Protocol
+
+import structlog
+from cachetools import LRUCache
+
+from gateway.access.rates import Rate, spend
+from gateway.errors import CallerRateLimited
+from gateway.telemetry import CacheFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container
+
+    from pydantic import SecretStr
+
+    from gateway.access.principal import Principal
+    from gateway.telemetry import Observer
+
+__all__ = ["Buckets", "LeashedBuckets", "MemoryBuckets", "RateLimits"]
+
+_REST: Final = 1.0
+"""Seconds that Redis is left alone after a failure."""
+_LOG_EVERY: Final = 60.0
+_MAX_BUCKETS: Final = 100_000
+"""In memory; past that, the one that was used least recently counts as full again."""
+
+
+class Buckets(Protocol):
+    """Token buckets by key."""
+
+    async def spend(self, key: str, *, interval: float, burst: int, cost: int) -> float:
+        """Take so many tokens; returns seconds to wait, 0 for none."""
+        ...
+
+
+class MemoryBuckets:
+    """Buckets in the memory of this process."""
+
+    def __init__(self, clock: Callable[[], float], max_buckets: int = _MAX_BUCKETS) -> None:
+        self._full_at: LRUCache[str, float] = LRUCache(max_buckets)
+        self._clock = clock
+
+    def __len__(self) -> int:
+        return len(self._full_at)
+
+    def spend(self, key: str, rate: Rate, cost: int) -> float:
+        """Take so many tokens; returns seconds to wait, 0 for none."""
+        now = self._clock()
+        full_at, wait = spend(self._full_at.get(key, now), now, rate, cost)
+        self._full_at[key] = full_at
+        return wait
+
+
+class LeashedBuckets:
+    """Redis, on a leash: it gets `budget` seconds for each call, and a rest when it does not keep to it."""
+
+    def __init__(
+        self, buckets: Buckets, observer: Observer, *, budget: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._buckets = buckets
+        self._observer = observer
+        self._budget = budget
+        self._clock = clock
+        self._resting_until = float("-inf")
+        self._logged_at = float("-inf")
+        self._log = structlog.stdlib.get_logger(__name__)
+
+    async def spend(self, key: str, rate: Rate, cost: int) -> float | None:
+        """Take so many tokens; returns seconds to wait, or None when Redis does not say."""
+        if self._clock() < self._resting_until:
+            return None
+        try:
+            async with asyncio.timeout(self._budget):
+                return await self._buckets.spend(key, interval=rate.interval, burst=rate.burst, cost=cost)
+        except Exception as error:  # noqa: BLE001 - the client raises anything when what answers is not Redis
+            self._failed(error)
+            return None
+
+    def _failed(self, error: Exception) -> None:
+        now = self._clock()
+        self._resting_until = now + _REST
+        self._observer.cache_failed(CacheFailed("rate_limit"))
+        if now - self._logged_at >= _LOG_EVERY:
+            self._logged_at = now
+            self._log.warning("rate_limits_not_shared", error=type(error).__name__)
+
+
+class RateLimits:
+    """Holds callers to their rates: `default` for who has none of their own, `own` for a shopper's own session.
+
+    `tenants` are those that there are. All others share a bucket, so that nobody gets more by making them up.
+    """
+
+    def __init__(
+        self,
+        tenants: Container[str] = (),
+        *,
+        default: Rate | None = None,
+        own: Rate | None = None,
+        shared: LeashedBuckets | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._tenants = tenants
+        self._default = default
+        self._own = own
+        self._shared = shared
+        self._memory = MemoryBuckets(clock)
+        self._own_memory = MemoryBuckets(clock)  # apart: whoever makes up tokens must not push callers' buckets out
+        self._hash_key = secrets.token_bytes(32)
+
+    async def check(self, principal: Principal, tenant: str, cost: int = 1) -> None:
+        """Count a call, or several at once. Raises CallerRateLimited when it is one too many."""
+        rate = principal.rate or self._default
+        if rate is None or rate.unbounded:
+            return
+        names = f"{principal.kind}\n{principal.name}\n{self._known(tenant)}"
+        key = hashlib.sha256(names.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        wait = None if self._shared is None else await self._shared.spend(f"rate:{key}", rate, max(1, cost))
+        _check(self._memory.spend(key, rate, max(1, cost)) if wait is None else wait)
+
+    def check_own(self, token: SecretStr, tenant: str) -> None:
+        """Count a call about the session of whoever has this token. Raises CallerRateLimited."""
+        if self._own is None or self._own.unbounded:
+            return
+        secret = token.get_secret_value().encode("utf-8", "surrogatepass")
+        digest = hashlib.blake2b(secret, key=self._hash_key, digest_size=16).hexdigest()
+        _check(self._own_memory.spend(f"{self._known(tenant)}:{digest}", self._own, 1))
+
+    def _known(self, tenant: str) -> str:
+        return tenant if tenant in self._tenants else ""
+
+
+def _check(wait: float) -> None:
+    if wait > 0:
+        raise CallerRateLimited(wait)

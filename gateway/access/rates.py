@@ -1,0 +1,45 @@
+"""Token buckets, as the generic cell rate algorithm has them: one number for each bucket. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["Rate", "spend"]
+
+_ROUNDING = 1e-6
+"""Seconds by which sums of floating-point numbers may be off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A bucket of `burst` tokens, that gets `per_second` of them back; 0 a second is no bound at all."""
+
+    per_second: float
+    burst: int
+
+    @classmethod
+    def of(cls, per_second: float, burst: int | None) -> Rate:
+        """With as many at once as in a second, unless told otherwise."""
+        return cls(per_second, max(1, math.ceil(per_second)) if burst is None else burst)
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether there is nothing to keep to."""
+        return self.per_second == 0
+
+    @property
+    def interval(self) -> float:
+        """Seconds that one token takes to come back."""
+        return 1 / self.per_second
+
+
+def spend(full_at: float, now: float, rate: Rate, cost: int) -> tuple[float, float]:
+    """Take `cost` tokens out of a bucket that will be full at `full_at`.
+
+    Returns when it will be full now, and how many seconds there are to wait; if there are any, nothing was taken. Who
+    asks for more than the bucket holds takes all that it holds.
+    """
+    after = max(full_at, now) + min(cost, rate.burst) * rate.interval
+    wait = after - now - rate.burst * rate.interval
+    return (full_at, wait) if wait > _ROUNDING else (after, 0.0)

@@ -1,0 +1,276 @@
+"""Documents, each prepared once: parsed, measured and validated, and kept by the hash of its text with what came of it.
+
+Preparing costs a hundred times what looking up does; so errors are kept as well as successes. What is kept is bounded
+by its size in memory, except for the trusted documents, which the operator gives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from cachetools import LRUCache
+from graphql import (
+    GraphQLError,
+    NoSchemaIntrospectionCustomRule,
+    OperationDefinitionNode,
+    OperationType,
+    parse,
+    specified_rules,
+    validate,
+)
+from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
+from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
+
+from gateway.graphql.limits import Circular, Excess, measure, prices
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from graphql import ASTValidationRule, DocumentNode, GraphQLSchema
+
+    from gateway.graphql.limits import Cost, Limits
+
+__all__ = ["Documents", "NotExecutable", "Operation", "Prepared", "digest_of"]
+
+_MAX_ERRORS: Final = 3
+"""Of validation: each may repeat all of the values it is about, and so many cost more than all the rest."""
+_NESTED: Final = 200
+"""Levels that graphql-core parses, of anything (`MAX_NESTING_DEPTH` of its parser)."""
+_PER_DOCUMENT: Final = 2048
+_PER_CHARACTER: Final = 96
+"""Bytes of memory, by measurement: a dense document's syntax tree takes up to 90 for each character of its text."""
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class NotExecutable(Exception):
+    """Nothing is executed, for these reasons."""
+
+    def __init__(self, *errors: GraphQLError) -> None:
+        super().__init__(*(each.message for each in errors))
+        self.errors = errors
+
+    @classmethod
+    def because(cls, message: str, code: str, **extensions: object) -> NotExecutable:
+        """For one reason."""
+        return cls(GraphQLError(message, extensions={"code": code, **extensions}))
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation of a document."""
+
+    name: str | None
+    kind: OperationType
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is known of a document: its syntax tree, or its errors."""
+
+    digest: str
+    """SHA-256 of its text, in hex."""
+    length: int
+    """Of its text."""
+    operations: Sequence[Operation] = ()
+    document: DocumentNode | None = None
+    errors: Sequence[GraphQLError] = ()
+
+    def operation(self, name: str | None) -> Operation:
+        """The one that is to be executed (GraphQL, 6.1). Raises NotExecutable when there is no telling.
+
+        Strawberry would take the first of several where none is named, and so a mutation beside a query.
+        """
+        if not self.operations and self.errors:  # not even parsed
+            raise NotExecutable(*self.errors)
+        named = [each for each in self.operations if name is None or each.name == name]
+        if len(named) == 1 or (named and name is not None):  # that two have one name is for validation to say
+            return named[0]
+        raise NotExecutable(
+            GraphQLError(
+                "the document must hold one operation, unless operationName names one of several"
+                if name is None
+                else f"the document holds no operation of the operationName {name!r}"
+            )
+        )
+
+    def valid(self) -> DocumentNode:
+        """The syntax tree. Raises NotExecutable when there are errors."""
+        if self.document is None:
+            raise NotExecutable(*self.errors)
+        return self.document
+
+
+class Documents:
+    """Prepares documents and keeps them, up to about `memory` bytes of them.
+
+    The `trusted` ones, by their ids, are prepared at once; `only_trusted` refuses all others without a look at them.
+    With `measure_only`, documents beyond the limits are logged and let through.
+    """
+
+    def __init__(
+        self,
+        schema: GraphQLSchema,
+        limits: Limits,
+        *,
+        introspection: bool = False,
+        measure_only: bool = False,
+        memory: int = 33_554_432,
+        trusted: Mapping[str, str] | None = None,
+        only_trusted: bool = False,
+    ) -> None:
+        self._schema = schema
+        self._limits = limits
+        self._prices = prices(schema)
+        self._introspection = introspection
+        self._rules = tuple(_rules(introspection=introspection))
+        self._measure_only = measure_only
+        self._kept: LRUCache[str, Prepared] = LRUCache(memory, getsizeof=_size)
+        self._trusted: dict[str, Prepared] = {}
+        self._only_trusted = only_trusted
+        for name, text in (trusted or {}).items():
+            digest = digest_of(text)
+            prepared = self._trusted.get(digest) or self._prepare(text, digest, held_to_limits=False)
+            self._trusted[name] = self._trusted[digest] = prepared
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def bad(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with trusted documents: the id, and the first error of each."""
+        told = set()
+        for name, each in self._trusted.items():
+            if each.errors and each.digest not in told:
+                told.add(each.digest)
+                yield name, each.errors[0].message
+
+    def by_text(self, text: str) -> Prepared:
+        """The document of this text. Raises NotExecutable when it may not be looked at."""
+        digest = digest_of(text)
+        if (trusted := self._trusted.get(digest)) is not None:
+            return trusted
+        if self._only_trusted:
+            raise NotExecutable.because(
+                "this gateway executes the documents of its manifest alone, and this is none of them",
+                "QUERY_NOT_IN_SAFELIST",
+            )
+        if len(text) > self._limits.length:
+            self._check(Excess.of("length", self._limits.length, len(text)), digest)
+        prepared = self._kept.get(digest)
+        if prepared is None:
+            prepared = self._prepare(text, digest)
+            if _size(prepared) <= self._kept.maxsize:
+                self._kept[digest] = prepared
+        return prepared
+
+    def by_id(self, name: str) -> Prepared:
+        """The document of this id, or of this hash, if it is known. Raises NotExecutable."""
+        name = name.removeprefix("sha256:")
+        prepared = self._trusted.get(name) or self._kept.get(name)
+        if prepared is not None:
+            return prepared
+        if self._only_trusted:
+            raise NotExecutable.because(
+                "this gateway executes the documents of its manifest alone, and none of them has this id",
+                "PERSISTED_QUERY_NOT_IN_LIST",
+            )
+        raise NotExecutable.because("PersistedQueryNotFound", "PERSISTED_QUERY_NOT_FOUND")
+
+    def check_cost(self, prepared: Prepared, operation: Operation, variables: Mapping[str, object]) -> None:
+        """Hold an operation with its variables to the limit of cost. Raises NotExecutable."""
+        cost = operation.cost.of(variables)
+        if cost > self._limits.cost:
+            self._check(Excess.of("cost", self._limits.cost, cost), prepared.digest)
+
+    def _prepare(self, text: str, digest: str, *, held_to_limits: bool = True) -> Prepared:
+        try:
+            return self._prepared(text, digest, held_to_limits=held_to_limits)
+        except GraphQLError as error:
+            return Prepared(digest, len(text), errors=(_detached(error),))
+        except NotExecutable as refusal:
+            return Prepared(digest, len(text), errors=refusal.errors)
+
+    def _prepared(self, text: str, digest: str, *, held_to_limits: bool) -> Prepared:
+        document = self._parse(text, digest) if held_to_limits else parse(text)
+        try:
+            measured = measure(document, self._prices, self._limits)
+        except Circular as circular:
+            raise GraphQLError(_circular(circular)) from None
+        if held_to_limits:
+            for excess in measured.excesses(self._limits):
+                self._check(excess, digest)
+        nodes = [each for each in document.definitions if isinstance(each, OperationDefinitionNode)]
+        operations = [
+            Operation(node.name.value if node.name else None, node.operation, cost)
+            for node, cost in zip(nodes, measured.costs, strict=True)
+        ]
+        errors = validate(
+            self._schema, document, self._rules, max_errors=_MAX_ERRORS, hide_suggestions=not self._introspection
+        )
+        kept = None if errors else document
+        return Prepared(digest, len(text), operations, kept, tuple(map(_detached, errors)))
+
+    def _parse(self, text: str, digest: str) -> DocumentNode:
+        tokens = self._limits.tokens
+        try:
+            return parse(text, max_lexical_tokens=tokens, max_comments=tokens)
+        except GraphQLError as error:
+            excess = _excess_of(error, self._limits)
+            if excess is None:
+                raise
+        self._check(excess, digest)
+        return parse(text)
+
+    def _check(self, excess: Excess, digest: str | None = None) -> None:
+        """Refuse, or log where it is only measured."""
+        if self._measure_only:
+            _log.warning("over the limit", limit=excess.limit, value=excess.value, bound=excess.bound, document=digest)
+            return
+        raise NotExecutable.because(
+            str(excess), "GRAPHQL_LIMIT_EXCEEDED", limit=excess.limit, value=excess.value, bound=excess.bound
+        )
+
+
+def digest_of(text: str) -> str:
+    """The hash that documents go by."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _rules(*, introspection: bool) -> Iterable[type[ASTValidationRule]]:
+    """Those of the specification and of Strawberry's own validation."""
+    yield from specified_rules
+    yield MaybeNullValidationRule
+    yield OneOfInputValidationRule
+    if not introspection:
+        yield NoSchemaIntrospectionCustomRule
+
+
+def _size(prepared: Prepared) -> int:
+    return _PER_DOCUMENT + _PER_CHARACTER * prepared.length
+
+
+def _detached(error: GraphQLError) -> GraphQLError:
+    """The same without the syntax tree and the frames that it came from."""
+    return GraphQLError(
+        error.message, source=error.source, positions=error.positions, extensions=error.extensions or None
+    )
+
+
+def _circular(circular: Circular) -> str:
+    first, *via = circular.names[:-1]
+    through = f" via {', '.join(map(repr, via))}" if via else ""
+    return f"Cannot spread fragment {first!r} within itself{through}."
+
+
+def _excess_of(error: GraphQLError, limits: Limits) -> Excess | None:
+    """The limit that ended parsing; the parser says so in words alone."""
+    words = error.message.removeprefix("Syntax Error: Document ")
+    if words.startswith(("contains more than", "contains more comments")):
+        return Excess.of("tokens", limits.tokens, limits.tokens + 1)
+    if words.startswith("is nested too deeply"):
+        return Excess.of("depth", min(limits.depth, _NESTED), _NESTED + 1)
+    return None

@@ -1,0 +1,74 @@
+"""What every answer of this listener tells browsers, whoever made it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from starlette.datastructures import MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+
+from gateway.graphql.requests import PREFLIGHT_HEADERS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["BrowserHeaders", "shared_with"]
+
+_ALWAYS: Final = {
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+_BY_TLS: Final = {"strict-transport-security": "max-age=31536000"}
+
+_ALLOWED: Final = (
+    "accept",
+    "authorization",
+    "cache-control",
+    "content-type",
+    "saas-token",
+    "x-api-key",
+    "x-request-id",
+)
+_EXPOSED: Final = ("age", "cache-status", "retry-after", "x-request-id")
+_REMEMBERED: Final = 7200
+"""Seconds that a browser may remember a preflight's answer; Chromium's own bound."""
+
+
+class BrowserHeaders:
+    """Adds headers to an application's answers, where it has not set them itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI 3)."""
+        added = {**_ALWAYS, **_BY_TLS} if scope.get("scheme") == "https" else _ALWAYS
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in added.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+
+def shared_with(origins: Sequence[str], app: ASGIApp) -> ASGIApp:
+    """Let scripts of these origins read the answers (CORS); with none, those of this origin alone.
+
+    Credentials travel in headers that a script sets, never in cookies: browsers' credentials mode stays off.
+    """
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=(*_ALLOWED, *PREFLIGHT_HEADERS),
+        expose_headers=_EXPOSED,
+        max_age=_REMEMBERED,
+    )

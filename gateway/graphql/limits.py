@@ -1,0 +1,366 @@
+"""How large a document may be: measured on its syntax alone, before validation, whose rules cost more than linear time.
+
+A fragment is measured once, however often it is spread, so that measuring is linear in what was written; what is
+spread out is counted, not visited, until it is known to be small.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from itertools import chain
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from graphql import (
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    InlineFragmentNode,
+    ListValueNode,
+    ObjectValueNode,
+    OperationDefinitionNode,
+    VariableNode,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from graphql import (
+        ArgumentNode,
+        DirectiveNode,
+        DocumentNode,
+        GraphQLSchema,
+        SelectionNode,
+        SelectionSetNode,
+        ValueNode,
+    )
+
+__all__ = ["Circular", "Cost", "Excess", "Limits", "Measure", "Price", "measure", "prices"]
+
+_READ: Final = 10
+"""What a session context that is read costs, in fields of an answer."""
+_WRITE: Final = 50
+"""What a write costs: it reads and writes, and may have to do so again."""
+
+
+_MANY: Final = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Upper bounds. Fragments count wherever they are spread."""
+
+    length: int = 16_384
+    """Characters of a document."""
+    tokens: int = 1000
+    """Tokens of a document; and comments as many again."""
+    depth: int = 16
+    """Levels of fields in an operation."""
+    root_fields: int = 20
+    """Fields at the top of an operation."""
+    aliases: int = 30
+    """Fields of an operation that have another name in the answer."""
+    directives: int = 32
+    """Directives of an operation."""
+    selections: int = 300
+    """Fields and fragments of a document's operations."""
+    values: int = 200
+    """Entries of lists and objects that a document's operations spell out."""
+    repeats: int = 1000
+    """Pairs of fields of one name, and pairs of fragments, at one place: validation compares each with the other."""
+    cost: int = 5000
+    """What an operation costs, in fields of the answer: to read a session context costs 10 more, to write 50 more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """A limit that is passed. Where counting ended there, `value` is the first one too many."""
+
+    limit: str
+    bound: int
+    value: int
+
+    @classmethod
+    def of(cls, limit: str, bound: int, value: int) -> Excess:
+        """Fragments double what fragments doubled: past what GraphQL's Int can hold, it is all the same."""
+        return cls(limit, bound, min(value, _MANY))
+
+    def __str__(self) -> str:
+        return f"the limit of {self.limit.replace('_', ' ')} is {self.bound}, and the document has {self.value}"
+
+
+class Circular(Exception):
+    """Fragments that spread each other: `names`, of which the last is the first."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(" -> ".join(names))
+        self.names = names
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a root field costs: `base`, for each entry of the argument `per_item` if there is one."""
+
+    base: int
+    per_item: str | None = None
+
+
+def prices(schema: GraphQLSchema) -> Mapping[str, Price]:
+    """Root fields by name. One that takes a list does its work for each of the entries."""
+    table: dict[str, Price] = {}
+    for root, base in ((schema.query_type, _READ), (schema.mutation_type, _WRITE)):
+        for name, definition in (root.fields if root else {}).items():
+            lists = (argument for argument, each in definition.args.items() if "[" in str(each.type))
+            table[name] = Price(base, next(lists, None))
+    return table
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an operation costs: `fixed`, and so much for each entry of the lists in some variables."""
+
+    fixed: int
+    per_entry: Mapping[str, int]
+    defaults: Mapping[str, int]
+    """How many entries a variable has that is left out."""
+
+    def of(self, variables: Mapping[str, object]) -> int:
+        """The cost with these variables, as they were sent."""
+        return self.fixed + sum(each * self._entries(name, variables) for name, each in self.per_entry.items())
+
+    def _entries(self, name: str, variables: Mapping[str, object]) -> int:
+        if name not in variables:
+            return self.defaults.get(name, 0)
+        value = variables[name]
+        return len(value) if isinstance(value, list) else 1  # which is coerced to a list of one
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What was counted in a document."""
+
+    depth: int
+    root_fields: int
+    aliases: int
+    directives: int
+    selections: int
+    values: int
+    repeats: int
+    costs: Sequence[Cost]
+    """Of each operation, in the order of the document."""
+
+    def excesses(self, limits: Limits) -> Iterator[Excess]:
+        """The limits that are passed, whatever the variables."""
+        for limit in ("depth", "root_fields", "aliases", "directives", "selections", "values", "repeats"):
+            value, bound = getattr(self, limit), getattr(limits, limit)
+            if value > bound:
+                yield Excess.of(limit, bound, value)
+
+
+def measure(document: DocumentNode, table: Mapping[str, Price], limits: Limits) -> Measure:
+    """Measure a document. Repeats are left uncounted where the selections are too many to look at. Raises Circular."""
+    operations = [each for each in document.definitions if isinstance(each, OperationDefinitionNode)]
+    fragments = _Fragments([each for each in document.definitions if isinstance(each, FragmentDefinitionNode)], table)
+    counts = [fragments.count(each) for each in operations]
+    everything = [*counts, *(fragments.counts[name] for name in fragments.unused(operations))]
+    selections = sum(each.selections for each in everything)
+    depth = max((each.depth for each in everything), default=0)
+    repeats = 0
+    if selections <= limits.selections and depth <= limits.depth:
+        roots = [*operations, *chain.from_iterable(map(fragments.named, fragments.unused(operations)))]
+        repeats = sum(fragments.repeats([each.selection_set]) for each in roots)
+    return Measure(
+        depth=depth,
+        root_fields=max((each.top for each in counts), default=0),
+        aliases=max((each.aliases for each in everything), default=0),
+        directives=max((each.directives for each in everything), default=0),
+        selections=selections,
+        values=sum(each.values for each in everything),
+        repeats=repeats,
+        costs=[
+            Cost(each.fixed, dict(each.per_entry), _defaults(operation))
+            for each, operation in zip(counts, operations, strict=True)
+        ],
+    )
+
+
+@dataclass(slots=True)
+class _Count:
+    """What a selection set comes to."""
+
+    depth: int = 0
+    top: int = 0
+    fields: int = 0
+    aliases: int = 0
+    directives: int = 0
+    selections: int = 0
+    values: int = 0
+    fixed: int = 0
+    per_entry: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    def add(self, other: _Count) -> None:
+        """Add what stands beside it."""
+        self.add_below(other, levels=0)
+        self.top += other.top
+        self.fixed += other.fixed
+        for name, each in other.per_entry.items():
+            self.per_entry[name] += each
+
+    def add_below(self, other: _Count, *, levels: int = 1) -> None:
+        """Add what stands below one of its fields."""
+        self.depth = max(self.depth, other.depth + levels)
+        self.fields += other.fields
+        self.aliases += other.aliases
+        self.directives += other.directives
+        self.selections += other.selections
+        self.values += other.values
+
+    def add_directives(self, directives: Sequence[DirectiveNode] | None) -> None:
+        """Add those of one place."""
+        for each in directives or ():
+            self.directives += 1
+            self.add_arguments(each.arguments)
+
+    def add_arguments(self, arguments: Sequence[ArgumentNode] | None) -> None:
+        """Add the entries of what is spelt out, at whatever depth."""
+        pending: list[ValueNode] = [each.value for each in arguments or ()]
+        while pending:
+            match pending.pop():
+                case ListValueNode(values=values):
+                    self.values += len(values)
+                    pending += values
+                case ObjectValueNode(fields=fields):
+                    self.values += len(fields)
+                    pending += [each.value for each in fields]
+
+
+_NOTHING: Final = _Count()
+
+_Definition: TypeAlias = OperationDefinitionNode | FragmentDefinitionNode
+
+
+class _Fragments:
+    """Fragments, counted from those that spread no others upwards. Those of one name, an error, count as one."""
+
+    def __init__(self, fragments: Sequence[FragmentDefinitionNode], table: Mapping[str, Price]) -> None:
+        self._table = table
+        self._by_name: defaultdict[str, list[FragmentDefinitionNode]] = defaultdict(list)
+        for each in fragments:
+            self._by_name[each.name.value].append(each)
+        self.counts: dict[str, _Count] = {}
+        for name in self._inner_first():
+            self.counts[name] = _Count()
+            for each in self._by_name[name]:
+                self.counts[name].add(self.count(each))
+
+    def named(self, name: str) -> Sequence[FragmentDefinitionNode]:
+        """Those of a name."""
+        return self._by_name.get(name, ())
+
+    def unused(self, operations: Sequence[OperationDefinitionNode]) -> Iterable[str]:
+        """Names of those that are spread nowhere: with the operations' own, they lead to all there are."""
+        spread = {name for each in chain(operations, *self._by_name.values()) for name in _spreads(each.selection_set)}
+        return [name for name in self._by_name if name not in spread]
+
+    def count(self, definition: _Definition) -> _Count:
+        """Count a definition, whose fragments have been counted."""
+        count = self._count(definition.selection_set, top=True)
+        for each in (definition, *(definition.variable_definitions or ())):
+            count.add_directives(each.directives)
+        return count
+
+    def repeats(self, places: Iterable[SelectionSetNode]) -> int:
+        """Pairs that are compared in these selection sets, taken together, and below."""
+        fields: defaultdict[str, list[SelectionSetNode | None]] = defaultdict(list)
+        fragments = 0
+        pending = list(places)
+        while pending:
+            for node in pending.pop().selections:
+                match node:
+                    case FieldNode():
+                        fields[(node.alias or node.name).value].append(node.selection_set)
+                    case InlineFragmentNode():
+                        fragments += 1
+                        pending.append(node.selection_set)
+                    case FragmentSpreadNode():
+                        fragments += 1
+                        pending += [each.selection_set for each in self.named(node.name.value)]
+        return _pairs(fragments) + sum(
+            _pairs(len(each)) + self.repeats([below for below in each if below is not None]) for each in fields.values()
+        )
+
+    def _inner_first(self) -> Iterable[str]:
+        graph = {
+            name: {inner for each in named for inner in _spreads(each.selection_set)} & self._by_name.keys()
+            for name, named in self._by_name.items()
+        }
+        try:
+            return list(TopologicalSorter(graph).static_order())
+        except CycleError as error:
+            raise Circular(error.args[1][::-1]) from None
+
+    def _count(self, selection_set: SelectionSetNode, *, top: bool) -> _Count:
+        count = _Count()
+        for node in selection_set.selections:
+            count.selections += 1
+            count.add_directives(node.directives)
+            match node:
+                case FieldNode():
+                    self._add_field(count, node, top=top)
+                case InlineFragmentNode():
+                    count.add(self._count(node.selection_set, top=top))
+                case FragmentSpreadNode():
+                    count.add(self.counts.get(node.name.value, _NOTHING))
+        return count
+
+    def _add_field(self, count: _Count, node: FieldNode, *, top: bool) -> None:
+        below = _NOTHING if node.selection_set is None else self._count(node.selection_set, top=False)
+        count.add_below(below)
+        count.add_arguments(node.arguments)
+        count.fields += 1
+        count.aliases += node.alias is not None
+        if top:
+            count.top += 1
+            self._add_cost(count, node, below.fields)
+
+    def _add_cost(self, count: _Count, node: FieldNode, fields: int) -> None:
+        price = self._table.get(node.name.value, Price(0))
+        items = next((each.value for each in node.arguments or () if each.name.value == price.per_item), None)
+        if isinstance(items, VariableNode):
+            count.per_entry[items.name.value] += price.base + fields
+        else:
+            count.fixed += (price.base + fields) * _entries(items)
+        count.fixed += 1
+
+
+def _spreads(selection_set: SelectionSetNode) -> Iterator[str]:
+    """Names of the fragments that are spread, at whatever depth."""
+    pending: list[SelectionSetNode] = [selection_set]
+    while pending:
+        for node in pending.pop().selections:
+            if isinstance(node, FragmentSpreadNode):
+                yield node.name.value
+            elif (below := _below(node)) is not None:
+                pending.append(below)
+
+
+def _below(node: SelectionNode) -> SelectionSetNode | None:
+    return node.selection_set if isinstance(node, FieldNode | InlineFragmentNode) else None
+
+
+def _defaults(operation: OperationDefinitionNode) -> Mapping[str, int]:
+    return {
+        each.variable.name.value: _entries(each.default_value)
+        for each in operation.variable_definitions or ()
+        if each.default_value is not None
+    }
+
+
+def _entries(value: ValueNode | None) -> int:
+    """How many entries a literal has; one that is no list is coerced to a list of one."""
+    return len(value.values) if isinstance(value, ListValueNode) else 1
+
+
+def _pairs(number: int) -> int:
+    return number * (number - 1) // 2

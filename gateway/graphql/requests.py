@@ -1,0 +1,165 @@
+"""Requests of GraphQL over HTTP: their parameters, and what is refused before anybody looks at them.
+
+A page of another site can make its visitor's browser send a GET, or a POST of a form's media types, without asking
+here first. So a POST must be of `application/json`, and a GET must carry a header that no form and no link can set:
+for either, browsers ask first (CORS preflight), and are told which origins may.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from gateway.graphql.documents import digest_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.requests import Request
+
+    from gateway.deadline import Deadline
+    from gateway.graphql.documents import Documents, Prepared
+
+__all__ = ["PREFLIGHT_HEADERS", "Parameters", "Refused", "parameters_of"]
+
+PREFLIGHT_HEADERS: Final = ("x-apollo-operation-name", "apollo-require-preflight", "graphql-require-preflight")
+"""Each of them shows that a GET is no link's or form's. Their values do not matter."""
+
+_JSON: Final = "application/json"
+
+_MAX_PARAMETERS: Final = 100
+"""Of a URL."""
+
+Decoded = TypeVar("Decoded")
+
+
+class Refused(Exception):
+    """The request is not one of GraphQL over HTTP. `headers` go into the response."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = headers or {}
+
+
+class _PersistedQuery(msgspec.Struct):
+    """Apollo's automatic persisted queries."""
+
+    version: int
+    sha256Hash: str  # noqa: N815 - the parameter's name
+
+
+class Parameters(msgspec.Struct):
+    """The request parameters (GraphQL over HTTP, 5.1 and appendix A). Others are ignored."""
+
+    query: str | None = None
+    documentId: str | None = None  # noqa: N815 - the parameter's name
+    operationName: str | None = None  # noqa: N815
+    variables: dict[str, object] | None = None
+    extensions: dict[str, object] | None = None
+
+    def prepared(self, documents: Documents) -> Prepared:
+        """The document that is meant. Raises Refused, or NotExecutable where it is not to be had."""
+        wanted = self.documentId if self.documentId is not None else self._persisted_hash()
+        if self.query is None:
+            if wanted is None:
+                raise Refused(400, "the request's parameters are not right: Object missing required field `query`")
+            return documents.by_id(wanted)
+        if wanted is not None and wanted.removeprefix("sha256:") != digest_of(self.query):
+            raise Refused(400, "the hash that was sent is not the SHA-256 of the query")
+        return documents.by_text(self.query)
+
+    def _persisted_hash(self) -> str | None:
+        given = (self.extensions or {}).get("persistedQuery")
+        if given is None:
+            return None
+        try:
+            persisted = msgspec.convert(given, _PersistedQuery)
+        except msgspec.ValidationError as error:
+            raise Refused(400, f"extensions.persistedQuery is not right: {error}") from error
+        if persisted.version != 1:
+            raise Refused(400, f"extensions.persistedQuery: version {persisted.version} is not supported")
+        return persisted.sha256Hash
+
+
+async def parameters_of(request: Request, *, max_body: int, deadline: Deadline) -> Parameters:
+    """Read a request's parameters. Raises Refused, and ClientDisconnect."""
+    match request.method:
+        case "GET":
+            _check_not_simple(request)
+            return _from_query(request.scope["query_string"])
+        case "POST":
+            return _decode(await _body(request, max_body, deadline), Parameters, "the body")
+        case method:
+            raise Refused(405, f"{method} is not supported: use GET for queries, or POST", {"allow": "GET, POST"})
+
+
+def _check_not_simple(request: Request) -> None:
+    """A media type of a GET counts if it is JSON alone: a browser has been seen to send others unasked."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != _JSON and not any(request.headers.get(each) for each in PREFLIGHT_HEADERS):
+        raise Refused(
+            400,
+            "this GET could come from another site's page (CSRF): send it with a header "
+            f"{PREFLIGHT_HEADERS[-1]}: 1, or with content-type: {_JSON}",
+        )
+
+
+async def _body(request: Request, max_body: int, deadline: Deadline) -> bytes:
+    content_type = request.headers.get("content-type", "")
+    media_type, _, rest = content_type.partition(";")
+    charset = rest.partition("charset=")[2].strip(' "').lower() or "utf-8"
+    if media_type.strip().lower() != _JSON or charset not in {"utf-8", "utf8"}:
+        raise Refused(415, f"content-type {content_type!r} is not supported: send {_JSON} in UTF-8")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(deadline.remaining):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > max_body:
+                    raise Refused(413, f"the body is larger than {max_body} bytes")
+    except TimeoutError:
+        raise Refused(408, "the body took longer to arrive than a request may take", {"connection": "close"}) from None
+    return bytes(body)
+
+
+def _from_query(query: bytes) -> Parameters:
+    try:
+        pairs = parse_qsl(query.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS)
+    except UnicodeDecodeError as error:
+        raise Refused(400, "the URL's query is not UTF-8") from error
+    except ValueError as error:
+        raise Refused(400, f"the URL's query has more than {_MAX_PARAMETERS} parameters") from error
+    found = dict(pairs)
+    given: dict[str, object] = {name: found[name] for name in ("query", "documentId") if name in found}
+    if found.get("operationName"):  # empty is as good as left out (GraphQL over HTTP, 5.2)
+        given["operationName"] = found["operationName"]
+    for name in ("variables", "extensions"):
+        if found.get(name):
+            given[name] = _decode(found[name].encode(), object, name)
+    try:
+        return msgspec.convert(given, Parameters)
+    except msgspec.ValidationError as error:
+        raise _not_right(error) from error
+
+
+def _decode(source: bytes, kind: type[Decoded], what: str) -> Decoded:
+    """Decode JSON, and refuse in words what is none; the decoder's own hold nothing of the source."""
+    try:
+        return msgspec.json.decode(source, type=kind)
+    except msgspec.ValidationError as error:
+        raise _not_right(error) from error
+    except RecursionError as error:
+        raise Refused(400, f"{what}: JSON is nested too deeply") from error
+    except UnicodeDecodeError as error:
+        raise Refused(400, f"{what}: is not UTF-8") from error
+    except ValueError as error:
+        raise Refused(400, f"{what}: {error}") from error
+
+
+def _not_right(error: msgspec.ValidationError) -> Refused:
+    return Refused(400, f"the request's parameters are not right: {error}")

@@ -1,0 +1,369 @@
+"""What one client, or all of them, may take of the gRPC listener: real connections, some of them badly behaved."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+import pytest
+import pytest_asyncio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from gateway.cli import DEV_DEFAULTS
+from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
+from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
+from gateway.rpc.health import MAX_WATCHES
+from gateway.sandbox import seed
+from gateway.settings import load_settings
+from stage import channel_to, eventually, opened
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from stage import Dev
+
+MANAGED = "emporix.sessioncontext.v1.SessionContextService"
+REQUEST = pb.GetSessionContextRequest(tenant="acme", session_id=seed.CUSTOMER_SESSION)
+HEALTH = health_pb2.HealthCheckRequest()
+Status = health_pb2.HealthCheckResponse
+KEY = ("x-api-key", "dev-key")
+EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+PING, GOAWAY, SETTINGS = 6, 7, 4
+ENHANCE_YOUR_CALM: Final = 11
+
+
+async def failure(call: Any) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await call
+    return failed.value
+
+
+def health_of(channel: grpc.aio.Channel) -> Any:
+    """Its stub; that the stubs' own types know no methods is a fault of theirs."""
+    return health_pb2_grpc.HealthStub(channel)
+
+
+@asynccontextmanager
+async def limited(**grpc_settings: object) -> AsyncIterator[tuple[Dev, pb_grpc.SessionContextServiceAsyncStub]]:
+    """A gateway with such settings, which has its token already."""
+    async with opened(grpc=grpc_settings, shutdown={"grace": 0.2}) as dev, channel_to(dev.doors.grpc) as channel:
+        managed = pb_grpc.SessionContextServiceStub(channel)
+        await managed.GetSessionContext(REQUEST)
+        yield dev, managed
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def shared() -> AsyncIterator[Dev]:
+    async with limited(
+        max_metadata=4096, max_answer=16_384, max_calls_per_connection=1_000, budget=0.5, reflection=False
+    ) as (dev, _):
+        yield dev
+
+
+@pytest.fixture
+def strict(shared: Dev) -> Iterator[Dev]:
+    """A gateway that allows little; the sandbox behind it is as new."""
+    shared.sandbox.reset()
+    yield shared
+    shared.sandbox.faults.clear()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def managed(strict: Dev) -> AsyncIterator[pb_grpc.SessionContextServiceAsyncStub]:
+    async with channel_to(strict.doors.grpc) as channel:
+        yield pb_grpc.SessionContextServiceStub(channel)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def channel(strict: Dev) -> AsyncIterator[grpc.aio.Channel]:
+    """For what needs no key, or has its own."""
+    async with grpc.aio.insecure_channel(strict.doors.grpc) as channel:
+        yield channel
+
+
+# Sizes
+
+
+async def test_too_much_metadata_is_refused_and_the_connection_lives(
+    managed: pb_grpc.SessionContextServiceAsyncStub,
+) -> None:
+    assert (await managed.GetSessionContext(REQUEST, metadata=[("a", "x" * 3000)])).session_context.currency == "EUR"
+    for size in (4096, 100_000):
+        failed = await failure(managed.GetSessionContext(REQUEST, metadata=[("a", "x" * size)]))
+        assert failed.code() == EXHAUSTED
+    await managed.GetSessionContext(REQUEST)
+
+
+def enlarge(dev: Dev) -> None:
+    document = seed.SESSIONS["acme", seed.CUSTOMER_SESSION].replace(b"customValue", b"x" * 20_000)
+    dev.sandbox.store.seed("acme", seed.CUSTOMER_SESSION, document)
+
+
+async def test_an_answer_that_is_too_large_is_refused_and_the_connection_lives(
+    strict: Dev, managed: pb_grpc.SessionContextServiceAsyncStub, caplog: pytest.LogCaptureFixture
+) -> None:
+    enlarge(strict)
+    batch = pb.BatchGetSessionContextsRequest(tenant="acme", session_ids=[seed.CUSTOMER_SESSION])
+    for call in (managed.GetSessionContext(REQUEST), managed.BatchGetSessionContexts(batch)):
+        failed = await failure(call)
+        assert failed.code() == EXHAUSTED
+        assert "and 16384 are allowed" in (failed.details() or "")
+    assert caplog.records == []
+
+
+async def test_what_was_written_stays_written_when_it_is_too_large_to_be_read_back(
+    strict: Dev, managed: pb_grpc.SessionContextServiceAsyncStub
+) -> None:
+    enlarge(strict)
+    request = pb.AddAttributeRequest(tenant="acme", session_id=seed.CUSTOMER_SESSION, attribute_name="a")
+    request.value.string_value = "there"
+    answer = await managed.AddAttribute(request, metadata=[("saas-token", strict.sandbox.saas_token)])
+
+    assert not answer.HasField("session_context")
+    assert b'"there"' in (strict.sandbox.store.get("acme", seed.CUSTOMER_SESSION) or b"")
+
+
+# Calls
+
+
+async def test_calls_past_the_limit_are_refused_until_others_have_ended() -> None:
+    async with limited(max_calls=2) as (dev, managed):
+        dev.sandbox.faults.arm("hang", "get", times=None)
+        hanging = [managed.GetSessionContext(REQUEST) for _ in range(2)]
+        await eventually(lambda: dev.sandbox.under_way == 2)
+
+        assert (await failure(managed.GetSessionContext(REQUEST))).code() == EXHAUSTED
+
+        for each in hanging:
+            each.cancel()
+        await eventually(lambda: dev.sandbox.under_way == 0)
+        dev.sandbox.faults.clear()
+        await managed.GetSessionContext(REQUEST)
+
+
+async def test_one_connection_has_so_many_calls_at_a_time() -> None:
+    async with limited(max_calls_per_connection=2) as (dev, managed):
+        dev.sandbox.faults.arm("hang", "get", times=2)
+        hanging = [managed.GetSessionContext(REQUEST) for _ in range(2)]
+        await eventually(lambda: dev.sandbox.under_way == 2)
+
+        further = asyncio.ensure_future(managed.GetSessionContext(REQUEST))
+        await asyncio.wait([further], timeout=0.1)
+        assert not further.done()
+
+        hanging[0].cancel()
+        assert (await further).session_context.currency == "EUR"
+
+
+@pytest.mark.parametrize(
+    "method", [f"{MANAGED}/GetSessionContext", "grpc.health.v1.Health/Check", "grpc.health.v1.Health/Watch"]
+)
+async def test_a_call_whose_request_does_not_come_is_ended(
+    channel: grpc.aio.Channel, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Or whoever opens calls and sends nothing would soon hold all that there may be."""
+    call: Any = channel.stream_unary(f"/{method}")(metadata=[KEY])
+
+    assert await call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert await call.details() == "the request did not come in time"
+    assert caplog.records == []
+
+
+async def test_a_call_that_ends_without_a_request_is_refused(channel: grpc.aio.Channel) -> None:
+    call: Any = channel.stream_unary(f"/{MANAGED}/GetSessionContext")(metadata=[KEY])
+    await call.done_writing()
+
+    assert await call.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_calls_that_are_cancelled_at_any_moment_leave_nothing_behind(
+    strict: Dev,
+    channel: grpc.aio.Channel,
+    managed: pb_grpc.SessionContextServiceAsyncStub,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for turns in range(40):
+        silent: Any = channel.stream_unary(f"/{MANAGED}/GetSessionContext")(metadata=[KEY])
+        sent = managed.GetSessionContext(REQUEST)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        silent.cancel()
+        sent.cancel()
+
+    calls = [managed.GetSessionContext(REQUEST) for _ in range(20)]
+    assert all(each.session_context.currency == "EUR" for each in await asyncio.gather(*calls))
+    await eventually(lambda: strict.sandbox.under_way == 0)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("method", ["Check", "List", "Watch"])
+async def test_what_is_no_message_is_refused_by_health_too(
+    channel: grpc.aio.Channel, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    call: Any = channel.unary_unary(f"/grpc.health.v1.Health/{method}")
+
+    assert (await failure(call(b"\xff\xff"))).code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert caplog.records == []
+
+
+# Connections, as a client without manners has them
+
+
+def frame(kind: int, payload: bytes = b"", *, flags: int = 0) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + bytes(4) + payload
+
+
+@asynccontextmanager
+async def connected(dev: Dev) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """HTTP/2 by hand, which answers nothing by itself."""
+    host, _, port = dev.doors.grpc.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS) + frame(SETTINGS, flags=1))
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def until_the_end(reader: asyncio.StreamReader, within: float = 5) -> list[tuple[int, bytes]]:
+    """All frames that come before the connection is closed."""
+    frames = []
+    try:
+        async with asyncio.timeout(within):
+            while True:
+                head = await reader.readexactly(9)
+                frames.append((head[3], await reader.readexactly(int.from_bytes(head[:3], "big"))))
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return frames
+
+
+@pytest.mark.parametrize(
+    ("connections", "why"),
+    [
+        ({"max_age": 0.2, "max_age_grace": 0.1}, b"max connection age"),
+        ({"max_idle": 0.2}, b"connection idle"),
+        ({"keepalive_time": 1.0, "keepalive_timeout": 0.2}, b"ping_timeout"),
+    ],
+)
+async def test_a_connection_is_closed_by(connections: dict[str, float], why: bytes) -> None:
+    async with limited(connections=connections, budget=0.1) as (dev, managed), connected(dev) as (reader, _):
+        kind, payload = (await until_the_end(reader))[-1]
+
+        assert (kind, payload[8:]) == (GOAWAY, why)
+        await managed.GetSessionContext(REQUEST)
+
+
+async def test_a_call_under_way_outlives_its_connections_age() -> None:
+    async with limited(connections={"max_age": 0.1, "max_age_grace": 0.01}, budget=5) as (dev, managed):
+        dev.sandbox.faults.arm("latency=500ms", "get")
+
+        assert (await managed.GetSessionContext(REQUEST)).session_context.currency == "EUR"
+
+
+async def test_a_client_that_pings_too_often_is_cut_off() -> None:
+    async with (
+        limited(connections={"min_ping_interval": 60.0, "max_ping_strikes": 2}) as (dev, managed),
+        connected(dev) as (reader, writer),
+    ):
+        writer.write(frame(PING, bytes(8)) * 10)
+        payload = dict(await until_the_end(reader))[GOAWAY]
+
+        assert int.from_bytes(payload[4:8], "big") == ENHANCE_YOUR_CALM
+        assert payload[8:] == b"too_many_pings"
+        await managed.GetSessionContext(REQUEST)
+
+
+async def test_a_client_may_ping_as_often_as_is_said() -> None:
+    async with (
+        limited(connections={"min_ping_interval": 0.001, "max_ping_strikes": 1}) as (dev, _),
+        connected(dev) as (reader, writer),
+    ):
+        for _ in range(10):
+            await asyncio.sleep(0.005)  # which is how often, and no synchronisation
+            writer.write(frame(PING, bytes(8)))
+        answered = 0
+        async with asyncio.timeout(5):
+            while answered < 10:
+                head = await reader.readexactly(9)
+                await reader.readexactly(int.from_bytes(head[:3], "big"))
+                assert head[3] != GOAWAY
+                answered += head[3] == PING
+
+
+async def test_connections_past_the_limit_are_closed_until_others_have_gone() -> None:
+    async with limited(connections={"max_number": 3}) as (dev, managed):  # the first is the channel's
+        async with connected(dev) as (first, _), connected(dev) as (second, _):
+            for each in (first, second):
+                assert (await each.readexactly(9))[3] == SETTINGS
+            async with connected(dev) as (third, _):
+                assert await until_the_end(third) == []
+            await managed.GetSessionContext(REQUEST)
+
+        async def served() -> bool:
+            async with connected(dev) as (reader, _):
+                return bool(await reader.read(9))
+
+        async with asyncio.timeout(5):
+            while not await served():
+                await asyncio.sleep(0.01)
+
+
+# Health and reflection
+
+
+async def test_who_watches_does_not_hold_up_the_end() -> None:
+    async with opened(shutdown={"grace": 30.0}) as dev:
+        channel = grpc.aio.insecure_channel(dev.doors.grpc)
+        services = ("", MANAGED, "some.other.Service")
+        watches = [health_of(channel).Watch(health_pb2.HealthCheckRequest(service=each)) for each in services]
+        for each in watches:
+            await each.read()
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+
+    told = [(await each.read()).status for each in watches]
+    assert told == [Status.NOT_SERVING, Status.NOT_SERVING, Status.SERVICE_UNKNOWN]
+    assert [await each.code() for each in watches] == [grpc.StatusCode.OK] * 3
+    await channel.close()
+
+
+async def test_so_many_may_watch_and_all_others_are_served_nonetheless(
+    channel: grpc.aio.Channel, managed: pb_grpc.SessionContextServiceAsyncStub
+) -> None:
+    health = health_of(channel)
+    watches = [health.Watch(HEALTH) for _ in range(MAX_WATCHES)]
+    for each in watches:
+        await each.read()
+
+    assert await health.Watch(HEALTH).code() == EXHAUSTED
+    assert (await health.Check(HEALTH)).status == Status.SERVING
+    await managed.GetSessionContext(REQUEST)
+
+    watches[0].cancel()
+    async with asyncio.timeout(5):
+        while await health.Watch(HEALTH).read() is grpc.aio.EOF:
+            await asyncio.sleep(0.005)
+
+
+async def test_health_lists_every_service(channel: grpc.aio.Channel) -> None:
+    answer = await health_of(channel).List(health_pb2.HealthListRequest())  # type: ignore[attr-defined]
+
+    assert {name: each.status for name, each in answer.statuses.items()} == dict.fromkeys(
+        ("", MANAGED, MANAGED.replace("Session", "OwnSession", 1)), Status.SERVING
+    )
+
+
+def test_reflection_is_for_dev_unless_it_is_set() -> None:
+    assert not load_settings(None, {"tenants": DEV_DEFAULTS["tenants"]}).grpc.reflection
+    assert load_settings(None, DEV_DEFAULTS).grpc.reflection
+
+
+async def test_without_reflection_nobody_is_told_of_the_services(channel: grpc.aio.Channel) -> None:
+    call: Any = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")()
+    await call.done_writing()
+
+    assert await call.code() == grpc.StatusCode.UNIMPLEMENTED

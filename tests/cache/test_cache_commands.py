@@ -1,0 +1,76 @@
+"""`session-gateway cache clear` and `stats`, against a Redis that a gateway is using."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from processes import run
+
+from gateway.sandbox import seed
+from stage import entered, eventually, opened
+
+if TYPE_CHECKING:
+    from cache.redis_server import RedisServer
+    from processes import Process
+
+SETTINGS = {
+    "SESSION_GATEWAY_TENANTS__ACME__CLIENT_ID": "acme-client",
+    "SESSION_GATEWAY_TENANTS__ACME__CLIENT_SECRET": "acme-secret",
+    "SESSION_GATEWAY_CACHE__PREFIX": "commands:",
+}
+
+
+async def cache(command: str, backend: str) -> tuple[int, Process]:
+    return await run("cache", command, **SETTINGS, SESSION_GATEWAY_CACHE__BACKEND=backend)
+
+
+async def test_entries_are_counted_and_cleared_also_from_the_memory_of_gateways(server: RedisServer) -> None:
+    settings: dict[str, object] = {"backend": server.url, "prefix": "commands:", "memory_tier": True, "ttl": 600}
+    async with opened(cache=settings) as dev, entered("grpc", dev) as door:
+        asked = dev.sandbox.count
+
+        async def is_kept() -> bool:
+            before = asked("get")
+            await door.get("acme", seed.CUSTOMER_SESSION)
+            return asked("get") == before
+
+        await door.get("acme", seed.ODD_SESSION)
+        assert not await is_kept()
+        assert await is_kept()
+
+        status, process = await cache("stats", server.url)
+        assert (status, process.out[:1]) == (0, ["entries 2"])
+
+        status, process = await cache("clear", server.url)
+        assert status == 0
+        assert process.out == ["2 keys removed"]
+
+        kept = []
+
+        def is_forgotten() -> bool:
+            return False in kept
+
+        for _ in range(20):  # the message may still be on its way
+            kept.append(await is_kept())
+            if is_forgotten():
+                break
+        await eventually(is_forgotten)
+
+        _, process = await cache("stats", server.url)
+        assert process.out[:1] == ["entries 1"]
+
+
+async def test_there_is_nothing_to_clear_without_a_redis() -> None:
+    status, process = await cache("clear", "memory")
+
+    assert status == 1
+    assert process.err == ["session-gateway: cache.backend: is no Redis, and a gateway's own memory goes with it"]
+
+
+async def test_a_redis_that_is_not_there_is_told_in_one_line() -> None:
+    status, process = await cache("stats", "redis://:canary@127.0.0.1:1/0")
+
+    assert status == 1
+    assert len(process.err) == 1
+    assert process.err[0].startswith("session-gateway: cache.backend: Redis cannot be asked: ")
+    assert "canary" not in process.said
