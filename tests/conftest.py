@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 import pytest_asyncio
+import uvloop
 
 from doors import Caller
 from gateway.cli import dev_headers
@@ -14,7 +15,8 @@ from gateway.sandbox import Sandbox, Switches, seed
 from stage import entered, opened
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    import asyncio
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from doors import Door
     from stage import Dev
@@ -65,3 +67,16 @@ def playground_headers(upstream: Sandbox) -> dict[str, str]:
 def customer(upstream: Sandbox) -> Caller:
     """The seeded customer, who owns `seed.CUSTOMER_SESSION`."""
     return Caller(token=seed.CUSTOMER_TOKEN, saas_token=upstream.saas_token)
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that the gateway runs on."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have counted, for whoever reads the log of CI."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "figures" and report.when == "call":
+                terminalreporter.write_line(f"{report.nodeid.partition('::')[2]}: {value}")

@@ -19,7 +19,7 @@ from soak.workload import TIMEOUT, Workload, answers_lost
 from stage import Dev, entered
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     import httpx
     from cache.redis_server import RedisServer
@@ -62,7 +62,10 @@ async def gateway(name: str, upstream_url: str, **cache: str) -> AsyncIterator[t
 
 @pytest.mark.parametrize("cached_in", CACHES)
 async def test_a_history_with_the_cache_on(
-    cached_in: str, request: pytest.FixtureRequest, client: httpx.AsyncClient, capsys: pytest.CaptureFixture[str]
+    cached_in: str,
+    request: pytest.FixtureRequest,
+    client: httpx.AsyncClient,
+    record_property: Callable[[str, object], None],
 ) -> None:
     """No read is older than what its client has seen, nor than a write that its gateway had acknowledged before."""
     count, cache = CACHES[cached_in]
@@ -82,8 +85,7 @@ async def test_a_history_with_the_cache_on(
 
     reads = [each for each in history.events if isinstance(each, Read)]
     asked = upstream.sandbox.count("get") + upstream.sandbox.count("get-own")
-    with capsys.disabled():
-        print(f"\n  {cached_in}: {figures}; {len(reads)} reads by clients, {asked} of upstream")  # noqa: T201
+    record_property("figures", f"{figures}; {len(reads)} reads by clients, {asked} of upstream")
     assert violations(history) == []
     writes = [each for each in history.events if isinstance(each, Write)]
     assert sum(each.outcome is Outcome.APPLIED for each in writes) > 300
