@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from access.certificates import HERE, Authority, Files
 from graphql import GraphQLInterfaceType, build_schema
 from grpc_status import rpc_status
 
@@ -53,16 +54,20 @@ async def test_its_calls_give_the_answers_it_shows(dev: Dev, upstream: Sandbox, 
 
 
 def test_its_configuration_is_good(tmp_path: Path) -> None:
-    (text,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
-    secret = tmp_path / "secret"
-    secret.write_text("hush\n")
-    file = tmp_path / "gateway.toml"
-    file.write_text(text.replace("/run/secrets/mytenant", str(secret)))
+    text = "\n".join(re.findall(r"```toml\n(.*?)```", README, re.DOTALL))
     assert tomllib.loads(text)
+    (tmp_path / "mytenant").write_text("hush\n")
+    authority = Authority()
+    Files.of(tmp_path, authority.issue(*HERE))
+    (tmp_path / "ca.crt").write_bytes(authority.pem)
+    file = tmp_path / "gateway.toml"
+    file.write_text(text.replace("/run/secrets/", f"{tmp_path}/").replace('"/tls/', f'"{tmp_path}/'))
 
-    tenant = load_settings(file).tenants["mytenant"]
+    settings = load_settings(file)
 
-    assert tenant.client_secret.get_secret_value() == "hush"
+    assert settings.tenants["mytenant"].client_secret.get_secret_value() == "hush"
+    assert settings.access.keys["web-shop"].tenants == ("mytenant",)
+    assert settings.rate_limits.own_rate == 10
 
 
 async def test_its_python_service_gets_its_way_after_a_conflict(dev: Dev, upstream: Sandbox, customer: Caller) -> None:
