@@ -97,6 +97,7 @@ async def test_no_read_fails_and_none_waits_long(
 
         await readers.during(lambda: trouble(fragile))
 
-        # Generous: a read may wait for the budget a few times over (look, keep), and this machine may be busy.
-        assert max(readers.seconds) < 20 * BUDGET
+        # Generous: a read may wait for the budget a few times over (look, keep), and this machine may be very busy. A
+        # leash that does not hold costs the patience of the client for Redis, or no end of time.
+        assert max(readers.seconds) < 60 * BUDGET
         assert await by_grpc.get("acme", seed.CUSTOMER_SESSION) is not None
