@@ -107,7 +107,12 @@ async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]
         writer = Writer(
             max_attempts=settings.writes.max_attempts, max_document=settings.writes.max_document, observer=metrics
         )
-        sessions = SessionContexts(client, writer)
+        sessions = SessionContexts(
+            client,
+            writer,
+            max_batch=settings.reads.max_batch,
+            batch_concurrency=settings.reads.batch_concurrency,
+        )
         own = OwnSessionContexts(client, writer)
         access = await stack.enter_async_context(open_access(settings))
         limits = await stack.enter_async_context(open_rate_limits(settings, metrics))

@@ -272,6 +272,15 @@ class Sandbox(Listener):
     """Port to listen on; 0 takes a free one."""
 
 
+class Reads(_Section):
+    """How several session contexts are read at once."""
+
+    max_batch: int = Field(default=100, ge=1, le=1000)
+    """Most ids in one `sessionContexts` or `BatchGetSessionContexts`."""
+    batch_concurrency: int = Field(default=10, ge=1, le=100)
+    """How many of them are read at a time."""
+
+
 class Writes(_Section):
     """How writes are made safe."""
 
@@ -467,6 +476,7 @@ class Settings(BaseSettings):
     grpc: Grpc = Grpc()
     admin: Admin = Admin()
     sandbox: Sandbox = Sandbox()
+    reads: Reads = Reads()
     writes: Writes = Writes()
     cache: Cache = Cache()
     access: Access = Access()

@@ -187,7 +187,7 @@ class Query:
 
     @strawberry.field(
         description="The session contexts of several sessions of a tenant, read side by side: one entry for each id, "
-        "in the order of the ids, null for a session that does not exist. At most 100."
+        "in the order of the ids, null for a session that does not exist. At most 100, unless it is set otherwise."
     )
     async def session_contexts(
         self,

@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OWN_WRITABLE", "WRITABLE", "OwnSessionContexts", "SessionContexts"]
 
-MAX_BATCH: Final = 100
-"""Most session contexts that one call reads."""
-
 WRITABLE: Final = frozenset(
     {"customer_id", "site_code", "currency", "cart_id", "target_location", "language", "context"}
 )
@@ -45,11 +42,17 @@ OWN_WRITABLE: Final = frozenset({"site_code", "currency", "target_location", "la
 
 
 class SessionContexts:
-    """The management side: any session of a tenant. `batch_concurrency` bounds the reads of one batch at a time."""
+    """The management side: any session of a tenant.
 
-    def __init__(self, client: CachedClient, writer: Writer, *, batch_concurrency: int = 10) -> None:
+    `max_batch` is how many session contexts one call reads at most, and `batch_concurrency` how many of them at a time.
+    """
+
+    def __init__(
+        self, client: CachedClient, writer: Writer, *, max_batch: int = 100, batch_concurrency: int = 10
+    ) -> None:
         self._client = client
         self._writer = writer
+        self._max_batch = max_batch
         self._batch_concurrency = batch_concurrency
 
     async def get(self, tenant: str, session_id: str, deadline: Deadline, options: ReadOptions = FRESH_ENOUGH) -> Found:
@@ -63,7 +66,9 @@ class SessionContexts:
         self, tenant: str, session_ids: Sequence[str], deadline: Deadline, options: ReadOptions = FRESH_ENOUGH
     ) -> list[Found | GatewayError]:
         """Read several side by side: what was found, or why not, in the order of the ids. Each id is read once."""
-        validation.check(validation.tenant(tenant), checks.batch(session_ids, MAX_BATCH), checks.read_options(options))
+        validation.check(
+            validation.tenant(tenant), checks.batch(session_ids, self._max_batch), checks.read_options(options)
+        )
         slots = asyncio.Semaphore(self._batch_concurrency)
 
         async def read(session_id: str) -> Found | GatewayError:

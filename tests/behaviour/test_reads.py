@@ -8,6 +8,7 @@ import pytest
 
 from doors import Caller, Refused
 from gateway.sandbox import seed
+from stage import entered, opened
 
 if TYPE_CHECKING:
     from doors import Door
@@ -132,3 +133,13 @@ async def test_a_service_token_does_not_open_ones_own_session(door: Door, upstre
         await door.get_own("acme", Caller(token=token))
 
     assert refused.value.reason == "UNAUTHENTICATED"
+
+
+@pytest.mark.parametrize("name", ["grpc", "graphql"])
+async def test_how_many_are_too_many_is_a_setting(name: str) -> None:
+    async with opened(reads={"max_batch": 2}) as dev, entered(name, dev) as door:
+        assert await door.batch("acme", ["one", "two"]) == [None, None]
+        with pytest.raises(Refused) as refused:
+            await door.batch("acme", ["one", "two", "three"])
+
+    assert refused.value.violations == {"session_ids": "must be at most 2, are 3"}
