@@ -20,6 +20,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +67,10 @@ def started(command: str, said: str, **environment: str) -> Iterator[tuple[str, 
     ) as process:
         try:
             assert process.stdout is not None
-            yield next(found.groups() for line in process.stdout if (found := re.search(said, line)))
+            found = next(found.groups() for line in process.stdout if (found := re.search(said, line)))
+            # Its log is read on: a pipe that is full would hold it up.
+            threading.Thread(target=process.stdout.read, daemon=True).start()
+            yield found
         finally:
             process.terminate()
 
