@@ -80,7 +80,7 @@ async def test_a_history_with_the_cache_on(
         doors = [door for _, of_one in gateways for door in of_one]
         dev = Dev(gateways[0][0].doors, upstream.sandbox, upstream.url)
 
-        history, figures = await Workload(dev, doors, seed=11).round(500)
+        history, figures = await Workload(dev, doors, seed=11).round(1_000)
         figures.lost = sum([await answers_lost(client, each) for each, _ in gateways])
 
     reads = [each for each in history.events if isinstance(each, Read)]
@@ -88,5 +88,5 @@ async def test_a_history_with_the_cache_on(
     record_property("figures", f"{figures}; {len(reads)} reads by clients, {asked} of upstream")
     assert violations(history) == []
     writes = [each for each in history.events if isinstance(each, Write)]
-    assert sum(each.outcome is Outcome.APPLIED for each in writes) > 150
-    assert len(reads) > 100
+    assert sum(each.outcome is Outcome.APPLIED for each in writes) > 300
+    assert len(reads) > 200
