@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from pydantic import SecretStr
 
 if TYPE_CHECKING:
@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["CallerCredentials"]
 
 
-@dataclass(frozen=True, slots=True)
-class CallerCredentials:
+class CallerCredentials(Struct, frozen=True):
     """Each is None when it was not sent."""
 
     api_key: SecretStr | None = None

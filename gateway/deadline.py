@@ -6,8 +6,9 @@ import asyncio
 import math
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from gateway.errors import UpstreamTimeout
 
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Deadline"]
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(Struct, frozen=True):
     """A point on the monotonic clock, in seconds."""
 
     at: float

@@ -24,6 +24,7 @@ MAX_SEGMENT: Final = 256
 _TENANT = re.compile(r"[a-z][a-z0-9]{2,15}")
 _CURRENCY = re.compile(r"[A-Za-z]{3}")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
+_UNWRITABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 
 def check(*violations: Iterable[Violation]) -> None:
@@ -49,7 +50,7 @@ def segment(field: str, value: str) -> Iterator[Violation]:
         yield Violation(field, f"must not be {value!r}")
     elif len(value) > MAX_SEGMENT:
         yield Violation(field, f"must be at most {MAX_SEGMENT} characters, has {len(value)}")
-    elif "\x00" in value or any("\ud800" <= char <= "\udfff" for char in value):
+    elif _UNWRITABLE.search(value):
         yield Violation(field, "must not hold a NUL or a lone surrogate")
 
 

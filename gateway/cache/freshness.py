@@ -10,14 +10,15 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = ["FRESH_ENOUGH", "CacheStatus", "Policy", "ReadOptions", "Use", "combined", "parse_cache_control", "use_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class ReadOptions:
+class ReadOptions(Struct, frozen=True):
     """What a caller asks of a read."""
 
     max_age: float | None = None
@@ -90,8 +91,7 @@ def _young_enough(age: float, options: ReadOptions) -> bool:
     return options.max_age is None or age < options.max_age
 
 
-@dataclass(frozen=True, slots=True)
-class CacheStatus:
+class CacheStatus(Struct, frozen=True):
     """Where an answer came from, in the words of RFC 9211.
 
     `hit` means that it was served without going to upstream; else `fwd` says why that was done: `miss`, `stale`,

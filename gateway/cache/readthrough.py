@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
+
+from msgspec import Struct
 
 from gateway.cache.entry import Entry
 from gateway.cache.freshness import CacheStatus, Use, use_of
@@ -29,11 +30,14 @@ __all__ = ["Fetched", "Found", "ReadThrough", "Subject"]
 _FLIGHT_TIME: Final = 15.0
 """Seconds that a read for all who wait may take; each who waits has a deadline of its own besides."""
 
+_HIT: Final = CacheRead("hit", collapsed=False)
+_STALE: Final = CacheRead("stale", collapsed=False)
+_STALE_IF_ERROR: Final = CacheRead("stale_if_error", collapsed=False)
+
 Fetch: TypeAlias = "Callable[[Deadline], Awaitable[SessionContext]]"
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(Struct, frozen=True):
     """What is read: its key, how upstream is asked for it, and until when (Unix time) it may be kept."""
 
     key: str
@@ -42,16 +46,14 @@ class Subject:
     until: float = math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """A session context, and where it came from."""
 
     context: SessionContext
     status: CacheStatus
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(Struct, frozen=True):
     """What a read of upstream brought back, and whether it was kept."""
 
     entry: Entry
@@ -84,19 +86,22 @@ class ReadThrough:
         def use_for(entry: Entry) -> Use:
             return use_of(self._age(entry), entry.version, self._policy, options)
 
+        entry = self._shelf.remembered(subject.key)
+        if entry is not None and use_for(entry) is Use.FRESH:
+            return self._served(subject, entry, _HIT)
         entry, ticket = await self._shelf.look(subject.key, lambda entry: use_for(entry) is Use.FRESH)
         use = Use.NONE if entry is None else use_for(entry)
         if entry is not None and use is Use.FRESH:
-            return self._served(subject, entry, "hit")
+            return self._served(subject, entry, _HIT)
         if entry is not None and use is Use.STALE:
             self._flights.run_behind(subject.key, partial(self._fetch, subject, ticket))
-            return self._served(subject, entry, "stale")
+            return self._served(subject, entry, _STALE)
         try:
             return await self._forwarded(subject, entry, ticket, options, deadline)
         except UpstreamError as error:
             if entry is None or use is not Use.IF_ERROR:
                 raise
-            return self._served(subject, entry, "stale_if_error", detail=error.reason)
+            return self._served(subject, entry, _STALE_IF_ERROR, detail=error.reason)
 
     async def read(self, subject: Subject, deadline: Deadline) -> SessionContext:
         """Ask upstream, whatever there is, and keep what it answers. Raises as `get`."""
@@ -180,11 +185,11 @@ class ReadThrough:
         young = options.max_age is None or self._age(entry) < options.max_age
         return young and (entry.version or 0) >= (options.min_version or 0) and self._shelf.good(subject.key, entry)
 
-    def _served(self, subject: Subject, entry: Entry, outcome: str, detail: str = "") -> Found:
-        self._observer.cache_read(CacheRead(outcome, collapsed=False))
+    def _served(self, subject: Subject, entry: Entry, event: CacheRead, detail: str = "") -> Found:
+        self._observer.cache_read(event)
         age = self._age(entry)
         ttl = self._policy.ttl - age
-        if outcome == "stale_if_error":  # upstream was asked, if in vain: no hit (RFC 9211, 2.1)
+        if event is _STALE_IF_ERROR:  # upstream was asked, if in vain: no hit (RFC 9211, 2.1)
             return Found(_context(subject, entry), CacheStatus(fwd="stale", ttl=ttl, age=age, detail=detail))
         return Found(_context(subject, entry), CacheStatus(hit=True, ttl=ttl, age=age, detail=detail))
 

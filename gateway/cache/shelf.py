@@ -1,5 +1,6 @@
 """Where entries are: in memory, in Redis, or in a small memory in front of Redis. Keeps writes and reads apart.
 
+remembered  the entry there is in memory
 look   the entry there is, and a ticket that says as of when
 keep   what a read brought back, if no write has come between (the ticket tells)
 open   before a write: the entry goes, and reads in flight will not be kept
@@ -9,8 +10,9 @@ close  after it
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from gateway.cache.entry import Entry
 from gateway.telemetry import CachePut
@@ -27,16 +29,14 @@ if TYPE_CHECKING:
 __all__ = ["OpenWrite", "Shelf", "Ticket"]
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(Struct, frozen=True):
     """As of when something was looked for. `shared` is None when nothing is to be put into the shared cache."""
 
     local: Token
     shared: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class OpenWrite:
+class OpenWrite(Struct, frozen=True):
     """A write under way."""
 
     local: Writer
@@ -70,13 +70,20 @@ class Shelf:
         self._marked_by = marked_by
         self._clock = clock
 
+    def remembered(self, key: str) -> Entry | None:
+        """What is in memory and may still be served as far as writes go. Nothing waits."""
+        if self._memory is None or not (self._invalidations is None or self._invalidations.in_step):
+            return None
+        entry = self._memory.peek(key)
+        return entry if entry is not None and self.good(key, entry) else None
+
     async def look(self, key: str, suffices: Callable[[Entry], bool] = lambda _: False) -> tuple[Entry | None, Ticket]:
         """The newest entry that may still be served as far as writes go, and a ticket for what takes its place.
 
         Redis is asked only when what is in memory does not suffice.
         """
         token = self._marks.token()
-        entry = await self._remembered(key)
+        entry = self.remembered(key)
         if self._shared is None or (entry is not None and suffices(entry)):
             return entry, Ticket(token)
         looked = await self._shared.get(key, token)
@@ -106,7 +113,7 @@ class Shelf:
 
     async def open(self, key: str) -> OpenWrite:
         """Before a write is sent."""
-        there = None if self._memory is None else await self._memory.get(key)
+        there = None if self._memory is None else self._memory.peek(key)
         writer = self._marks.open(key, floor=0 if there is None else there.version or 0)
         if self._memory is not None:
             await self._memory.delete(key)
@@ -124,19 +131,13 @@ class Shelf:
             self._marked_by(key, entry), entry.token, entry.version
         )
 
-    async def _remembered(self, key: str) -> Entry | None:
-        if self._memory is None or not (self._invalidations is None or self._invalidations.in_step):
-            return None
-        entry = await self._memory.get(key)
-        return entry if entry is not None and self.good(key, entry) else None
-
     async def _remember(self, key: str, entry: Entry) -> bool:
         """Keep in memory; false when a write or a newer read stands against it. Nothing comes in between."""
         if not self.good(key, entry):
             return False
         if self._memory is None:
             return True
-        there = await self._memory.get(key)
+        there = self._memory.peek(key)
         if there is not None and self.good(key, there) and _newer(there, entry):
             return False
         await self._memory.set(key, entry, ttl=self._remaining(entry))

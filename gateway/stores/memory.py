@@ -30,6 +30,10 @@ class MemoryStore(Generic[Value]):
         """The value, or None when there is none (any longer)."""
         return cast("Value | None", await self._cache.get(key))
 
+    def peek(self, key: str) -> Value | None:
+        """As `get`, at once: without aiocache's plugins, and its look at the environment, at every request."""
+        return cast("Value | None", self._cache.peek(key))
+
     async def set(self, key: str, value: Value, *, ttl: float) -> None:
         """Keep the value for so many seconds."""
         await self._cache.set(key, value, ttl=ttl)
@@ -54,10 +58,13 @@ class _BoundedMemoryCache(BaseCache):  # type: ignore[misc]  # aiocache is untyp
         self._clock = clock
 
     async def _get(self, key: str, **_: object) -> object:
-        entry = self.entries.get(key)
-        if entry is None:
+        return self.peek(key)
+
+    def peek(self, key: str) -> object:
+        try:
+            until, value = self.entries[key]
+        except KeyError:
             return None
-        until, value = entry
         if until > self._clock():
             return value
         del self.entries[key]

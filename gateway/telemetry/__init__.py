@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 __all__ = ["CacheFailed", "CachePut", "CacheRead", "Observer", "Unobserved", "WriteFinished"]
 
 
-@dataclass(frozen=True, slots=True)
-class WriteFinished:
+class WriteFinished(Struct, frozen=True):
     """A write came to its end."""
 
     operation: str
@@ -21,8 +21,7 @@ class WriteFinished:
     """Times that its answer was lost, and a read settled what became of it or tried to."""
 
 
-@dataclass(frozen=True, slots=True)
-class CacheRead:
+class CacheRead(Struct, frozen=True):
     """A read was answered."""
 
     outcome: str
@@ -32,15 +31,13 @@ class CacheRead:
     """It was answered by what another caller had asked upstream for."""
 
 
-@dataclass(frozen=True, slots=True)
-class CachePut:
+class CachePut(Struct, frozen=True):
     """What a read brought back was kept, or refused for a write or a higher version that stands against it."""
 
     kept: bool
 
 
-@dataclass(frozen=True, slots=True)
-class CacheFailed:
+class CacheFailed(Struct, frozen=True):
     """The shared cache did not do its part, and was done without."""
 
     operation: str

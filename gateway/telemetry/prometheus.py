@@ -47,6 +47,7 @@ class Metrics:
             ["outcome", "collapsed"],
             registry=self._registry,
         )
+        self._reads_of: dict[CacheRead, Counter] = {}
         self._puts = Counter(
             "session_gateway_cache_puts",
             "What reads brought back, kept or refused for a write or a higher version that stood against it.",
@@ -79,7 +80,11 @@ class Metrics:
 
     def cache_read(self, event: CacheRead) -> None:
         """Count a read."""
-        self._reads.labels(event.outcome, str(event.collapsed).lower()).inc()
+        counter = self._reads_of.get(event)
+        if counter is None:  # looking up a label costs more than counting
+            labels = event.outcome, str(event.collapsed).lower()
+            counter = self._reads_of[event] = self._reads.labels(*labels)
+        counter.inc()
 
     def cache_put(self, event: CachePut) -> None:
         """Count an entry that was to be kept."""
