@@ -148,8 +148,10 @@ def parse_cache_control(value: str | None) -> float | None:
     `no-cache` and `no-store` ask upstream. Directives that are unknown, or make no sense, are passed over as the RFC
     wants.
     """
+    if not value:
+        return None
     allowed: list[float] = []
-    for directive in (value or "").split(","):
+    for directive in value.split(","):
         name, given, argument = (part.strip() for part in directive.partition("="))
         match name.lower(), given:
             case "no-cache" | "no-store", "":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 
 from gateway.graphql.requests import PREFLIGHT_HEADERS
@@ -16,12 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["BrowserHeaders", "shared_with"]
 
-_ALWAYS: Final = {
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
-_BY_TLS: Final = {"strict-transport-security": "max-age=31536000"}
+_ALWAYS: Final = (
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+)
+_BY_TLS: Final = ((b"strict-transport-security", b"max-age=31536000"),)
 
 _ALLOWED: Final = (
     "accept",
@@ -45,13 +44,13 @@ class BrowserHeaders:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI 3)."""
-        added = {**_ALWAYS, **_BY_TLS} if scope.get("scheme") == "https" else _ALWAYS
+        added = _ALWAYS + _BY_TLS if scope.get("scheme") == "https" else _ALWAYS
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in added.items():
-                    headers.setdefault(name, value)
+                headers = message["headers"]
+                there = {name for name, _ in headers}
+                message = {**message, "headers": [*headers, *(each for each in added if each[0] not in there)]}
             await send(message)
 
         await self._app(scope, receive, with_headers)

@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
+from starlette.requests import ClientDisconnect
 
+from gateway.eagerly import Begun
 from gateway.graphql.documents import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from starlette.requests import Request
+    from starlette.types import Receive, Scope
 
     from gateway.deadline import Deadline
     from gateway.graphql.documents import Documents, Prepared
 
-__all__ = ["PREFLIGHT_HEADERS", "Parameters", "Refused", "parameters_of"]
+__all__ = ["PREFLIGHT_HEADERS", "Parameters", "Refused", "Request", "parameters_of"]
 
 PREFLIGHT_HEADERS: Final = ("x-apollo-operation-name", "apollo-require-preflight", "graphql-require-preflight")
 """Each of them shows that a GET is no link's or form's. Their values do not matter."""
@@ -44,6 +46,44 @@ class Refused(Exception):
         self.status = status
         self.message = message
         self.headers = headers or {}
+
+
+class Request:
+    """What a client sends (ASGI 3): line and headers, which are there, and a body, which may not be yet."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.method: str = scope["method"]
+        self.query: bytes = scope["query_string"]
+        self.receive = receive
+        self._all: list[tuple[bytes, bytes]] = scope["headers"]
+        self._first = dict(reversed(self._all))
+
+    def header(self, name: str) -> str | None:
+        """The first header of this name, in lower case; None when it was not sent."""
+        value = self._first.get(name.encode())
+        return None if value is None else value.decode("latin-1")
+
+    def headers(self, name: str) -> str | None:
+        """All headers of this name, as one (RFC 9110, 5.3)."""
+        if name.encode() not in self._first:
+            return None
+        return ", ".join(value.decode("latin-1") for each, value in self._all if each == name.encode())
+
+    async def body(self, max_size: int) -> bytes:
+        """The whole body. Raises Refused when it is larger than so many bytes, and ClientDisconnect."""
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            part: bytes = message.get("body", b"")
+            size += len(part)
+            if size > max_size:
+                raise Refused(413, f"the body is larger than {max_size} bytes")
+            parts.append(part)
+            more = message.get("more_body", False)
+        return b"".join(parts)
 
 
 class _PersistedQuery(msgspec.Struct):
@@ -91,7 +131,7 @@ async def parameters_of(request: Request, *, max_body: int, deadline: Deadline) 
     match request.method:
         case "GET":
             _check_not_simple(request)
-            return _from_query(request.scope["query_string"])
+            return _from_query(request.query)
         case "POST":
             return _decode(await _body(request, max_body, deadline), Parameters, "the body")
         case method:
@@ -100,8 +140,8 @@ async def parameters_of(request: Request, *, max_body: int, deadline: Deadline) 
 
 def _check_not_simple(request: Request) -> None:
     """A media type of a GET counts if it is JSON alone: a browser has been seen to send others unasked."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != _JSON and not any(request.headers.get(each) for each in PREFLIGHT_HEADERS):
+    media_type = (request.header("content-type") or "").partition(";")[0].strip().lower()
+    if media_type != _JSON and not any(map(request.header, PREFLIGHT_HEADERS)):
         raise Refused(
             400,
             "this GET could come from another site's page (CSRF): send it with a header "
@@ -110,21 +150,20 @@ def _check_not_simple(request: Request) -> None:
 
 
 async def _body(request: Request, max_body: int, deadline: Deadline) -> bytes:
-    content_type = request.headers.get("content-type", "")
-    media_type, _, rest = content_type.partition(";")
-    charset = rest.partition("charset=")[2].strip(' "').lower() or "utf-8"
-    if media_type.strip().lower() != _JSON or charset not in {"utf-8", "utf8"}:
-        raise Refused(415, f"content-type {content_type!r} is not supported: send {_JSON} in UTF-8")
-    body = bytearray()
+    content_type = request.header("content-type") or ""
+    if content_type != _JSON:
+        media_type, _, rest = content_type.partition(";")
+        charset = rest.partition("charset=")[2].strip(' "').lower() or "utf-8"
+        if media_type.strip().lower() != _JSON or charset not in {"utf-8", "utf8"}:
+            raise Refused(415, f"content-type {content_type!r} is not supported: send {_JSON} in UTF-8")
+    body = Begun(request.body(max_body))
+    if body.done:
+        return await body
     try:
         async with asyncio.timeout(deadline.remaining):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > max_body:
-                    raise Refused(413, f"the body is larger than {max_body} bytes")
+            return await body
     except TimeoutError:
         raise Refused(408, "the body took longer to arrive than a request may take", {"connection": "close"}) from None
-    return bytes(body)
 
 
 def _from_query(query: bytes) -> Parameters:

@@ -1,0 +1,148 @@
+"""Responses of GraphQL over HTTP: which media type, which status, which headers.
+
+Responses are `application/graphql-response+json` for those who accept it, with a status that tells a request that could
+not be executed (400) from one that was (200); or `application/json`, for those who do not say, with 200 for every
+well-formed request. Upstream's status never becomes this one's.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from gateway.cache.freshness import combined
+from gateway.graphql.errors import formatted
+from gateway.graphql.requests import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from graphql import GraphQLError, GraphQLFormattedError
+    from starlette.types import Send
+    from strawberry.types import ExecutionResult
+
+    from gateway.graphql.schema import CacheRead
+
+__all__ = ["LEGACY", "Response", "failed", "media_type_for", "refused", "result_response", "too_many"]
+
+MODERN: Final = "application/graphql-response+json"
+LEGACY: Final = "application/json"
+
+_CONTENT_TYPE: Final = {each: (b"content-type", f"{each}; charset=utf-8".encode()) for each in (MODERN, LEGACY)}
+_PRIVATE: Final = (b"cache-control", b"private, no-store")
+
+_encoder: Final = msgspec.json.Encoder()
+
+
+class Response(msgspec.Struct, frozen=True):
+    """A whole response, its headers as ASGI wants them."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+    async def send(self, send: Send) -> None:
+        """Send it (ASGI 3)."""
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+@lru_cache(maxsize=256)
+def media_type_for(accept: str) -> str:
+    """The one of ours that the client likes best (RFC 9110, 12.5.1), by the most specific range for each.
+
+    Who likes both alike gets the one that is named first; who does not say gets what was usual before. Raises Refused
+    for who wants neither.
+    """
+    ranges = [_range(each) for each in accept.split(",")]
+    names = [name for name, _ in ranges]
+
+    def rank(media_type: str) -> tuple[float, int]:
+        for name in (media_type, "application/*", "*/*"):
+            if name in names:
+                place = names.index(name)
+                return -ranges[place][1], place
+        return 0.0, 0
+
+    best = min((LEGACY, MODERN), key=rank)
+    if rank(best)[0] >= 0:
+        raise Refused(406, f"none of {accept!r} can be had: accept {MODERN} or {LEGACY}")
+    return best
+
+
+def _range(text: str) -> tuple[str, float]:
+    name, _, parameters = text.partition(";")
+    quality = f";{parameters.replace(' ', '')}".lower().partition(";q=")[2].partition(";")[0]
+    with suppress(ValueError):
+        return name.strip().lower(), float(quality or 1)
+    return name.strip().lower(), 0.0
+
+
+def result_response(
+    result: ExecutionResult, media_type: str, reads: Sequence[CacheRead] = (), *, tell_of_cache: bool = False
+) -> Response:
+    """What an operation came to. `reads` are where its answer came from, told in the body if that is wished."""
+    errors = _formatted(result.errors)
+    executed = result.data is not None or any(error.path for error in result.errors or ())
+    document: dict[str, object] = {"data": result.data} if executed else {}
+    if errors:
+        document = {"errors": errors, **document}
+    if tell_of_cache and reads:
+        document["extensions"] = {"cache": [_cache_extension(each) for each in reads]}
+    response = _response(200 if executed or media_type == LEGACY else 400, document, media_type)
+    if reads:
+        response.headers.extend(_cache_headers(reads))
+    return response
+
+
+def too_many(result: ExecutionResult, media_type: str, wait: float) -> Response:
+    """The request was refused as a whole, before anything was done: it has no `data` then, not even null."""
+    document = {"errors": _formatted(result.errors)}
+    return _response(429, document, media_type, {"retry-after": str(math.ceil(wait))})
+
+
+def refused(refusal: Refused, media_type: str) -> Response:
+    """It was no request of GraphQL over HTTP."""
+    errors = [{"message": refusal.message, "extensions": {"code": "BAD_REQUEST"}}]
+    return _response(refusal.status, {"errors": errors}, media_type, refusal.headers)
+
+
+def failed(incident: str) -> Response:
+    """There is a defect; the log has it under this id."""
+    message = f"internal error; its id in the log is {incident}"
+    return _response(500, {"errors": [{"message": message, "extensions": {"code": "INTERNAL"}}]}, LEGACY)
+
+
+def _formatted(errors: Sequence[GraphQLError] | None) -> list[GraphQLFormattedError]:
+    return [formatted(error) for error in errors or ()]
+
+
+def _cache_headers(reads: Sequence[CacheRead]) -> tuple[tuple[bytes, bytes], ...]:
+    """Where the answer came from (RFC 9211) and how old it is (RFC 9111, 5.1), for people and gateways in between."""
+    status = reads[0].status if len(reads) == 1 else combined(each.status for each in reads)
+    return (b"cache-status", status.header().encode()), (b"age", b"%d" % status.age)
+
+
+def _cache_extension(read: CacheRead) -> dict[str, object]:
+    status = read.status
+    return {
+        "path": read.path,
+        "hit": status.hit,
+        "fwd": status.fwd or None,
+        "age": round(status.age, 3),
+        "ttl": None if status.ttl is None else round(status.ttl, 3),
+        "stored": status.stored,
+        "collapsed": status.collapsed,
+    }
+
+
+def _response(status: int, document: object, media_type: str, headers: Mapping[str, str] | None = None) -> Response:
+    body = _encoder.encode(document)
+    head = [_CONTENT_TYPE[media_type], (b"content-length", b"%d" % len(body)), _PRIVATE]
+    if headers:
+        head.extend((name.encode(), value.encode()) for name, value in headers.items())
+    return Response(status, head, body)
