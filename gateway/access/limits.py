@@ -61,7 +61,11 @@ class MemoryBuckets:
     def spend(self, key: str, rate: Rate, cost: int) -> float:
         """Take so many tokens; returns seconds to wait, 0 for none."""
         now = self._clock()
-        full_at, wait = spend(self._full_at.get(key, now), now, rate, cost)
+        try:
+            full_at = self._full_at[key]
+        except KeyError:
+            full_at = now
+        full_at, wait = spend(full_at, now, rate, cost)
         self._full_at[key] = full_at
         return wait
 

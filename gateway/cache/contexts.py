@@ -90,9 +90,9 @@ class CachedClient:
         self._hash_key = secrets.token_bytes(32)
 
     def session(self, tenant: str, session_id: str, saas_token: SecretStr | None = None) -> CachedSession:
-        """Any session of a tenant. Raises TenantNotConfigured."""
-        inner = self._client.session(tenant, session_id, saas_token)
-        return CachedSession(inner, None if tenant in self._uncached else self._managed, tenant, session_id)
+        """Any session of a tenant."""
+        cache = None if tenant in self._uncached else self._managed
+        return CachedSession(self._client, cache, tenant, session_id, saas_token)
 
     def own_session(self, tenant: str, access_token: SecretStr) -> CachedOwnSession:
         """The session that the caller's Emporix token belongs to. Raises TenantNotConfigured."""
@@ -115,40 +115,55 @@ class CachedClient:
 
 
 class CachedSession:
-    """One session of a tenant."""
+    """One session of a tenant. Every method raises TenantNotConfigured."""
 
-    def __init__(self, inner: ManagedResource, cache: ReadThrough | None, tenant: str, session_id: str) -> None:
-        self._inner = inner
+    def __init__(
+        self, client: Client, cache: ReadThrough | None, tenant: str, session_id: str, saas_token: SecretStr | None
+    ) -> None:
+        self._client = client
         self._cache = cache
+        self._tenant = tenant
+        self._session_id = session_id
+        self._saas_token = saas_token
         self._key = session_key(tenant, session_id)
-        self._subject = Subject(self._key, inner.read, session_id)
+        self._subject = Subject(self._key, self._read, session_id)
 
     async def get(self, options: ReadOptions, deadline: Deadline) -> Found:
         """Read, from the cache where the options allow. Raises SessionNotFound, MinVersionNotReached."""
         if self._cache is None:
-            return _uncached(await self._inner.read(deadline), options)
+            return _uncached(await self._read(deadline), options)
         return await self._cache.get(self._subject, options, deadline)
 
     async def read(self, deadline: Deadline) -> SessionContext:
         """Read from upstream."""
         if self._cache is None:
-            return await self._inner.read(deadline)
+            return await self._read(deadline)
         return await self._cache.read(self._subject, deadline)
 
     async def write(self, document: bytes, deadline: Deadline, *, upsert: bool = False) -> None:
         """Replace the whole document."""
+        inner = self._inner()
         async with _writing(self._cache, self._key):
-            await self._inner.write(document, deadline, upsert=upsert)
+            await inner.write(document, deadline, upsert=upsert)
 
     async def add_attribute(self, name: str, value: JSON, deadline: Deadline) -> None:
         """Set an attribute."""
+        inner = self._inner()
         async with _writing(self._cache, self._key):
-            await self._inner.add_attribute(name, value, deadline)
+            await inner.add_attribute(name, value, deadline)
 
     async def remove_attribute(self, name: str, deadline: Deadline) -> bool:
         """Remove an attribute; false when there was nothing to remove."""
+        inner = self._inner()
         async with _writing(self._cache, self._key):
-            return await self._inner.remove_attribute(name, deadline)
+            return await inner.remove_attribute(name, deadline)
+
+    async def _read(self, deadline: Deadline) -> SessionContext:
+        return await self._inner().read(deadline)
+
+    def _inner(self) -> ManagedResource:
+        """The way to upstream, made when it is needed: most reads do not come that far."""
+        return self._client.session(self._tenant, self._session_id, self._saas_token)
 
 
 class CachedOwnSession:
