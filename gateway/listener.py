@@ -16,7 +16,7 @@ from gateway.protocol import BoundedHead
 from gateway.tls import server_context
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from starlette.types import ASGIApp
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -40,13 +40,13 @@ async def listening(
     host: str,
     port: int,
     grace: float,
-    protocol: type[HttpToolsProtocol] = BoundedHead,
+    protocol: Callable[..., HttpToolsProtocol] = BoundedHead,
     certificates: Certificates | None = None,
 ) -> AsyncIterator[str]:
     """Listen while the block runs; yields the base URL. Port 0 takes a free one.
 
     On leaving, no new connection is taken, and requests under way get `grace` seconds. `protocol` is uvicorn's HTTP
-    protocol, or one derived from it. With certificates it speaks TLS, and takes those there are whenever a client
+    protocol, or makes one derived from it. With certificates it speaks TLS, and takes those there are whenever a client
     connects. Raises OSError when the port cannot be had.
     """
     tls = None if certificates is None else server_context(certificates)
@@ -54,7 +54,7 @@ async def listening(
     server = _Server(
         uvicorn.Config(
             app,
-            http=protocol,
+            http=protocol,  # type: ignore[arg-type]  # is called, and nothing else
             ws="none",
             lifespan="off",
             log_config=None,

@@ -55,15 +55,23 @@ class BoundedHead(HttpToolsProtocol):
                 self.transport.close()
 
     def on_headers_complete(self) -> None:
-        """A body follows, if anything."""
-        self._wait_no_more()
-        self._head = None
+        """Go on."""
+        self.head_complete()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        """Go on."""
+        self.message_complete()
+        super().on_message_complete()
+
+    def head_complete(self) -> None:
+        """A body follows, if anything."""
+        self._wait_no_more()
+        self._head = None
+
+    def message_complete(self) -> None:
         """The next head may follow."""
         self._head = 0
-        super().on_message_complete()
 
     def _wait(self) -> None:
         self._waiting = self.loop.call_later(self.patience, self.transport.close)

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["BrowserHeaders", "shared_with"]
+    from gateway.direct import Headers
+
+__all__ = ["BrowserHeaders", "always", "shared_with"]
 
 _ALWAYS: Final = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -36,6 +38,11 @@ _REMEMBERED: Final = 7200
 """Seconds that a browser may remember a preflight's answer; Chromium's own bound."""
 
 
+def always(*, secure: bool) -> Headers:
+    """The headers of every answer, by whether the connection is (TLS)."""
+    return [*_ALWAYS, *_BY_TLS] if secure else [*_ALWAYS]
+
+
 class BrowserHeaders:
     """Adds headers to an application's answers, where it has not set them itself."""
 
@@ -44,7 +51,7 @@ class BrowserHeaders:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI 3)."""
-        added = _ALWAYS + _BY_TLS if scope.get("scheme") == "https" else _ALWAYS
+        added = always(secure=scope.get("scheme") == "https")
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

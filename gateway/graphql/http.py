@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from gateway.access.guard import Guard
+    from gateway.direct import Response
     from gateway.graphql.documents import Documents, Operation
     from gateway.graphql.playground import Playground
     from gateway.graphql.requests import Parameters
-    from gateway.graphql.responses import Response
 
 __all__ = ["GraphQLEndpoint"]
 
@@ -65,19 +65,24 @@ class GraphQLEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI 3)."""
-        request = Request(scope, receive)
+        request = Request.of(scope, receive)
         if self._playground is not None and _is_browser(request):
             await self._playground.page()(scope, receive, send)
             return
+        response = await self.answer(request)
+        if response is not None:
+            await response.send(send)
+
+    async def answer(self, request: Request) -> Response | None:
+        """What to answer; None when the client has gone away."""
         try:
-            response = await self._answer(request)
+            return await self._answer(request)
         except ClientDisconnect:
-            return
+            return None
         except Exception:  # noqa: BLE001 - the outermost frame: nothing of a defect may reach the caller
             incident = uuid.uuid4().hex
             _log.exception("defect", incident=incident)
-            response = failed(incident)
-        await response.send(send)
+            return failed(incident)
 
     async def _answer(self, request: Request) -> Response:
         deadline = Deadline.after(self._budget)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope
 
     from gateway.deadline import Deadline
+    from gateway.direct import Headers
     from gateway.graphql.documents import Documents, Prepared
 
 __all__ = ["PREFLIGHT_HEADERS", "Parameters", "Refused", "Request", "parameters_of"]
@@ -51,12 +52,17 @@ class Refused(Exception):
 class Request:
     """What a client sends (ASGI 3): line and headers, which are there, and a body, which may not be yet."""
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
-        self.method: str = scope["method"]
-        self.query: bytes = scope["query_string"]
+    def __init__(self, method: str, query: bytes, headers: Headers, receive: Receive) -> None:
+        self.method = method
+        self.query = query
         self.receive = receive
-        self._all: list[tuple[bytes, bytes]] = scope["headers"]
-        self._first = dict(reversed(self._all))
+        self._all = headers
+        self._first = dict(reversed(headers))
+
+    @classmethod
+    def of(cls, scope: Scope, receive: Receive) -> Request:
+        """The request of a connection scope."""
+        return cls(scope["method"], scope["query_string"], scope["headers"], receive)
 
     def header(self, name: str) -> str | None:
         """The first header of this name, in lower case; None when it was not sent."""

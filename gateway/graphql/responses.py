@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from gateway.cache.freshness import combined
+from gateway.direct import Response
 from gateway.graphql.errors import formatted
 from gateway.graphql.requests import Refused
 
@@ -22,12 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from graphql import GraphQLError, GraphQLFormattedError
-    from starlette.types import Send
     from strawberry.types import ExecutionResult
 
     from gateway.graphql.schema import CacheRead
 
-__all__ = ["LEGACY", "Response", "failed", "media_type_for", "refused", "result_response", "too_many"]
+__all__ = ["LEGACY", "failed", "media_type_for", "refused", "result_response", "too_many"]
 
 MODERN: Final = "application/graphql-response+json"
 LEGACY: Final = "application/json"
@@ -36,19 +36,6 @@ _CONTENT_TYPE: Final = {each: (b"content-type", f"{each}; charset=utf-8".encode(
 _PRIVATE: Final = (b"cache-control", b"private, no-store")
 
 _encoder: Final = msgspec.json.Encoder()
-
-
-class Response(msgspec.Struct, frozen=True):
-    """A whole response, its headers as ASGI wants them."""
-
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    body: bytes
-
-    async def send(self, send: Send) -> None:
-        """Send it (ASGI 3)."""
-        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
-        await send({"type": "http.response.body", "body": self.body})
 
 
 @lru_cache(maxsize=256)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from gateway.graphql.headers import BrowserHeaders, shared_with
+from gateway.direct import DirectProtocol
+from gateway.graphql.headers import BrowserHeaders, always, shared_with
+from gateway.graphql.requests import Request
 from gateway.listener import listening
+from gateway.protocol import BoundedHead
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import Receive
 
+    from gateway.direct import Headers, Response
     from gateway.graphql.http import GraphQLEndpoint
     from gateway.graphql.playground import Playground
     from gateway.tls import Certificates
@@ -41,19 +46,25 @@ async def serve_graphql(
     As `gateway.listener.listening` otherwise.
     """
     routes = Starlette(routes=[Route(PATH, endpoint), *(playground.routes() if playground else ())])
-    app = BrowserHeaders(shared_with(origins, _Straight(endpoint, routes)))
-    async with listening(app, host=host, port=port, grace=grace, certificates=certificates) as url:
+    app = BrowserHeaders(shared_with(origins, routes))
+    direct = _DirectEndpoint(endpoint, always(secure=certificates is not None))
+    protocol = BoundedHead if origins else partial(DirectProtocol, direct=direct)  # CORS is ASGI's
+    async with listening(app, host=host, port=port, grace=grace, certificates=certificates, protocol=protocol) as url:
         yield f"{url}{PATH}"
 
 
-class _Straight:
-    """The endpoint, reached without a search through the routes: nearly all requests are for it."""
+class _DirectEndpoint:
+    """The endpoint as the listener asks it directly. Answers carry `headers` besides their own."""
 
-    def __init__(self, endpoint: GraphQLEndpoint, others: ASGIApp) -> None:
+    path = PATH
+
+    def __init__(self, endpoint: GraphQLEndpoint, headers: Headers) -> None:
         self._endpoint = endpoint
-        self._others = others
+        self._headers = headers
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request (ASGI 3)."""
-        app = self._endpoint if scope["type"] == "http" and scope["path"] == PATH else self._others
-        await app(scope, receive, send)
+    async def answer(self, headers: Headers, receive: Receive) -> Response | None:
+        """Answer one POST."""
+        response = await self._endpoint.answer(Request("POST", b"", headers, receive))
+        if response is not None:
+            response.headers.extend(self._headers)
+        return response

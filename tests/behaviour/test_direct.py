@@ -1,0 +1,202 @@
+"""Requests answered past ASGI: over the same connections, by the same rules, and in the same order as all others."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gateway.direct import DirectProtocol, Headers, Response
+from gateway.listener import listening
+from stage import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.types import Receive, Scope, Send
+
+BODY = b'{"query": "{ x }"}'
+
+
+class Answers:
+    """Answers directly what comes to /direct; holds back until `gate` is open what has `wait` in it."""
+
+    path = "/direct"
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.bodies: list[bytes] = []
+        self.waiting = 0
+        self.told: list[str] = []
+
+    async def answer(self, headers: Headers, receive: Receive) -> Response | None:
+        body = (await receive())["body"]
+        self.bodies.append(body)
+        if b"gone" in body:
+            self.waiting += 1
+            self.told.append((await receive())["type"])
+            return None
+        if b"wait" in body:
+            self.waiting += 1
+            await self.gate.wait()
+        return Response(200, [(b"content-length", b"%d" % len(body))], body)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """All that is not answered directly."""
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        answer = f"asgi {scope['method']} {scope['path']} ".encode() + body
+        headers = [(b"content-length", b"%d" % len(answer))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+
+@asynccontextmanager
+async def connected(grace: float = 1) -> AsyncIterator[tuple[Answers, asyncio.StreamReader, asyncio.StreamWriter]]:
+    answers = Answers()
+    protocol = partial(DirectProtocol, direct=answers)
+    async with listening(answers, host="127.0.0.1", port=0, grace=grace, protocol=protocol) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        yield answers, reader, writer
+    writer.close()
+
+
+def post(body: bytes, *, path: str = "/direct", version: str = "1.1", headers: str = "") -> bytes:
+    head = f"POST {path} HTTP/{version}\r\nhost: x\r\ncontent-length: {len(body)}\r\n{headers}\r\n"
+    return head.encode() + body
+
+
+async def answer_of(reader: asyncio.StreamReader) -> tuple[str, dict[str, str], bytes]:
+    async with asyncio.timeout(5):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+        return head[0], headers, await reader.readexactly(int(headers["content-length"]))
+
+
+async def test_a_whole_post_is_answered_directly_and_the_connection_kept() -> None:
+    async with connected() as (answers, reader, writer):
+        for n in range(3):
+            writer.write(post(b"%d" % n))
+            status, headers, body = await answer_of(reader)
+            assert (status, body) == ("HTTP/1.1 200 OK", b"%d" % n)
+            assert "date" in headers
+            assert "connection" not in headers
+        assert answers.bodies == [b"0", b"1", b"2"]
+
+
+async def open_when_closed(gate: asyncio.Event, writer: asyncio.StreamWriter) -> None:
+    """Open the gate when the listener takes no more connections."""
+    host, port = writer.get_extra_info("peername")
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                _, another = await asyncio.open_connection(host, port)
+            except ConnectionRefusedError:
+                break
+            another.close()
+            await asyncio.sleep(0.01)
+    gate.set()
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer"),
+    [
+        (post(BODY, path="/other"), b"asgi POST /other " + BODY),
+        (post(BODY, path="/direct?x=1"), b"asgi POST /direct " + BODY),
+        (post(BODY, headers="expect: 100-continue\r\n"), b"asgi POST /direct " + BODY),
+        (b"GET /direct HTTP/1.1\r\nhost: x\r\n\r\n", b"asgi GET /direct "),
+    ],
+    ids=["another path", "a query", "a wish to be told to go on", "another method"],
+)
+async def test_all_else_goes_by_asgi(request_: bytes, answer: bytes) -> None:
+    async with connected() as (answers, reader, writer):
+        writer.write(request_)
+        if b"expect" in request_:
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert (await answer_of(reader))[2] == answer
+        writer.write(post(b"again"))
+        assert (await answer_of(reader))[2] == b"again"
+        assert answers.bodies == [b"again"]
+
+
+async def test_a_body_that_comes_in_parts_goes_by_asgi_whole() -> None:
+    async with connected() as (answers, reader, writer):
+        whole = post(b"x" * 300_000)
+        writer.write(whole[:100])
+        await writer.drain()
+        await asyncio.sleep(0.05)  # so that it arrives by itself
+        writer.write(whole[100:])
+        assert (await answer_of(reader))[2] == b"asgi POST /direct " + b"x" * 300_000
+        assert answers.bodies == []
+
+
+async def test_a_chunked_body_is_a_body() -> None:
+    async with connected() as (answers, reader, writer):
+        writer.write(
+            b"POST /direct HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"
+        )
+        assert (await answer_of(reader))[2] == b"abc"
+        assert answers.bodies == [b"abc"]
+
+
+async def test_pipelined_requests_are_answered_in_order() -> None:
+    async with connected() as (answers, reader, writer):
+        writer.write(post(b"wait 1") + post(b"2") + post(b"3", path="/other") + post(b"4"))
+        await eventually(lambda: answers.waiting == 1)
+        assert answers.bodies == [b"wait 1"]
+        answers.gate.set()
+        bodies = [(await answer_of(reader))[2] for _ in range(4)]
+        assert bodies == [b"wait 1", b"asgi POST /direct 2", b"asgi POST /other 3", b"asgi POST /direct 4"]
+        writer.write(post(b"5"))
+        assert (await answer_of(reader))[2] == b"5"
+
+
+@pytest.mark.parametrize(
+    "request_", [post(b"x", headers="connection: close\r\n"), post(b"x", version="1.0")], ids=["close", "HTTP/1.0"]
+)
+async def test_a_connection_that_is_not_to_be_kept_is_closed(request_: bytes) -> None:
+    async with connected() as (_, reader, writer):
+        writer.write(request_)
+        _, headers, body = await answer_of(reader)
+        assert (headers["connection"], body) == ("close", b"x")
+        assert await reader.read() == b""
+
+
+async def test_whoever_goes_away_is_noticed() -> None:
+    async with connected() as (answers, _, writer):
+        writer.write(post(b"gone"))
+        await eventually(lambda: answers.waiting == 1)
+        writer.close()
+        await eventually(lambda: answers.told == ["http.disconnect"])
+
+
+async def test_what_is_malformed_after_the_head_is_refused_once() -> None:
+    async with connected() as (answers, reader, writer):
+        writer.write(b"POST /direct HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nnonsense\r\n")
+        assert (await answer_of(reader))[0] == "HTTP/1.1 400 Bad Request"
+        assert await reader.read() == b""
+        assert answers.bodies == []
+
+
+async def test_a_request_under_way_is_answered_when_the_listener_closes() -> None:
+    async with connected() as (answers, reader, writer):
+        writer.write(post(b"wait"))
+        await eventually(lambda: answers.waiting == 1)
+        opening = asyncio.create_task(open_when_closed(answers.gate, writer))
+    await opening
+    _, headers, body = await answer_of(reader)
+    assert (headers["connection"], body) == ("close", b"wait")
+    assert await reader.read() == b""
+
+
+async def test_what_takes_longer_than_the_grace_is_cut_off() -> None:
+    async with connected(grace=0.1) as (answers, reader, writer):
+        writer.write(post(b"wait"))
+        await eventually(lambda: answers.waiting == 1)
+    assert await reader.read() == b""
