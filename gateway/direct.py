@@ -59,8 +59,8 @@ class Direct(Protocol):
         """The path, without a query."""
         ...
 
-    async def answer(self, headers: Headers, receive: Receive) -> Response | None:
-        """Answer one; `receive` is ASGI's. None when the client has gone away."""
+    async def answer(self, headers: Headers, body: bytes, receive: Receive) -> Response | None:
+        """Answer one; `receive` is ASGI's, after the body. None when the client has gone away."""
         ...
 
 
@@ -113,16 +113,16 @@ class DirectProtocol(BoundedHead):
             return
         body, self._arriving = b"".join(self._arriving), None
         self.message_complete()
-        exchange = _Exchange(body, keep_alive=self.parser.should_keep_alive())
+        exchange = _Exchange(keep_alive=self.parser.should_keep_alive())
         self.cycle = exchange  # type: ignore[assignment]  # it is what uvicorn asks of a cycle, and no more
-        task = _begun(self.loop, self._answer(exchange, self.headers))
+        task = _begun(self.loop, self._answer(exchange, self.headers, body))
         if not task.done():
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
 
-    async def _answer(self, exchange: _Exchange, headers: Headers) -> None:
+    async def _answer(self, exchange: _Exchange, headers: Headers, body: bytes) -> None:
         try:
-            response = await self._direct.answer(headers, exchange.receive)
+            response = await self._direct.answer(headers, body, exchange.receive)
             if self.flow.write_paused:
                 await self.flow.drain()
         except BaseException:
@@ -141,10 +141,9 @@ class DirectProtocol(BoundedHead):
 class _Exchange:
     """Stands where uvicorn has its cycle while a request is answered directly."""
 
-    __slots__ = ("_body", "_gone", "disconnected", "keep_alive", "response_complete")
+    __slots__ = ("_gone", "disconnected", "keep_alive", "response_complete")
 
-    def __init__(self, body: bytes, *, keep_alive: bool) -> None:
-        self._body: bytes | None = body
+    def __init__(self, *, keep_alive: bool) -> None:
         self._gone: asyncio.Future[None] | None = None
         self.keep_alive = keep_alive
         self.disconnected = False
@@ -161,10 +160,7 @@ class _Exchange:
             self._gone.set_result(None)
 
     async def receive(self) -> Message:
-        """The whole body; after that, word that the client has gone away (ASGI 3)."""
-        if self._body is not None:
-            body, self._body = self._body, None
-            return {"type": "http.request", "body": body, "more_body": False}
+        """Word that the client has gone away (ASGI 3)."""
         if not self.disconnected:
             self._gone = asyncio.get_running_loop().create_future()
             await self._gone

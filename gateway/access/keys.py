@@ -36,23 +36,31 @@ def new_key(name: str) -> tuple[SecretStr, str]:
 def hash_of(key: SecretStr, salt: bytes | None = None) -> str:
     """`sha256:<salt>:<digest>`, both in hexadecimal."""
     salt = secrets.token_bytes(_SALT_BYTES) if salt is None else salt
-    digest = hashlib.sha256(salt + key.get_secret_value().encode("utf-8", "surrogatepass"))
-    return f"sha256:{salt.hex()}:{digest.hexdigest()}"
+    return f"sha256:{salt.hex()}:{_digest(salt, key.get_secret_value()).hex()}"
 
 
 class KeyRing:
     """All keys there are: by name, a hash and whose it is."""
 
     def __init__(self, keys: Mapping[str, tuple[str, Principal]]) -> None:
-        self._keys = keys
-        self._nobodys = hash_of(SecretStr(secrets.token_hex(_SECRET_BYTES)))
+        self._keys = {name: (*_parts(hashed), principal) for name, (hashed, principal) in keys.items()}
+        self._nobodys = (*_parts(hash_of(SecretStr(secrets.token_hex(_SECRET_BYTES)))), None)
 
     def principal(self, key: SecretStr) -> Principal:
         """Whose key this is. Raises CallerUnauthenticated; a name that there is takes as long as one that is not."""
-        name, _, _ = key.get_secret_value().rpartition("-")
-        known, principal = self._keys.get(name, (self._nobodys, None))
-        salt = bytes.fromhex(known.split(":")[1])
-        short = len(key) <= _LONGEST_KEY
-        if not short or not hmac.compare_digest(hash_of(key, salt), known) or principal is None:
+        secret = key.get_secret_value()
+        salt, known, principal = self._keys.get(secret.rpartition("-")[0], self._nobodys)
+        short = len(secret) <= _LONGEST_KEY
+        if not short or not hmac.compare_digest(_digest(salt, secret), known) or principal is None:
             raise CallerUnauthenticated("the API key is not known: check `x-api-key`")
         return principal
+
+
+def _digest(salt: bytes, secret: str) -> bytes:
+    return hashlib.sha256(salt + secret.encode("utf-8", "surrogatepass")).digest()
+
+
+def _parts(hashed: str) -> tuple[bytes, bytes]:
+    """Salt and digest."""
+    _, salt, digest = hashed.split(":")
+    return bytes.fromhex(salt), bytes.fromhex(digest)

@@ -82,15 +82,11 @@ class ReadThrough:
 
         Raises SessionNotFound, MinVersionNotReached, and what the subject's `fetch` raises.
         """
-
-        def use_for(entry: Entry) -> Use:
-            return use_of(self._age(entry), entry.version, self._policy, options)
-
         entry = self._shelf.remembered(subject.key)
-        if entry is not None and use_for(entry) is Use.FRESH:
+        if entry is not None and self._use(entry, options) is Use.FRESH:
             return self._served(subject, entry, _HIT)
-        entry, ticket = await self._shelf.look(subject.key, lambda entry: use_for(entry) is Use.FRESH)
-        use = Use.NONE if entry is None else use_for(entry)
+        entry, ticket = await self._shelf.look(subject.key, lambda entry: self._use(entry, options) is Use.FRESH)
+        use = Use.NONE if entry is None else self._use(entry, options)
         if entry is not None and use is Use.FRESH:
             return self._served(subject, entry, _HIT)
         if entry is not None and use is Use.STALE:
@@ -171,6 +167,9 @@ class ReadThrough:
             return Fetched(entry, stored)
         entry = Entry(context, sent_at, ticket.local, subject.until)
         return Fetched(entry, await self._shelf.keep(subject.key, entry, ticket))
+
+    def _use(self, entry: Entry, options: ReadOptions) -> Use:
+        return use_of(self._age(entry), entry.version, self._policy, options)
 
     def _why(self, entry: Entry | None, options: ReadOptions) -> str:
         """Why upstream is asked, in the words of RFC 9211: a fresh entry was not good enough for this caller."""

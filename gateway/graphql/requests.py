@@ -52,10 +52,14 @@ class Refused(Exception):
 class Request:
     """What a client sends (ASGI 3): line and headers, which are there, and a body, which may not be yet."""
 
-    def __init__(self, method: str, query: bytes, headers: Headers, receive: Receive) -> None:
+    def __init__(
+        self, method: str, query: bytes, headers: Headers, receive: Receive, whole: bytes | None = None
+    ) -> None:
         self.method = method
         self.query = query
         self.receive = receive
+        self.whole = whole
+        """The body, where it has come already; then `receive` tells only when the client goes away."""
         self._all = headers
         self._first = dict(reversed(headers))
 
@@ -86,7 +90,7 @@ class Request:
             part: bytes = message.get("body", b"")
             size += len(part)
             if size > max_size:
-                raise Refused(413, f"the body is larger than {max_size} bytes")
+                raise _too_large(max_size)
             parts.append(part)
             more = message.get("more_body", False)
         return b"".join(parts)
@@ -162,6 +166,10 @@ async def _body(request: Request, max_body: int, deadline: Deadline) -> bytes:
         charset = rest.partition("charset=")[2].strip(' "').lower() or "utf-8"
         if media_type.strip().lower() != _JSON or charset not in {"utf-8", "utf8"}:
             raise Refused(415, f"content-type {content_type!r} is not supported: send {_JSON} in UTF-8")
+    if request.whole is not None:
+        if len(request.whole) > max_body:
+            raise _too_large(max_body)
+        return request.whole
     body = Begun(request.body(max_body))
     if body.done:
         return await body
@@ -170,6 +178,10 @@ async def _body(request: Request, max_body: int, deadline: Deadline) -> bytes:
             return await body
     except TimeoutError:
         raise Refused(408, "the body took longer to arrive than a request may take", {"connection": "close"}) from None
+
+
+def _too_large(max_size: int) -> Refused:
+    return Refused(413, f"the body is larger than {max_size} bytes")
 
 
 def _from_query(query: bytes) -> Parameters:

@@ -62,9 +62,9 @@ class _DirectEndpoint:
         self._endpoint = endpoint
         self._headers = headers
 
-    async def answer(self, headers: Headers, receive: Receive) -> Response | None:
+    async def answer(self, headers: Headers, body: bytes, receive: Receive) -> Response | None:
         """Answer one POST."""
-        response = await self._endpoint.answer(Request("POST", b"", headers, receive))
+        response = await self._endpoint.answer(Request("POST", b"", headers, receive, body))
         if response is not None:
             response.headers.extend(self._headers)
         return response

@@ -32,8 +32,7 @@ class Answers:
         self.waiting = 0
         self.told: list[str] = []
 
-    async def answer(self, headers: Headers, receive: Receive) -> Response | None:
-        body = (await receive())["body"]
+    async def answer(self, headers: Headers, body: bytes, receive: Receive) -> Response | None:
         self.bodies.append(body)
         if b"gone" in body:
             self.waiting += 1
