@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from graphql import DocumentNode
 
-    from gateway.graphql.resolvers import CacheRead
 
 NOW = datetime(2026, 2, 4, 16, 36, 44, 47_000, UTC)
 
@@ -61,7 +61,6 @@ TIMELESS: Any = SessionContext(
 CONTEXTS = (FULL, BARE, NAMELESS, UNVERSIONED, HOLLOW, TIMELESS)
 STATUS = CacheStatus(hit=True, ttl=3.0, age=1.5)
 
-_GUARD = "guard"
 FAILURES: tuple[Exception, ...] = (
     errors.SessionNotFound("s-1"),
     errors.SessionNotFound(None),
@@ -124,11 +123,11 @@ class Script:
         if chance.random() < 0.5:
             await asyncio.sleep(0)
         if chance.random() < self.failures:
-            raise chance.choice(FAILURES)
+            raise copy(chance.choice(FAILURES))
         return chance.choice(CONTEXTS if chance.random() < self.failures else CONTEXTS[:2])
 
     def _chance(self, *call: object) -> random.Random:
-        return random.Random(f"{self.seed} {call}")  # noqa: S311
+        return random.Random(f"{self.seed} {call}")
 
 
 class ScriptedSessions:
@@ -182,14 +181,10 @@ def context_of(document: DocumentNode, script: Script, caller: str, max_age: flo
     principals = {
         "writer": Principal.of("writer", "certificate", Permission, ["*"]),
         "reader": Principal.of("reader", "certificate", [Permission.READ], ["*"]),
-        "hasty": Principal.of("hasty", "certificate", Permission, ["*"], Rate.parse("1/h")),
+        "hasty": Principal.of("hasty", "certificate", Permission, ["*"], Rate.of(0.001, 1)),
     }
     sessions: Any = ScriptedSessions(script)
     own: Any = ScriptedOwnSession(script)
     guard = Guard(Access(None, None, principals), RateLimits(clock=lambda: 0.0), sessions, own, Audit())
     credentials = CALLERS[caller]
     return Context(document, guard.sessions(credentials), guard.own(credentials), Deadline(1e12), max_age)
-
-
-def reads_of(context: Context) -> list[CacheRead]:
-    return context.reads
