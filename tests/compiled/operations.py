@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,7 @@ from graphql import (
     get_named_type,
     is_union_type,
     parse,
+    parse_const_value,
     parse_type,
     print_ast,
     value_from_ast_untyped,
@@ -39,6 +39,8 @@ from hypothesis import strategies as st
 from hypothesis_graphql import from_schema, nodes
 
 if TYPE_CHECKING:
+    import random
+
     from graphql import GraphQLNamedType, GraphQLSchema, SelectionNode, ValueNode
 
 __all__ = ["Request", "operations", "told_otherwise"]
@@ -197,12 +199,13 @@ class _Teller:
     def _variable(self, node: ValueNode, type_: str, value: object) -> VariableNode:
         variable = VariableNode(name=NameNode(value=f"v{len(self.definitions)}"))
         name = variable.name.value
-        has_default = not str(print_ast(node)).startswith("null") and self.maybe(0.25)
+        written = print_ast(node)
+        has_default = written != "null" and "$" not in written and self.maybe(0.25)
         self.definitions.append(
             VariableDefinitionNode(
                 variable=variable,
                 type=parse_type(type_.removesuffix("!") if has_default and self.maybe(0.5) else type_),
-                default_value=node if has_default and "$" not in print_ast(node) else None,
+                default_value=parse_const_value(written) if has_default else None,
                 directives=(),
             )
         )

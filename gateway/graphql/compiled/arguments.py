@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from graphql import (
     GraphQLNonNull,
-    ListValueNode,
-    ObjectValueNode,
     Undefined,
     VariableNode,
     get_variable_values,
@@ -25,7 +23,7 @@ from graphql.utilities import coerce_input_literal, coerce_input_value
 from graphql.utilities.coerce_input_value import coerce_default_value
 from strawberry.types.arguments import StrawberryArgument, convert_argument
 
-from gateway.graphql.compiled.syntax import holds_variables, nodes_of
+from gateway.graphql.compiled.syntax import holds_variables, is_composed, nodes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -68,7 +66,7 @@ class Variables:
     ) -> None:
         self._schema = schema.core
         self._definitions = definitions
-        self._with_sources = any(map(_is_composed, chain.from_iterable(map(nodes_of, parts))))
+        self._with_sources = any(map(is_composed, chain.from_iterable(map(nodes_of, parts))))
         self._variables = [self._variable(each) for each in definitions]
 
     def coerced(self, given: Mapping[str, object]) -> VariableValues:
@@ -178,7 +176,3 @@ def _defined(value: object) -> object:
     if value is Undefined:
         raise Peculiar
     return value
-
-
-def _is_composed(node: Node) -> bool:
-    return isinstance(node, ListValueNode | ObjectValueNode) and holds_variables(node)

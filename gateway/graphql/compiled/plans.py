@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from cachetools import LRUCache
 from graphql import (
     DirectiveNode,
     FragmentDefinitionNode,
@@ -31,10 +31,12 @@ from gateway.graphql.compiled.projections import Projector
 from gateway.graphql.compiled.syntax import nodes_of
 from gateway.graphql.errors import failure
 from gateway.graphql.resolvers import RESOLVERS, Call
+from gateway.graphql.scalars import serialize_time
 from gateway.graphql.selection import selects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from graphql import DocumentNode, Node, OperationDefinitionNode
     from graphql.execution.collect_fields import FieldDetailsList
@@ -47,6 +49,8 @@ __all__ = ["Compiler", "Plan"]
 
 _VARIANTS: Final = 8
 """Most selections that a plan keeps: there is one for each set of values of the variables in its conditions."""
+_TIMES: Final = 20_000
+"""Times that are kept as they are written out, which takes as long as the rest of a session context: two for each."""
 _PER_FIELD: Final = 1024
 """Bytes of memory that a field of a selection takes, by measurement: at most."""
 _SELECTING: Final = {"include": True, "skip": False}
@@ -58,11 +62,12 @@ class Compiler:
 
     def __init__(self, schema: GatewaySchema) -> None:
         self._schema = schema
+        self._times = lru_cache(_TIMES)(serialize_time)
 
     def plan(self, document: DocumentNode, operation: OperationDefinitionNode) -> Plan | None:
         """The plan of an operation of a valid document. None where it is Strawberry's to execute."""
         try:
-            return Plan(self._schema, document, operation)
+            return Plan(self._schema, self._times, document, operation)
         except Peculiar:
             return None
 
@@ -70,11 +75,18 @@ class Compiler:
 class Plan:
     """How to answer an operation. Raises Peculiar when that cannot be planned."""
 
-    def __init__(self, schema: GatewaySchema, document: DocumentNode, operation: OperationDefinitionNode) -> None:
+    def __init__(
+        self,
+        schema: GatewaySchema,
+        times: Callable[[datetime], str],
+        document: DocumentNode,
+        operation: OperationDefinitionNode,
+    ) -> None:
         root = schema.core.get_root_type(operation.operation)
         if root is None or operation.operation not in _FOLLOWS:
             raise Peculiar(operation)
         self._schema = schema
+        self._times = times
         self._root = root
         self._operation = operation
         self._follow = _FOLLOWS[operation.operation]
@@ -85,7 +97,7 @@ class Plan:
         everything = _conditions(parts)
         self._conditions = tuple(everything)
         self._variables = Variables(schema, operation.variable_definitions or (), parts)
-        self._selections: LRUCache[tuple[object, ...], _Selection] = LRUCache(_VARIANTS)
+        self._selections: dict[tuple[object, ...], _Selection] = {}
         fields = self._selection(VariableValues({}, dict(everything))).size
         self.size: int = _PER_FIELD * fields * min(_VARIANTS, 1 << len(everything))
         """Bytes of memory that it may come to take, about."""
@@ -112,15 +124,16 @@ class Plan:
         conditions = tuple([coerced.get(name) for name in self._conditions])
         selection = self._selections.get(conditions)
         if selection is None:
-            selection = self._selections[conditions] = self._compiled(
-                dict(zip(self._conditions, conditions, strict=True))
-            )
+            selection = self._compiled(dict(zip(self._conditions, conditions, strict=True)))
+            if len(self._selections) == _VARIANTS:
+                del self._selections[next(iter(self._selections))]
+            self._selections[conditions] = selection
         return selection
 
     def _compiled(self, conditions: Mapping[str, object]) -> _Selection:
         if not all(isinstance(each, bool) for each in conditions.values()):
             raise Peculiar(conditions)
-        projector = Projector(self._schema.core, self._operation, self._fragments, conditions)
+        projector = Projector(self._schema.core, self._times, self._operation, self._fragments, conditions)
         try:
             roots = projector.roots(self._root)
             fields = [self._field(projector, key, each) for key, each in roots.items() if _name(each) != "__typename"]

@@ -5,8 +5,9 @@ A projection knows its selection by heart: all conditions (`@skip`, `@include`) 
 
 from __future__ import annotations
 
+from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final, Never, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Never, TypeAlias
 
 from graphql import (
     Executor,
@@ -27,6 +28,7 @@ from gateway.graphql.compiled.arguments import Peculiar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
     from graphql import (
         FieldNode,
@@ -65,6 +67,7 @@ class Projector:
     def __init__(
         self,
         schema: GraphQLSchema,
+        times: Callable[[datetime], str],
         operation: OperationDefinitionNode,
         fragments: Mapping[str, FragmentDefinitionNode],
         conditions: Mapping[str, object],
@@ -74,6 +77,7 @@ class Projector:
         self.size = 0
         """How many fields it has made projections of."""
         self._schema = schema
+        self._times = times
         self._operation = operation
         self._fragments = {name: FragmentDetails(each) for name, each in fragments.items()}
         self._variables = VariableValues({}, dict(conditions))
@@ -92,23 +96,26 @@ class Projector:
     def _protected(
         self, type_: GraphQLOutputType, details: FieldDetailsList, nodes: Sequence[FieldNode], name: str
     ) -> Projection:
-        if isinstance(type_, GraphQLNonNull):
-            return _not_null(self._complete(type_.of_type, details, nodes, name), nodes, name)
-        return _nullable(self._complete(type_, details, nodes, name), nodes)
+        bare = type_.of_type if isinstance(type_, GraphQLNonNull) else type_
+        if is_leaf_type(bare):
+            return _leaf(self._serializer(bare), nodes, name, nullable=bare is type_)
+        complete = self._complete(bare, details, nodes, name)
+        return _nullable(complete, nodes) if bare is type_ else _not_null(complete, nodes, name)
 
     def _complete(
         self, type_: GraphQLOutputType, details: FieldDetailsList, nodes: Sequence[FieldNode], name: str
     ) -> _Complete:
         if is_list_type(type_):
             return self._list(type_, details, nodes, name)
-        if is_leaf_type(type_):
-            return _leaf(type_)
         if is_abstract_type(type_):
             possible = self._schema.get_possible_types(type_)
             return _by_class({_class(each): self._object(each, details) for each in possible})
         if isinstance(type_, GraphQLObjectType):
             return self._object(type_, details)
         raise Peculiar(type_)
+
+    def _serializer(self, type_: GraphQLLeafType) -> Callable[[Any], object]:
+        return self._times if type_.name == "DateTime" else partial(Executor.complete_leaf_value, type_)
 
     def _list(
         self, type_: GraphQLList[GraphQLOutputType], details: FieldDetailsList, nodes: Sequence[FieldNode], name: str
@@ -185,11 +192,22 @@ def _fail(error: Exception) -> Never:
     raise error
 
 
-def _leaf(type_: GraphQLLeafType) -> _Complete:
-    def complete(value: object, _path: Path, _errors: list[GraphQLError]) -> object:
-        return Executor.complete_leaf_value(type_, value)
+def _leaf(serialize: Callable[[Any], object], nodes: Sequence[FieldNode], name: str, *, nullable: bool) -> Projection:
+    def project(value: object, around: Path, key: str | int, errors: list[GraphQLError]) -> object:
+        if value is None and nullable:
+            return None
+        try:
+            if value is None:
+                _fail(TypeError(f"Cannot return null for non-nullable field {name}."))
+            return serialize(value)
+        except Exception as error:
+            located = located_error(error, nodes, [*around, key])
+            if not nullable:
+                raise located from error
+            errors.append(located)
+            return None
 
-    return complete
+    return project
 
 
 def _constant(value: object) -> Projection:
