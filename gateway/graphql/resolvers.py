@@ -6,9 +6,10 @@ model itself, whose attributes are the fields of the GraphQL types.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from msgspec import Struct
 
 from gateway.cache.freshness import FRESH_ENOUGH, ReadOptions
 from gateway.errors import SessionNotFound
@@ -46,8 +47,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(Struct, frozen=True):
     """What a request brings along, and whom it may ask."""
 
     document: DocumentNode
@@ -57,7 +57,7 @@ class Context:
     deadline: Deadline
     max_age: float | None = None
     """By `Cache-Control` in the request's header."""
-    reads: list[CacheRead] = field(default_factory=list)
+    reads: list[CacheRead] = []
     """Where what was read came from, as it is read."""
 
     @property

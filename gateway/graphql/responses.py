@@ -73,11 +73,10 @@ def result_response(
     result: ExecutionResult, media_type: str, reads: Sequence[CacheRead] = (), *, tell_of_cache: bool = False
 ) -> Response:
     """What an operation came to. `reads` are where its answer came from, told in the body if that is wished."""
-    errors = _formatted(result.errors)
     executed = result.data is not None or any(error.path for error in result.errors or ())
     document: dict[str, object] = {"data": result.data} if executed else {}
-    if errors:
-        document = {"errors": errors, **document}
+    if result.errors:
+        document = {"errors": _formatted(result.errors), **document}
     if tell_of_cache and reads:
         document["extensions"] = {"cache": [_cache_extension(each) for each in reads]}
     response = _response(200 if executed or media_type == LEGACY else 400, document, media_type)
