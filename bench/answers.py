@@ -26,7 +26,7 @@ _REFRESHES: Final = 20
 """Calls upstream that a cache may make during a run: an entry expires, a token is fetched."""
 
 
-class Wrong(Exception):  # noqa: N818 - as the gateway's own errors are named
+class Wrong(Exception):
     """An answer, or their number, is not what it should be: such a figure counts for nothing."""
 
 
@@ -82,7 +82,7 @@ def _check_rpc(up: Up) -> float:
     dialect = up.contender.rpc
     assert dialect is not None
     with grpc.insecure_channel(f"127.0.0.1:{up.rpc_port}") as channel:
-        call = channel.unary_unary(dialect.read_method)
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(dialect.read_method)
         try:
             # Anything but grpc-status 0 is raised.
             for _ in range(3):

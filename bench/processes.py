@@ -28,7 +28,7 @@ _STOP_TIME: Final = 10.0
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
-class Failed(Exception):  # noqa: N818 - as the gateway's own errors are named
+class Failed(Exception):
     """A process did not start, or has ended."""
 
 

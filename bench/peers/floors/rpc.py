@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import aiohttp
 import grpc
 import httpx
-import uvloop
 from google.protobuf.json_format import Parse
 
 from bench.stub import document
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
-from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
 Get: TypeAlias = "Callable[[str, dict[str, str]], Awaitable[tuple[int, bytes]]]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
+_SERVICE: Final = "emporix.sessioncontext.v1.SessionContextService"
 _CONNECTIONS: Final = 64
 _PATIENCE: Final = 5.0
 _FORM: Final = {
@@ -39,18 +38,18 @@ _CODES: Final = {
 }
 
 
-class Echo(pb_grpc.SessionContextServiceServicer):
+class Echo:
     """Answers one message."""
 
     def __init__(self) -> None:
         self._answer = _response(json.dumps(document()).encode())
 
-    async def GetSessionContext(self, _: pb.GetSessionContextRequest, __: Context) -> pb.GetSessionContextResponse:  # noqa: N802
-        """As the proto has it."""
+    async def __call__(self, _: pb.GetSessionContextRequest, __: Context) -> pb.GetSessionContextResponse:
+        """GetSessionContext."""
         return self._answer
 
 
-class Forwarding(pb_grpc.SessionContextServiceServicer):
+class Forwarding:
     """Reads upstream for each call."""
 
     def __init__(self, get: Get, fetch_token: Callable[[], Awaitable[dict[str, Any]]]) -> None:
@@ -59,10 +58,8 @@ class Forwarding(pb_grpc.SessionContextServiceServicer):
         self._authorization = ""
         self._until = 0.0
 
-    async def GetSessionContext(  # noqa: N802
-        self, request: pb.GetSessionContextRequest, context: Context
-    ) -> pb.GetSessionContextResponse:
-        """As the proto has it."""
+    async def __call__(self, request: pb.GetSessionContextRequest, context: Context) -> pb.GetSessionContextResponse:
+        """GetSessionContext."""
         if time.monotonic() > self._until:
             token = await self._fetch_token()
             self._authorization = f"Bearer {token['access_token']}"
@@ -78,9 +75,15 @@ def _response(body: bytes) -> pb.GetSessionContextResponse:
     return pb.GetSessionContextResponse(session_context=Parse(body, pb.SessionContext(), ignore_unknown_fields=True))
 
 
-async def _serve(servicer: pb_grpc.SessionContextServiceServicer, port: str) -> None:
+async def _serve(get_session_context: Echo | Forwarding, port: str) -> None:
     server = grpc.aio.server()
-    pb_grpc.add_SessionContextServiceServicer_to_server(servicer, server)
+    handler: Any = grpc.unary_unary_rpc_method_handler(
+        get_session_context.__call__,  # a bound coroutine function, as gRPC looks for one
+        request_deserializer=pb.GetSessionContextRequest.FromString,
+        response_serializer=pb.GetSessionContextResponse.SerializeToString,
+    )
+    # As generated code does it.
+    server.add_registered_method_handlers(_SERVICE, {"GetSessionContext": handler})
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     await server.wait_for_termination()
@@ -121,12 +124,12 @@ async def _over_aiohttp(port: str, upstream: str) -> None:
 def main() -> None:
     """Serve until the end."""
     kind, port, upstream = sys.argv[1:]
-    if kind == "echo":
-        asyncio.run(_serve(Echo(), port))
-    else:
-        (uvloop.run if kind.endswith("-uvloop") else asyncio.run)(
-            (_over_httpx if kind.startswith("httpx") else _over_aiohttp)(port, upstream)
-        )
+    serving = {
+        "echo": lambda: _serve(Echo(), port),
+        "aiohttp": lambda: _over_aiohttp(port, upstream),
+        "httpx": lambda: _over_httpx(port, upstream),
+    }
+    asyncio.run(serving[kind]())  # asyncio's own loop: grpc.aio does a little more on it than on uvloop
 
 
 if __name__ == "__main__":
