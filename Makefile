@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 UV     := uv==0.13.9
 PAGE   := gateway/graphql/static/playground/index.html
 
-.PHONY: run test lint soak generate playground wheel clean
+.PHONY: run test lint soak bench costs generate playground wheel clean
 
 # npm from the PATH where its Node is one that Vite takes, or else PyPI's, which uv runs from its cache.
 NODE_WILL_DO := command -v npm >/dev/null && node -e 'const [a, b] = process.versions.node.split("."); \
@@ -34,6 +34,15 @@ lint: $(VENV)/synced
 SECONDS := 600
 soak: $(VENV)/synced
 	@$(BIN)/python tests/soak/soak.py --seconds $(SECONDS)
+
+# The gateway beside its peers, on this machine: bench/results.json, .png and .svg. Needs Debian, and 20 minutes.
+bench: $(VENV)/synced
+	@$(BIN)/uv sync --frozen --inexact --group bench --quiet
+	@$(BIN)/python bench/run.py
+
+# Records what a request costs, in calls and blocks of memory, on this version of Python; a test holds us to it.
+costs: $(VENV)/synced
+	@$(BIN)/python tests/guard/costs.py
 
 # The GraphQL schema from Strawberry's types, and the Python code from proto/; OUT is where to.
 OUT := .

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from bench.answers import check_answer, check_sample, check_upstream
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from bench.processes import Running
     from bench.stub import Stub
 
-__all__ = ["CASES", "Case", "Measured", "measure"]
+__all__ = ["CASES", "Case", "Measured", "load", "measure"]
 
 Door: TypeAlias = Literal["graphql", "grpc"]
 
@@ -79,16 +78,17 @@ class Measured:
     busy: float
     """Share of its core."""
     stub_busy: float
+    """Share of the load's core that the stub has had."""
 
 
 def measure(
-    case: Case, up: Up, fields: str, concurrency: int, seconds: float, stub: Stub, stub_process: Running
+    case: Case, up: Up, fields: str, concurrency: int, *, seconds: float, stub: Stub, stub_process: Running
 ) -> Measured:
     """One run. Raises Wrong when an answer, or what was called upstream, was not right."""
     up.process.check()
     size = 0.0 if case.mode == "pages" else check_answer(up, case.door, fields)
     calls, cpu, stub_cpu, began = stub.requests(), up.process.cpu(), stub_process.cpu(), time.perf_counter()
-    sample = _load(case, up, fields, concurrency, seconds)
+    sample = load(case, up, fields, concurrency, seconds)
     took = time.perf_counter() - began
     cpu, stub_cpu, calls = up.process.cpu() - cpu, stub_process.cpu() - stub_cpu, stub.requests() - calls
     if case.mode != "pages":
@@ -99,14 +99,14 @@ def measure(
     return Measured(sample, calls, cpu, cpu / took, stub_cpu / took)
 
 
-def _load(case: Case, up: Up, fields: str, concurrency: int, seconds: float) -> Sample:
-    directory: Path = up.directory
+def load(case: Case, up: Up, fields: str, concurrency: int, seconds: float) -> Sample:
+    """Put the case's load on it."""
     if case.mode == "pages":
         return shoppers(up, case.door, number=concurrency, seconds=2 * seconds)
     if case.door == "grpc":
         assert up.contender.rpc is not None
-        return h2load(up.rpc_port, up.contender.rpc, streams=concurrency, seconds=seconds, directory=directory)
+        return h2load(up.rpc_port, up.contender.rpc, streams=concurrency, seconds=seconds, directory=up.directory)
     dialect = up.contender.graphql
     path = f"/session-context/acme/context/{SESSION}" if dialect is None else dialect.path
     body = None if dialect is None else dialect.read_body(fields)
-    return wrk(up.port, path, body, connections=concurrency, seconds=seconds, directory=directory, mode=case.mode)
+    return wrk(up.port, path, body, connections=concurrency, seconds=seconds, directory=up.directory, mode=case.mode)

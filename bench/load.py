@@ -34,6 +34,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """What one run has shown."""
 
     requests: int
+    total: int
+    """With those before counting began."""
     seconds: float
     p50: float
     """Milliseconds."""
@@ -77,6 +79,7 @@ def wrk(
     figures = json.loads(found[1])
     return Sample(
         requests=figures["requests"],
+        total=figures["requests"],
         seconds=figures["seconds"],
         p50=figures["p50"] / 1000,
         p99=figures["p99"] / 1000,
@@ -110,6 +113,7 @@ def h2load(port: int, rpc: Rpc, *, streams: int, seconds: float, directory: Path
     p50, p99 = _percentiles(times)
     return Sample(
         requests=succeeded,
+        total=done,
         seconds=float(took[1]) / (1000 if took[2] == "ms" else 1),
         p50=p50,
         p99=p99,

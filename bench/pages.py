@@ -2,7 +2,8 @@
 
 A page is five reads of one session of 10,000, one after another; one page in ten writes after the first of them, and
 names the version that it has read. Of every answer it is seen whether it is of the session that was asked for, and not
-older than what this shopper has just written. The first quarter of the time is not counted. Prints a `bench.load.Sample` as JSON.
+older than what this shopper has just written. The first quarter of the time is not counted. Prints a
+`bench.load.Sample` as JSON.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ class Seen:
 
     times: list[float] = field(default_factory=list)
     """Milliseconds of each request."""
+    total: int = 0
+    """Requests, with those that are not counted."""
     stale: int = 0
     foreign: int = 0
     conflicts: int = 0
@@ -76,6 +79,7 @@ async def shop(door: Door, chance: random.Random, seen: Seen, since: float, unti
     """View pages until the time has come."""
 
     def timed(seconds: float) -> None:
+        seen.total += 1
         if time.perf_counter() > since:
             seen.times.append(seconds * 1000)
 
@@ -233,6 +237,7 @@ async def main(name: str, door: str, port: int, number: int, seconds: float) -> 
     cuts = statistics.quantiles(seen.times, n=100)
     return Sample(
         requests=len(seen.times),
+        total=seen.total,
         seconds=time.perf_counter() - since,
         p50=cuts[49],
         p99=cuts[98],

@@ -41,11 +41,16 @@ class Running:
 
     def cpu(self) -> float:
         """Seconds of CPU so far, of the whole group."""
-        return sum(int(stat[11]) + int(stat[12]) for stat in self._stats()) / _TICKS
+        return sum(_ticks(stat) for stat in self._stats().values()) / _TICKS
 
     def rss(self) -> int:
         """Resident bytes, of the whole group."""
-        return sum(int(stat[21]) for stat in self._stats()) * os.sysconf("SC_PAGE_SIZE")
+        return sum(int(stat[21]) for stat in self._stats().values()) * os.sysconf("SC_PAGE_SIZE")
+
+    def busiest(self) -> int:
+        """Id of the one of the group that has had the most CPU."""
+        stats = self._stats()
+        return max(stats, key=lambda pid: _ticks(stats[pid]))
 
     def check(self) -> None:
         """Raises Failed when it has ended."""
@@ -56,14 +61,16 @@ class Running:
         """The end of what it has said."""
         return self.log.read_text("utf-8", "replace")[-600:].strip()
 
-    def _stats(self) -> Iterator[list[str]]:
+    def _stats(self) -> dict[int, list[str]]:
         """Fields of /proc/PID/stat from `state` on (proc_pid_stat(5): the third), of each process of the group."""
+        found = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):
                     fields = (entry / "stat").read_text().rpartition(") ")[2].split()
                     if int(fields[2]) == self.process.pid:
-                        yield fields
+                        found[int(entry.name)] = fields
+        return found
 
 
 @contextlib.contextmanager
@@ -126,3 +133,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_TIME)
             return
+
+
+def _ticks(stat: Sequence[str]) -> int:
+    """Of CPU, by the process and the kernel for it."""
+    return int(stat[11]) + int(stat[12])

@@ -151,9 +151,9 @@ def row_of(
         rps=statistics.median(each.rate for each in samples),
         p50=statistics.median(each.p50 for each in samples),
         p99=statistics.median(each.p99 for each in samples),
-        cpu=statistics.median(1000 * each.cpu / each.sample.requests for each in measured),
+        cpu=statistics.median(1000 * each.cpu / each.sample.total for each in measured),
         busy=statistics.median(each.busy for each in measured),
-        upstream=statistics.median(1000 * each.calls / each.sample.requests for each in measured),
+        upstream=statistics.median(1000 * each.calls / each.sample.total for each in measured),
         rounds=[each.rate for each in samples],
         stale=sum(each.stale for each in samples),
         foreign=sum(each.foreign for each in samples),
@@ -178,7 +178,8 @@ def _ratio(target: _Target, found: dict[tuple[str, str], Row]) -> float | None:
 
 def print_table(results: Results) -> None:
     """One table, then the targets."""
-    head = f"{'':24}{'c':>5}{'rps':>9}{'ours/it':>9}{'p50 ms':>9}{'p99 ms':>9}{'CPU s/1k':>10}{'core':>6}{'up/1k':>7}{'MiB':>6}"
+    head = f"{'':24}{'c':>5}{'rps':>9}{'ours/it':>9}{'p50 ms':>9}{'p99 ms':>9}{'CPU s/1k':>10}{'core':>6}"
+    head += f"{'up/1k':>7}{'MiB':>6}"
     ours = {each.key: each for each in results.rows if each.contender == "ours"}
     title = ""
     for row in results.rows:

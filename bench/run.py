@@ -1,4 +1,6 @@
-"""The gateway beside what a team would run instead, on this machine: `make bench`, or a part of it while developing:
+"""The gateway beside what a team would run instead, on this machine.
+
+`make bench` runs all of it; while developing, a part of it is enough:
 
     .venv/bin/python bench/run.py --only graphql-cached --peers ours,mercurius --seconds 3 --concurrency 32
 
@@ -117,9 +119,9 @@ class Bench:
                         each,
                         fields,
                         concurrency,
-                        seconds if number >= 0 else seconds * _WARM_UP,
-                        self.stub,
-                        self.stub_process,
+                        seconds=seconds if number >= 0 else seconds * _WARM_UP,
+                        stub=self.stub,
+                        stub_process=self.stub_process,
                     )
                 except (Wrong, Failed) as problem:
                     wrong[each.name] = str(problem)
