@@ -39,7 +39,7 @@ _AROUND: Final = 4.0
 
 _LAYERS: Final = {
     "garbage collection": r"gc_collect_main|\bgc_",
-    "GraphQL: operation to plan": r"gateway/graphql/(documents|limits|manifest|selection)|graphql/(language|validation)/",
+    "GraphQL: document and its limits": r"gateway/graphql/(documents|limits|manifest)|graphql/(language|validation)/",
     "GraphQL: compiled plan": r"gateway/graphql/(compiled|plan|projection)",
     "GraphQL: Strawberry and its executor": r"strawberry/|graphql/(execution|type|utilities|pyutils)/",
     "GraphQL: endpoint": r"gateway/graphql/",
@@ -69,6 +69,8 @@ def profile(case: Case, up: Up, seconds: float, directory: Path, flame: Path) ->
     loading.start()
     folded = directory / f"{case.name}.folded"
     _record(up, seconds, "flamegraph", flame)
+    # py-spy writes its own command line there.
+    flame.write_text(re.sub(r"[^<>]*py-spy record[^<>]*", case.name, flame.read_text("utf-8")), "utf-8")
     _record(up, seconds, "raw", folded)
     loading.join()
     return _by_layer(folded.read_text("utf-8").splitlines())
