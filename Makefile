@@ -63,7 +63,7 @@ wheel: $(VENV)/synced $(PAGE)
 	@$(BIN)/uv build --wheel --quiet
 
 clean:
-	rm -rf $(VENV) dist node_modules playground/node_modules gateway/graphql/static/playground
+	rm -rf $(VENV) dist bench/.peers node_modules playground/node_modules gateway/graphql/static/playground
 
 $(VENV)/synced: pyproject.toml uv.lock | $(BIN)/uv
 	@$(BIN)/uv sync --frozen --inexact --quiet

@@ -12,7 +12,6 @@ from bench.stub import SESSION
 
 if TYPE_CHECKING:
     from bench.contenders import Contender, Up
-    from bench.processes import Running
     from bench.stub import Stub
 
 __all__ = ["CASES", "Case", "Measured", "load", "measure"]
@@ -77,26 +76,22 @@ class Measured:
     """Seconds, of the contender."""
     busy: float
     """Share of its core."""
-    stub_busy: float
-    """Share of the load's core that the stub has had."""
 
 
-def measure(
-    case: Case, up: Up, fields: str, concurrency: int, *, seconds: float, stub: Stub, stub_process: Running
-) -> Measured:
+def measure(case: Case, up: Up, fields: str, concurrency: int, *, seconds: float, stub: Stub) -> Measured:
     """One run. Raises Wrong when an answer, or what was called upstream, was not right."""
     up.process.check()
     size = 0.0 if case.mode == "pages" else check_answer(up, case.door, fields)
-    calls, cpu, stub_cpu, began = stub.requests(), up.process.cpu(), stub_process.cpu(), time.perf_counter()
+    calls, cpu, began = stub.requests(), up.process.cpu(), time.perf_counter()
     sample = load(case, up, fields, concurrency, seconds)
     took = time.perf_counter() - began
-    cpu, stub_cpu, calls = up.process.cpu() - cpu, stub_process.cpu() - stub_cpu, stub.requests() - calls
+    cpu, calls = up.process.cpu() - cpu, stub.requests() - calls
     if case.mode != "pages":
         check_sample(up, sample, size)
         if up.contender.kind != "floor" or up.contender.rpc is not None:
             echo = up.name == "grpc.aio echo"
             check_upstream(up, sample, calls, concurrency, expected=case.calls_upstream and not echo)
-    return Measured(sample, calls, cpu, cpu / took, stub_cpu / took)
+    return Measured(sample, calls, cpu, cpu / took)
 
 
 def load(case: Case, up: Up, fields: str, concurrency: int, seconds: float) -> Sample:

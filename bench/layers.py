@@ -123,7 +123,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="session-gateway-bench-") as name:
         directory = Path(name)
         directory.chmod(0o755)
-        with stub_upstream(directory) as (stub, _):
+        with stub_upstream(directory) as stub:
             for case in (each for each in CASES if each.name in _PROFILED):
                 flame = directory / f"flame-{case.name}.svg"
                 with up(ours, directory, stub.port, cached=case.cached) as gateway:

@@ -127,12 +127,16 @@ def _wait_until_open(started: Running, port: int) -> None:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    for each in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, each)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_STOP_TIME)
-            return
+    _signal(process, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_STOP_TIME)
+    _signal(process, signal.SIGKILL)  # what it has started may have outlived it
+    process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
 
 
 def _ticks(stat: Sequence[str]) -> int:

@@ -186,8 +186,11 @@ def print_table(results: Results) -> None:
         if title != (title := f"{row.case}, {row.fields} fields"):
             print(f"\n{title}\n{head}")
         print(f"{row.contender:24}{row.concurrency:>5}{_figures(row, ours.get(row.key))}")
+    print("\nA contender with less than 90% of its core was not what bounded the rate. Versions:")
+    for name, version in results.versions.items():
+        print(f"{name:24}{version}")
     for name, reason in results.missing.items():
-        print(f"\n{name}: missing: {reason}")
+        print(f"{name:24}MISSING: {reason}")
     print("\ntargets (32 in flight, or 16 shoppers)")
     for verdict in results.targets:
         ratio = "-" if verdict.ratio is None else f"{verdict.ratio:.2f}"

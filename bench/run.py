@@ -29,7 +29,7 @@ from bench.answers import Wrong
 from bench.cases import CASES, Case, Measured, measure
 from bench.contenders import CONTENDERS, Contender, Up, up
 from bench.install import Missing, debian_tools
-from bench.processes import LOAD_CORE, SERVER_CORE, Failed, Running
+from bench.processes import LOAD_CORE, SERVER_CORE, Failed
 from bench.results import Results, Row, print_table, row_of, verdicts, write_json
 from bench.stub import Stub, stub_upstream
 
@@ -70,7 +70,6 @@ class Bench:
     plan: Plan
     directory: Path
     stub: Stub
-    stub_process: Running
     missing: dict[str, str] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
@@ -121,7 +120,6 @@ class Bench:
                         concurrency,
                         seconds=seconds if number >= 0 else seconds * _WARM_UP,
                         stub=self.stub,
-                        stub_process=self.stub_process,
                     )
                 except (Wrong, Failed) as problem:
                     wrong[each.name] = str(problem)
@@ -170,8 +168,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="session-gateway-bench-") as name:
         directory = Path(name)
         directory.chmod(0o755)  # nginx's worker is another user
-        with stub_upstream(directory) as (stub, process):
-            bench = Bench(plan, directory, stub, process, missing)
+        with stub_upstream(directory) as stub:
+            bench = Bench(plan, directory, stub, missing)
             bench.run()
     results = Results(
         date=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.request import urlopen
 
-from bench.processes import LOAD_CORE, Failed, Running, free_port, running
+from bench.processes import LOAD_CORE, Failed, free_port, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +67,7 @@ class Stub:
 
 
 @contextlib.contextmanager
-def stub_upstream(directory: Path) -> Iterator[tuple[Stub, Running]]:
+def stub_upstream(directory: Path) -> Iterator[Stub]:
     """A stub while the block runs."""
     stub = Stub(free_port(), free_port())
     modules = [_MODULES / f"{each}_module.so" for each in ("ndk_http", "ngx_http_lua")]
@@ -85,8 +85,8 @@ def stub_upstream(directory: Path) -> Iterator[tuple[Stub, Running]]:
     nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin")
     if nginx is None:
         raise Failed("nginx is missing")
-    with running([nginx, "-c", str(configuration)], stub.port, core=LOAD_CORE, directory=directory, name="stub") as up:
-        yield stub, up
+    with running([nginx, "-c", str(configuration)], stub.port, core=LOAD_CORE, directory=directory, name="stub"):
+        yield stub
 
 
 def filled_in(template: Path, directory: Path, **values: str) -> Path:

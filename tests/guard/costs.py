@@ -223,7 +223,7 @@ def main() -> None:
     """Print what it costs; record it unless it is only to be printed."""
     costs = uvloop.run(measured())
     encoded = msgspec.json.format(msgspec.json.encode(costs), indent=2).decode()
-    print(encoded)
+    print(encoded)  # noqa: T201 - its purpose
     if "--print" not in sys.argv:
         RECORDED.write_text(f"{encoded}\n", "utf-8")
 
