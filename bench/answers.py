@@ -73,6 +73,8 @@ def _check_http(up: Up, fields: str) -> float:
                 raise Wrong(f"{up.name} answers {answer.status} {found.decode(errors='replace')}, not {expected}")
             head = sum(len(name) + len(value) + 4 for name, value in answer.getheaders())
             size = len(f"HTTP/1.1 {answer.status} {answer.reason}\r\n\r\n") + head + len(found)
+    except (OSError, ValueError, http.client.HTTPException) as problem:
+        raise Wrong(f"{up.name} does not answer: {problem!r}") from None
     finally:
         connection.close()
     return size

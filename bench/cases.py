@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -82,22 +81,21 @@ def measure(case: Case, up: Up, fields: str, concurrency: int, *, seconds: float
     """One run. Raises Wrong when an answer, or what was called upstream, was not right."""
     up.process.check()
     size = 0.0 if case.mode == "pages" else check_answer(up, case.door, fields)
-    calls, cpu, began = stub.requests(), up.process.cpu(), time.perf_counter()
+    calls, cpu = stub.requests(), up.process.cpu()
     sample = load(case, up, fields, concurrency, seconds)
-    took = time.perf_counter() - began
     cpu, calls = up.process.cpu() - cpu, stub.requests() - calls
     if case.mode != "pages":
         check_sample(up, sample, size)
         if up.contender.kind != "floor" or up.contender.rpc is not None:
             echo = up.name == "grpc.aio echo"
             check_upstream(up, sample, calls, concurrency, expected=case.calls_upstream and not echo)
-    return Measured(sample, calls, cpu, cpu / took)
+    return Measured(sample, calls, cpu, cpu / (sample.seconds * sample.total / sample.requests))
 
 
 def load(case: Case, up: Up, fields: str, concurrency: int, seconds: float) -> Sample:
     """Put the case's load on it."""
     if case.mode == "pages":
-        return shoppers(up, case.door, number=concurrency, seconds=2 * seconds)
+        return shoppers(up, case.door, number=concurrency, seconds=1.5 * seconds)
     if case.door == "grpc":
         assert up.contender.rpc is not None
         return h2load(up.rpc_port, up.contender.rpc, streams=concurrency, seconds=seconds, directory=up.directory)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Sample", "h2load", "shoppers", "wrk"]
 
 _SCRIPT: Final = Path(__file__).parent / "wrk.lua"
+_PATIENCE: Final = 60.0
+"""Seconds, beyond those that it was to take."""
 _STREAMS: Final = 8
 """At most, of one HTTP/2 connection."""
 
@@ -142,14 +144,17 @@ def _lines(headers: Mapping[str, str]) -> bytes:
 
 def _run(command: Sequence[str], seconds: float, environment: Mapping[str, str] | None = None) -> str:
     """What it says, in the end."""
-    done = subprocess.run(
-        on_core(LOAD_CORE, command),
-        env={**os.environ, **(environment or {})},
-        capture_output=True,
-        text=True,
-        timeout=seconds + 60,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            on_core(LOAD_CORE, command),
+            env={**os.environ, **(environment or {})},
+            capture_output=True,
+            text=True,
+            timeout=seconds + _PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise Failed(f"{command[0]} has not ended in time") from None
     if done.returncode:
         raise Failed(f"{command[0]}: {(done.stderr or done.stdout)[-600:]}")
     return done.stdout

@@ -60,6 +60,8 @@ class Verdict(msgspec.Struct, frozen=True):
     ratio: float | None
     """None where one of the two was not measured."""
     wanted: float
+    by_cpu: float | None = None
+    """The ratio by CPU time per request, which holds on a busy machine too; none for latencies."""
 
     @property
     def outcome(self) -> Literal["reached", "NOT reached", "not measured"]:
@@ -166,14 +168,16 @@ def verdicts(rows: Iterable[Row]) -> list[Verdict]:
     found = {
         (each.case, each.contender): each for each in rows if each.fields == "all" and each.concurrency in {16, 32}
     }
-    return [Verdict(each.text, _ratio(each, found), each.wanted) for each in _TARGETS]
+    return [_verdict(each, found) for each in _TARGETS]
 
 
-def _ratio(target: _Target, found: dict[tuple[str, str], Row]) -> float | None:
+def _verdict(target: _Target, found: dict[tuple[str, str], Row]) -> Verdict:
     ours, other = found.get((target.ours, "ours")), found.get((target.other, target.contender))
     if ours is None or other is None or ours.wrong or other.wrong:
-        return None
-    return other.p50 / ours.p50 if target.lower else ours.rps / other.rps
+        return Verdict(target.text, None, target.wanted)
+    if target.lower:
+        return Verdict(target.text, other.p50 / ours.p50, target.wanted)
+    return Verdict(target.text, ours.rps / other.rps, target.wanted, other.cpu / ours.cpu)
 
 
 def print_table(results: Results) -> None:
@@ -192,9 +196,10 @@ def print_table(results: Results) -> None:
     for name, reason in results.missing.items():
         print(f"{name:24}MISSING: {reason}")
     print("\ntargets (32 in flight, or 16 shoppers)")
+    print(f"{'':56}{'ratio':>7}{'by CPU':>8}{'wanted':>8}")
     for verdict in results.targets:
-        ratio = "-" if verdict.ratio is None else f"{verdict.ratio:.2f}"
-        print(f"{verdict.target:56}{ratio:>7} of {verdict.wanted:<6g}{verdict.outcome}")
+        ratio, by_cpu = ("-" if each is None else f"{each:.2f}" for each in (verdict.ratio, verdict.by_cpu))
+        print(f"{verdict.target:56}{ratio:>7}{by_cpu:>8}{verdict.wanted:>8g}  {verdict.outcome}")
 
 
 def _figures(row: Row, ours: Row | None) -> str:

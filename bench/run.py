@@ -18,6 +18,7 @@ import datetime as dt
 import os
 import platform
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -42,7 +43,9 @@ _HERE: Final = Path(__file__).parent
 _USUAL: Final = 32
 """In flight. Runs with another number are shorter."""
 _SHORTER: Final = 0.6
-_WARM_UP: Final = 0.5
+_BUSY: Final = 0.5
+"""Load of a machine that has something else to do."""
+_WARM_UP: Final = 0.4
 """Of a run; V8 has compiled what it is going to by then."""
 
 
@@ -92,7 +95,7 @@ class Bench:
         self._say(f"starting {contender.name}, {'cached' if cached else 'uncached'}")
         try:
             return stack.enter_context(up(contender, self.directory, port, cached=cached))
-        except (Missing, Failed) as problem:
+        except (Missing, Failed, OSError, subprocess.SubprocessError) as problem:
             self.missing[contender.name] = str(problem)
             self._say(f"{contender.name} is missing: {problem}")
             return None
@@ -149,7 +152,8 @@ class Bench:
 def main() -> int:
     """Measure, print, write, plot. 1 when the gateway itself was wrong or missing."""
     arguments = _arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that everything is stopped
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda number, _: sys.exit(128 + number))  # unwinds, so that everything is stopped
     plan = Plan(
         _chosen(CASES, arguments.only, lambda case: case.name),
         _chosen(CONTENDERS, arguments.peers, lambda contender: contender.name),
@@ -159,6 +163,8 @@ def main() -> int:
     )
     if SERVER_CORE == LOAD_CORE:
         print("there is one core alone: load and server share it, and the figures say little")
+    if os.getloadavg()[0] > _BUSY:
+        print("the machine has other work to do: of the figures, only CPU will mean much")
     try:
         debian_tools()
     except Missing as problem:
