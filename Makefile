@@ -35,14 +35,15 @@ SECONDS := 600
 soak: $(VENV)/synced
 	@$(BIN)/python tests/soak/soak.py --seconds $(SECONDS)
 
-# The gateway beside its peers, on this machine: bench/results.json, .png and .svg. Needs Debian, and 20 minutes.
+# The gateway beside its peers, on this machine: bench/results.json, .png and .svg, in 25 minutes. A part of it:
+# make bench ARGS="--only grpc --peers ours,envoy --seconds 2"
 bench: $(VENV)/synced
 	@$(BIN)/uv sync --frozen --inexact --group bench --quiet
-	@$(BIN)/python bench/run.py
+	@$(BIN)/python bench/run.py $(ARGS)
 
-# Records what a request costs, in calls and blocks of memory, on this version of Python; a test holds us to it.
+# Records what a request costs, in calls and bytes of memory, on this version of Python; a test holds us to it.
 costs: $(VENV)/synced
-	@$(BIN)/python tests/guard/costs.py
+	@PYTHONHASHSEED=0 $(BIN)/python tests/guard/costs.py
 
 # The GraphQL schema from Strawberry's types, and the Python code from proto/; OUT is where to.
 OUT := .

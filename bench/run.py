@@ -6,7 +6,8 @@
 
 Contenders have one core and one worker each; load and the stub upstream have the other core. Every case is run by all
 who take part in turn, several rounds, and the median counts. Answers are compared whole before each run, and counted
-at upstream after it. Cases: see `bench/cases.py`; contenders: `bench/contenders.py`. Writes bench/results.json and
+at upstream after it: of an uncached contender each request must have got there, so nobody's de-duplication flatters it.
+Cases: see `bench/cases.py`; contenders: `bench/contenders.py`. Writes bench/results.json and
 plots it.
 """
 
@@ -85,9 +86,9 @@ class Bench:
                 wanted = [each for each in self.plan.contenders if any(case.takes(each) for case in cases)]
                 port = self.stub.slow_port if pages else self.stub.port
                 with contextlib.ExitStack() as stack:
-                    field = [each for each in (self._started(stack, one, port, cached) for one in wanted) if each]
+                    started = [self._started(stack, each, port, cached) for each in wanted]
                     for case in cases:
-                        self._case(case, [each for each in field if case.takes(each.contender)])
+                        self._case(case, [each for each in started if each and case.takes(each.contender)])
 
     def _started(self, stack: contextlib.ExitStack, contender: Contender, port: int, cached: bool) -> Up | None:
         if contender.name in self.missing:
@@ -100,21 +101,21 @@ class Bench:
             self._say(f"{contender.name} is missing: {problem}")
             return None
 
-    def _case(self, case: Case, field: list[Up]) -> None:
+    def _case(self, case: Case, ups: list[Up]) -> None:
         for fields in case.fields:
-            takes = [each for each in field if fields == "all" or each.contender.floor is None]
+            takes = [each for each in ups if fields == "all" or each.contender.floor is None]
             for concurrency in self.plan.of(case):
                 self._row(case, takes, fields, concurrency)
 
-    def _row(self, case: Case, field: list[Up], fields: str, concurrency: int) -> None:
+    def _row(self, case: Case, ups: list[Up], fields: str, concurrency: int) -> None:
         """Rounds in turn, so that whatever else the machine does hits all alike."""
         self._say(f"{case.name}, {fields} fields, {concurrency} in flight")
         usual = concurrency == _USUAL or case.mode == "pages"
         seconds = self.plan.seconds * (1.0 if usual else _SHORTER)
-        runs: dict[str, list[Measured]] = {each.name: [] for each in field}
+        runs: dict[str, list[Measured]] = {each.name: [] for each in ups}
         wrong: dict[str, str] = {}
         for number in range(-1, self.plan.rounds):  # the first of them warms up
-            for each in (one for one in field if one.name not in wrong):
+            for each in (one for one in ups if one.name not in wrong):
                 try:
                     run = measure(
                         case,
@@ -130,7 +131,7 @@ class Bench:
                     continue
                 if number >= 0:
                     runs[each.name].append(run)
-        for each in field:
+        for each in ups:
             row = row_of(
                 runs[each.name],
                 case=case.name,
