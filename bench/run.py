@@ -7,8 +7,7 @@
 Contenders have one core and one worker each; load and the stub upstream have the other core. Every case is run by all
 who take part in turn, several rounds, and the median counts. Answers are compared whole before each run, and counted
 at upstream after it: of an uncached contender each request must have got there, so nobody's de-duplication flatters it.
-Cases: see `bench/cases.py`; contenders: `bench/contenders.py`. Writes bench/results.json and
-plots it.
+Cases: see `bench/cases.py`; contenders: `bench/contenders.py`. Writes bench/results.json, and plots it.
 """
 
 from __future__ import annotations
