@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 UV     := uv==0.13.9
 PAGE   := gateway/graphql/static/playground/index.html
 
-.PHONY: run test lint soak generate playground wheel clean
+.PHONY: run test lint soak bench costs generate playground wheel clean
 
 # npm from the PATH where its Node is one that Vite takes, or else PyPI's, which uv runs from its cache.
 NODE_WILL_DO := command -v npm >/dev/null && node -e 'const [a, b] = process.versions.node.split("."); \
@@ -35,6 +35,16 @@ SECONDS := 600
 soak: $(VENV)/synced
 	@$(BIN)/python tests/soak/soak.py --seconds $(SECONDS)
 
+# The gateway beside its peers, on this machine: bench/results.json, .png and .svg, in 25 minutes. A part of it:
+# make bench ARGS="--only grpc --peers ours,envoy --seconds 2"
+bench: $(VENV)/synced
+	@$(BIN)/uv sync --frozen --inexact --group bench --quiet
+	@$(BIN)/python bench/run.py $(ARGS)
+
+# Records what a request costs, in calls and bytes of memory, on this version of Python; a test holds us to it.
+costs: $(VENV)/synced
+	@PYTHONHASHSEED=0 $(BIN)/python tests/guard/costs.py
+
 # The GraphQL schema from Strawberry's types, and the Python code from proto/; OUT is where to.
 OUT := .
 generate: $(VENV)/synced
@@ -54,7 +64,7 @@ wheel: $(VENV)/synced $(PAGE)
 	@$(BIN)/uv build --wheel --quiet
 
 clean:
-	rm -rf $(VENV) dist node_modules playground/node_modules gateway/graphql/static/playground
+	rm -rf $(VENV) dist bench/.peers node_modules playground/node_modules gateway/graphql/static/playground
 
 $(VENV)/synced: pyproject.toml uv.lock | $(BIN)/uv
 	@$(BIN)/uv sync --frozen --inexact --quiet
