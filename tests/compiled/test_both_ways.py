@@ -50,7 +50,7 @@ def test_generated_operations_come_to_the_same_both_ways(record_property: Callab
                 counts["left to Strawberry"] += 1
                 continue
             caller = chance.choice(["writer", "writer", "writer", *CALLERS])
-            told = asyncio.run(
+            told = loop.run(
                 way.alike(
                     request.text, request.variables, seed=number, failures=chance.choice([0, 0.3, 0.8]), caller=caller
                 )
@@ -59,7 +59,7 @@ def test_generated_operations_come_to_the_same_both_ways(record_property: Callab
             counts["answered"] += told.data != b"null"
             counts["mutations"] += text.startswith("mutation")
 
-    with structlog.testing.capture_logs():
+    with structlog.testing.capture_logs(), asyncio.Runner() as loop:
         check()
 
     record_property("figures", dict(counts))

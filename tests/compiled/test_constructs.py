@@ -1,4 +1,4 @@
-"""Each thing that an operation is made of, and each way it fails: planned, and the same as Strawberry's own execution."""
+"""Each thing that an operation is made of, and each way it fails: planned, it is as Strawberry's own execution is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.cache.readthrough import Found
 from gateway.graphql.compiled import Compiler
 from gateway.graphql.documents import Documents
 from gateway.graphql.limits import Limits
-from gateway.graphql.resolvers import RESOLVERS
+from gateway.graphql.resolvers import RESOLVERS, CacheRead
 from gateway.sessions.writer import Written
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ ALL = (
     "sessionId customerId siteCode currency cartId targetLocation language context additionalProperties "
     "metadata { version createdAt modifiedAt }"
 )
+AT = "2026-02-04T16:36:44.047Z"
 ONE = '(tenant: "acme", sessionId: "s-1")'
 READ = f"{{ sessionContext{ONE} {{ {ALL} }} }}"
 PATCH = (
@@ -35,6 +36,14 @@ PATCH = (
     "{ __typename ... on PatchSessionContextPayload { attempts sessionContext { currency metadata { version } } } "
     "... on Failure { code message } ... on VersionConflict { expectedVersion currentVersion current { language } } "
     "... on SessionNotFound { sessionId } ... on InvalidInput { violations { field message } } } }"
+)
+TWO_WRITES = (
+    f'{PATCH[:-2]} again: removeMySessionContextAttribute(input: {{tenant: "acme", name: "n"}}) '
+    "{ ... on InvalidInput { violations { field } } ... on Failure { code } } }"
+)
+THREE_READS = (
+    f"{{ a: sessionContext{ONE} {{ currency }} b: sessionContext{ONE} {{ currency }} "
+    'mySessionContext(tenant: "acme") { currency } }'
 )
 
 
@@ -57,13 +66,13 @@ class Certain(Script):
 
     async def found(self, *call: object) -> Found:
         self.calls.append(call)
-        return Found(self._context(), STATUS)
+        return Found(self._come_of_it(), STATUS)
 
     async def written(self, *call: object, options: object) -> Written:
         self.calls.append((*call, options))
-        return Written(self._context(), 2)
+        return Written(self._come_of_it(), 2)
 
-    def _context(self) -> Any:
+    def _come_of_it(self) -> Any:
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome
@@ -82,7 +91,7 @@ async def test_all_fields_come_in_the_order_of_the_selection(ways: Ways) -> None
     assert [*found] == [each for each in ALL.split() if each[0].islower() and each not in found["metadata"]]
     assert found["metadata"] == {
         "version": 2**53 + 1,
-        "createdAt": "2026-02-04T16:36:44.047Z",
+        "createdAt": AT,
         "modifiedAt": "2026-02-04T16:36:44.047003Z",
     }
     assert found["context"] == FULL.context
@@ -139,7 +148,8 @@ async def test_a_plan_keeps_but_a_few_selections(ways: Ways) -> None:
     names = [f"v{number}" for number in range(5)]
     fields = ["currency", "language", "siteCode", "cartId", "customerId"]
     conditions = " ".join(f"{field} @skip(if: ${name})" for field, name in zip(fields, names, strict=True))
-    text = f"query ({' '.join(f'${name}: Boolean!' for name in names)}) {{ sessionContext{ONE} {{ __typename {conditions} }} }}"
+    definitions = " ".join(f"${name}: Boolean!" for name in names)
+    text = f"query ({definitions}) {{ sessionContext{ONE} {{ __typename {conditions} }} }}"
     for number in [*range(32), *range(32)]:
         values = {name: bool(number >> place & 1) for place, name in enumerate(names)}
         data = await data_of(ways, text, values)
@@ -267,8 +277,7 @@ async def test_literals_that_are_made_with_variables(ways: Ways, value: str) -> 
         f'{{ sessionContext{ONE} {{ currency }} a: __typename mySessionContext(tenant: "acme") {{ currency }} }}',
         '{ sessionContexts(tenant: "acme", sessionIds: ["a", "b"]) { currency } }',
         PATCH,
-        f'{PATCH[:-2]} again: removeMySessionContextAttribute(input: {{tenant: "acme", name: "n"}}) '
-        "{ ... on InvalidInput { violations { field } } ... on Failure { code } } }",
+        TWO_WRITES,
     ],
     ids=["one", "two", "list", "mutation", "mutations"],
 )
@@ -283,7 +292,7 @@ async def test_failures(ways: Ways, text: str, failure: Exception) -> None:
     "text",
     [
         READ,
-        f"{{ sessionContext{ONE} {{ currency metadata {{ createdAt version }} sessionId }} b: sessionContext{ONE} {{ currency }} }}",
+        f"{{ sessionContext{ONE} {{ metadata {{ createdAt version }} }} b: sessionContext{ONE} {{ currency }} }}",
         '{ sessionContexts(tenant: "acme", sessionIds: ["a", "b"]) { sessionId metadata { createdAt version } } }',
         PATCH,
     ],
@@ -304,8 +313,7 @@ async def test_a_null_where_none_may_be_takes_the_place_around_with_it(
     [
         READ,
         PATCH,
-        f'{{ a: sessionContext{ONE} {{ currency }} b: sessionContext{ONE} {{ currency }} mySessionContext(tenant: "acme") '
-        "{ currency } }",
+        THREE_READS,
     ],
 )
 async def test_callers_are_held_to_what_they_may_do(ways: Ways, text: str, caller: str) -> None:
@@ -327,13 +335,11 @@ async def test_callers_are_held_to_what_they_may_do(ways: Ways, text: str, calle
     ],
 )
 async def test_what_is_not_selected_is_not_read_back(ways: Ways, selection: str, *, reads_back: bool) -> None:
+    part = "fragment P on PatchSessionContextPayload { after: sessionContext { currency } }"
     text = (
-        "mutation Write($no: Boolean = false) { patchSessionContext("
-        f'input: {{tenant: "acme", sessionId: "s", patch: {{}}}}) {{ {selection} ... @include(if: $no) {{ kind: __typename }} }} }}'
-    ) + (
-        " fragment P on PatchSessionContextPayload { after: sessionContext { currency } }"
-        if selection[-1] == "P"
-        else ""
+        "mutation Write($no: Boolean = false) { "
+        'patchSessionContext(input: {tenant: "acme", sessionId: "s", patch: {}}) '
+        f"{{ {selection} ... @include(if: $no) {{ kind: __typename }} }} }} {part if selection == '...P' else ''}"
     )
 
     told = await ways.by_plan(text, {}, script := Certain(FULL))
@@ -344,11 +350,13 @@ async def test_what_is_not_selected_is_not_read_back(ways: Ways, selection: str,
 
 
 async def test_reads_say_which_field_they_were_for(ways: Ways) -> None:
-    told = await ways.alike(
-        f'{{ a: sessionContext{ONE} {{ currency }} sessionContexts(tenant: "acme", sessionIds: ["x", "y"]) {{ currency }} }}'
-    )
+    text = f"{{ a: sessionContext{ONE} {{ currency }} b: sessionContext{ONE} {{ language }} }}"
+    told = await ways.by_plan(text, None, Certain(FULL))
 
-    assert [each.path for each in told.reads] == [["a"], ["sessionContexts"], ["sessionContexts"]]  # type: ignore[attr-defined]
+    assert told.reads == [CacheRead(["a"], STATUS), CacheRead(["b"], STATUS)]
+    assert told == await ways.by_strawberry(text, None, Certain(FULL))
+    lists = await ways.alike('{ a: sessionContexts(tenant: "acme", sessionIds: ["x", "y"]) { currency } }')
+    assert lists.reads == [CacheRead(["a"], STATUS)] * 2
 
 
 class Slow(Certain):
