@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import pytest
 import structlog.testing
 from compiled.operations import operations, told_otherwise
 from compiled.outcomes import CALLERS
@@ -23,6 +24,7 @@ TELLINGS = 8
 """Of each operation; so 2,000 in all."""
 
 
+@pytest.mark.timeout(300)  # 20 seconds of CPU, on a machine that may be busy
 def test_generated_operations_come_to_the_same_both_ways(record_property: Callable[[str, object], None]) -> None:
     ways = (Ways(introspection=True), Ways(introspection=False))
     counts: Counter[str] = Counter()
