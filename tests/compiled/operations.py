@@ -81,7 +81,11 @@ class _Teller:
         (operation,) = document.definitions
         assert isinstance(operation, OperationDefinitionNode)
         root = self.schema.get_root_type(operation.operation)
-        selections = self._selections(operation.selection_set, root)
+        several = self.chance.choice((1, 1, 2, 2, 3, 7))
+        some = self.chance.sample(
+            operation.selection_set.selections, min(several, len(operation.selection_set.selections))
+        )
+        selections = self._selections(_set(*some), root)
         if self.maybe(0.02):
             selections = _set(
                 *selections.selections,

@@ -105,7 +105,7 @@ class Script:
     async def written(self, *call: object, options: object) -> Written:
         chance = self._chance(*call)
         context = await self._context(*call, options)
-        return Written(chance.choice([context, None]), chance.choice([1, 3, 2**40]))
+        return Written(chance.choice([context, None]), 2**40 if chance.random() < self.failures / 4 else 3)
 
     async def entries(self, call: tuple[object, ...], ids: Sequence[str]) -> list[Found | errors.GatewayError]:
         await self._context(*call, *ids)
@@ -176,15 +176,20 @@ CALLERS: dict[str, CallerCredentials] = {
 """Who may do all, who may not write, who makes too many calls, who shows no credential."""
 
 
-def context_of(document: DocumentNode, script: Script, caller: str, max_age: float | None = None) -> Context:
+def guard_of(script: Script, access: Access) -> Guard:
+    """The real guard over use cases of the script."""
+    sessions: Any = ScriptedSessions(script)
+    own: Any = ScriptedOwnSession(script)
+    return Guard(access, RateLimits(clock=lambda: 0.0), sessions, own, Audit())
+
+
+def context_of(document: DocumentNode, script: Script, caller: str) -> Context:
     """What a request of this caller brings along, with a guard of its own."""
     principals = {
         "writer": Principal.of("writer", "certificate", Permission, ["*"]),
         "reader": Principal.of("reader", "certificate", [Permission.READ], ["*"]),
         "hasty": Principal.of("hasty", "certificate", Permission, ["*"], Rate.of(0.001, 1)),
     }
-    sessions: Any = ScriptedSessions(script)
-    own: Any = ScriptedOwnSession(script)
-    guard = Guard(Access(None, None, principals), RateLimits(clock=lambda: 0.0), sessions, own, Audit())
+    guard = guard_of(script, Access(None, None, principals))
     credentials = CALLERS[caller]
-    return Context(document, guard.sessions(credentials), guard.own(credentials), Deadline(1e12), max_age)
+    return Context(document, guard.sessions(credentials), guard.own(credentials), Deadline(1e12))

@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import pytest
 import structlog.testing
 from compiled.operations import operations, told_otherwise
 from compiled.outcomes import CALLERS
@@ -23,6 +24,7 @@ TELLINGS = 8
 """Of each operation; so 2,000 in all."""
 
 
+@pytest.mark.timeout(300)  # 20 seconds of CPU, on a machine that may be busy
 def test_generated_operations_come_to_the_same_both_ways(record_property: Callable[[str, object], None]) -> None:
     ways = (Ways(introspection=True), Ways(introspection=False))
     counts: Counter[str] = Counter()
@@ -50,7 +52,7 @@ def test_generated_operations_come_to_the_same_both_ways(record_property: Callab
                 counts["left to Strawberry"] += 1
                 continue
             caller = chance.choice(["writer", "writer", "writer", *CALLERS])
-            told = asyncio.run(
+            told = loop.run(
                 way.alike(
                     request.text, request.variables, seed=number, failures=chance.choice([0, 0.3, 0.8]), caller=caller
                 )
@@ -59,7 +61,7 @@ def test_generated_operations_come_to_the_same_both_ways(record_property: Callab
             counts["answered"] += told.data != b"null"
             counts["mutations"] += text.startswith("mutation")
 
-    with structlog.testing.capture_logs():
+    with structlog.testing.capture_logs(), asyncio.Runner() as loop:
         check()
 
     record_property("figures", dict(counts))

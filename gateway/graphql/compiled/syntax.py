@@ -19,7 +19,7 @@ def nodes_of(node: Node) -> Iterator[Node]:
     while pending:
         each = pending.pop()
         yield each
-        for key in QUERY_DOCUMENT_KEYS[each.kind]:
+        for key in QUERY_DOCUMENT_KEYS.get(each.kind, ()):
             below = getattr(each, key)
             if isinstance(below, Node):
                 pending.append(below)
