@@ -16,7 +16,7 @@ import statistics
 import sys
 import tracemalloc
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 import uvicorn
@@ -26,7 +26,7 @@ from gateway.access.guard import Guard
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
 from gateway.graphql.headers import BrowserHeaders
-from gateway.rpc.handlers import Bounded
+from gateway.rpc.handlers import Methods
 from gateway.rpc.servicers import SessionContextServicer
 from gateway.sandbox import seed
 
@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from stage import eventually, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
     from types import FrameType
 
 T = TypeVar("T")
@@ -48,6 +48,7 @@ RUNS: Final = 50
 
 _QUERY: Final = """query Read($t: String!, $s: ID!) { sessionContext(tenant: $t, sessionId: $s) { sessionId customerId
     siteCode currency cartId targetLocation language context metadata { version createdAt modifiedAt } } }"""
+_METHOD: Final = "/emporix.sessioncontext.v1.SessionContextService/GetSessionContext"
 _VARIABLES: Final = {"t": "acme", "s": seed.CUSTOMER_SESSION}
 
 
@@ -106,6 +107,10 @@ class _Transport(asyncio.Transport):
         pass
 
 
+class _Details(NamedTuple):
+    method: str
+
+
 class _Call:
     """What grpc.aio hands a handler, for one call that has an API key and no deadline."""
 
@@ -126,16 +131,6 @@ class _Call:
 
     def set_trailing_metadata(self, _: tuple[tuple[str, str], ...]) -> None:
         pass
-
-
-class _Methods:
-    """Stands for a server, and keeps the handlers that it is given."""
-
-    def __init__(self) -> None:
-        self.handlers: dict[str, Any] = {}
-
-    def add_registered_method_handlers(self, _: str, handlers: Mapping[str, Any]) -> None:
-        self.handlers.update(handlers)
 
 
 async def measured() -> dict[str, Cost]:
@@ -175,11 +170,10 @@ async def _graphql() -> Callable[[], Awaitable[None]]:
 
 
 def _rpc() -> Callable[[], Awaitable[None]]:
-    methods = _Methods()
-    bounded: Any = Bounded(methods, patience=10.0, max_answer=4_194_304)  # type: ignore[arg-type]  # as much as it uses
+    methods: Any = Methods(patience=10.0, max_answer=4_194_304)
     servicer = SessionContextServicer(_only(Guard, lambda _: True), budget=10.0)
-    pb_grpc.add_SessionContextServiceServicer_to_server(servicer, bounded)
-    handler = methods.handlers["GetSessionContext"].stream_unary
+    pb_grpc.add_SessionContextServiceServicer_to_server(servicer, methods)
+    handler = methods.service(_Details(_METHOD)).stream_unary
     request = pb.GetSessionContextRequest(tenant="acme", session_id=seed.CUSTOMER_SESSION).SerializeToString()
 
     async def read() -> None:
