@@ -57,7 +57,7 @@ async def served() -> AsyncIterator[tuple[str, Counting, Documents]]:
 @pytest.mark.parametrize(
     ("request_", "expected"),
     [
-        ({"query": READ, "variables": WHOSE}, {"sessionContext": {"kind": "SessionContext", "sessionId": ""}}),
+        ({"query": READ, "variables": WHOSE}, {"sessionContext": {"kind": "SessionContext", "sessionId": "s-1"}}),
         ({"query": "{ __typename }"}, {"__typename": "Query"}),
         (
             {
