@@ -59,11 +59,8 @@ class Access:
         self._keys = keys
         self._issuers = issuers
         self._certificates = certificates
-
-    @property
-    def open_to_all(self) -> bool:
+        self.open_to_all = keys is None and issuers is None and not certificates
         """Whether nothing is configured."""
-        return self._keys is None and self._issuers is None and not self._certificates
 
     async def principal(self, credentials: CallerCredentials, deadline: Deadline) -> Principal:
         """Who is calling, by the first credential that was sent: API key, token, client certificate.

@@ -165,11 +165,12 @@ class Documents:
             )
         if len(text) > self._limits.length:
             self._check(Excess.of("length", self._limits.length, len(text)), digest)
-        prepared = self._kept.get(digest)
-        if prepared is None:
+        try:
+            return self._kept[digest]
+        except KeyError:
             prepared = self._prepare(text, digest)
-            if _size(prepared) <= self._kept.maxsize:
-                self._kept[digest] = prepared
+        if _size(prepared) <= self._kept.maxsize:
+            self._kept[digest] = prepared
         return prepared
 
     def by_id(self, name: str) -> Prepared:
