@@ -7,8 +7,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import httpx
-
 from gateway import contracts
 from gateway.access.audit import Audit
 from gateway.access.guard import Access, Guard
@@ -47,6 +45,7 @@ from gateway.tls import Certificates
 from gateway.upstream.client import SessionContextClient
 from gateway.upstream.http import Http
 from gateway.upstream.oauth import ClientCredentials, ServiceToken, ServiceTokens
+from gateway.upstream.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -66,10 +65,9 @@ __all__ = [
 ]
 
 
-_MAX_CONNECTIONS: Final = 256
-"""To upstream, at a time, in one process."""
-
-
+_CONNECT_SHARE: Final = 0.6
+"""How much of an exchange's time it may take to get a connection: less than all, so that what was never sent is told
+from what was sent and not answered."""
 _FETCH_TIME: Final = 5.0
 """Seconds for an issuer's document."""
 _REDIS_PATIENCE: Final = 1.0
@@ -167,12 +165,12 @@ async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]
 @asynccontextmanager
 async def open_upstream(settings: Settings) -> AsyncIterator[tuple[Http, ServiceTokens]]:
     """The way to upstream, and the gateway's own tokens for it, while the block runs."""
-    limits = httpx.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_CONNECTIONS)
     credentials = {
         name: ClientCredentials(tenant.client_id, tenant.client_secret) for name, tenant in settings.tenants.items()
     }
-    async with httpx.AsyncHTTPTransport(limits=limits) as transport:
-        http = Http(transport, str(settings.upstream.base_url), timeout=settings.upstream.timeout)
+    upstream = settings.upstream
+    async with Transport(connect_timeout=_CONNECT_SHARE * upstream.timeout, ca_file=upstream.ca_file) as transport:
+        http = Http(transport, str(upstream.base_url), timeout=upstream.timeout)
         store = MemoryStore[ServiceToken](max_entries=len(credentials))
         async with ServiceTokens(http, store, credentials) as tokens:
             yield http, tokens
@@ -270,7 +268,7 @@ async def open_access(settings: Settings) -> AsyncIterator[Access]:
         yield Access(ring, None, certificates)
         return
     async with (
-        httpx.AsyncHTTPTransport() as transport,
+        Transport() as transport,
         TokenIssuers(issuers, fetching(Http(transport, ""), timeout=_FETCH_TIME)) as tokens,
     ):
         yield Access(ring, tokens, certificates)

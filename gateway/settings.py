@@ -144,6 +144,8 @@ class Upstream(_Section):
     """Where it is."""
     timeout: Seconds = 5.0
     """Bound of one exchange, in seconds; a caller's deadline that comes sooner bounds it further."""
+    ca_file: Path | None = None
+    """File of CAs' certificates in PEM that are trusted besides the system's."""
 
 
 class Tenant(_Section):

@@ -7,25 +7,22 @@ than the rest of the exchange.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import httpx
 
-from gateway.deadline import Deadline
 from gateway.errors import UpstreamMalformed, UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterable, Awaitable, Mapping
 
-__all__ = ["Answer", "Http"]
+    from gateway.deadline import Deadline
+
+__all__ = ["Answer", "Auth", "Exchange", "Http"]
 
 MAX_BODY: Final = 10 * 1024 * 1024
 """Largest answer that is read, in bytes: the platform's own bound for a body (API reference)."""
-
-
-_CONNECT_SHARE: Final = 0.6
-"""How much of an exchange's time it may take to get a connection: less than all, so that what was never sent is told
-from what was sent and not answered."""
 
 
 class Answer(NamedTuple):
@@ -34,6 +31,22 @@ class Answer(NamedTuple):
     status: int
     headers: httpx.Headers
     body: bytes
+
+
+class Exchange(Protocol):
+    """Sends a request with this value of the header `authorization`. May be called again."""
+
+    def __call__(self, authorization: str) -> Awaitable[Answer]:
+        """Send it."""
+        ...
+
+
+class Auth(Protocol):
+    """Lends a request its credentials."""
+
+    async def __call__(self, exchange: Exchange, deadline: Deadline) -> Answer:
+        """Exchange with them, again if need be; what it waits for besides ends with the deadline."""
+        ...
 
 
 class Http:
@@ -55,38 +68,25 @@ class Http:
         deadline: Deadline,
         headers: Mapping[str, str],
         content: bytes | None = None,
-        auth: httpx.Auth | None = None,
+        auth: Auth | None = None,
     ) -> Answer:
-        """Send, with whatever further requests `auth` asks for.
+        """Send, with whatever further exchanges `auth` asks for.
 
         `target` is an encoded path with its query. Raises UpstreamTimeout, UpstreamUnavailable when no whole answer
         came, UpstreamMalformed when it cannot be read, and what `auth` raises.
         """
-        connecting = self._timeout * _CONNECT_SHARE
-        timeout = httpx.Timeout(self._timeout, connect=connecting, pool=connecting).as_dict()
-        request = httpx.Request(
-            method, self._base_url + target, headers=headers, content=content, extensions={"timeout": timeout}
-        )
-        async with deadline.bound(f"{method} upstream"):
-            return await self._with_auth(request, auth or httpx.Auth())
+        request = httpx.Request(method, self._base_url + target, headers=headers, content=content)
+        if auth is None:
+            return await self._exchange(request, deadline)
+        return await auth(partial(self._with_authorization, request, deadline), deadline)
 
-    async def _with_auth(self, request: httpx.Request, auth: httpx.Auth) -> Answer:
-        """Drive the auth flow, as `httpx.AsyncClient` would (https://www.python-httpx.org/advanced/authentication/)."""
-        flow = auth.async_auth_flow(request)
-        try:
-            request = await anext(flow)
-            while True:
-                answer = await self._exchange(request)
-                try:
-                    request = await flow.asend(httpx.Response(answer.status, headers=answer.headers, request=request))
-                except StopAsyncIteration:
-                    return answer
-        finally:
-            await flow.aclose()
+    async def _with_authorization(self, request: httpx.Request, deadline: Deadline, authorization: str) -> Answer:
+        request.headers["authorization"] = authorization
+        return await self._exchange(request, deadline)
 
-    async def _exchange(self, request: httpx.Request) -> Answer:
+    async def _exchange(self, request: httpx.Request, deadline: Deadline) -> Answer:
         try:
-            async with Deadline.after(self._timeout).bound("one exchange with upstream"):
+            async with deadline.sooner(self._timeout).bound(f"{request.method} upstream"):
                 response = await self._transport.handle_async_request(request)
                 try:
                     return Answer(response.status_code, response.headers, await _read(response))
@@ -103,8 +103,11 @@ class Http:
 
 
 async def _read(response: httpx.Response) -> bytes:
+    stream: AsyncIterable[bytes] = response.aiter_bytes()
+    if "content-encoding" not in response.headers and isinstance(response.stream, httpx.AsyncByteStream):
+        stream = response.stream  # httpx's own way past it costs more, and decodes nothing then
     body = bytearray()
-    async for chunk in response.aiter_bytes():
+    async for chunk in stream:
         body += chunk
         if len(body) > MAX_BODY:
             raise UpstreamMalformed(f"upstream's answer is larger than {MAX_BODY} bytes")
