@@ -4,7 +4,7 @@
 
 Debian's nginx answers a constant, pinned to core 0; each figure is the median of so many runs. `ours` is the gateway's
 own client with its token, its bounds and its decoding to a SessionContext; all others are the bare exchange. Those that
-are not among the gateway's dependencies are measured where they are installed (`uv pip install httpx-aiohttp pyreqwest`).
+are not among the gateway's dependencies are measured if installed (`uv pip install httpx-aiohttp pyreqwest`).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ DOCUMENT: Final = (
     '{"property1":"value1"},"customProperty":"customValue"},"metadata":{"version":10,'
     '"createdAt":"2026-02-04T16:36:44.047Z","modifiedAt":"2026-02-04T17:01:56.173Z"}}'
 )
-TOKEN: Final = (
+GRANT: Final = (
     '{"access_token":"tok-0123456789abcdef","token_type":"Bearer","expires_in":14399,'
     '"scope":"tenant=acme sessioncontext.context_manage"}'
 )
@@ -72,7 +72,7 @@ http {
   uwsgi_temp_path FOLDER/4; scgi_temp_path FOLDER/5;
   server {
     listen 127.0.0.1:PORT backlog=4096;
-    location = /oauth/token { return 200 'TOKEN'; }
+    location = /oauth/token { return 200 'GRANT'; }
     location /session-context/ { return 200 'DOCUMENT'; }
   }
 }
@@ -88,7 +88,7 @@ def upstream() -> Iterator[None]:
     with tempfile.TemporaryDirectory() as folder:
         text = NGINX.replace("FOLDER", folder).replace("PORT", str(PORT))
         config = Path(folder, "nginx.conf")
-        config.write_text(text.replace("TOKEN", TOKEN).replace("DOCUMENT", DOCUMENT), "utf-8")
+        config.write_text(text.replace("GRANT", GRANT).replace("DOCUMENT", DOCUMENT), "utf-8")
         server = subprocess.Popen(["taskset", "-c", "0", nginx, "-c", str(config)])  # noqa: S607
         try:
             time.sleep(0.5)
@@ -126,6 +126,7 @@ def over(transport: httpx.AsyncBaseTransport) -> Read:
 
 
 async def httpx_client(stack: AsyncExitStack) -> Read:
+    """What one writes first."""
     client = await stack.enter_async_context(httpx.AsyncClient(limits=LIMITS))
 
     async def read() -> None:
@@ -137,20 +138,24 @@ async def httpx_client(stack: AsyncExitStack) -> Read:
 
 
 async def httpx_transport(stack: AsyncExitStack) -> Read:
+    """The same, without httpx's client."""
     return over(await stack.enter_async_context(httpx.AsyncHTTPTransport(limits=LIMITS)))
 
 
 async def httpx_aiohttp(stack: AsyncExitStack) -> Read:
+    """The package of that name."""
     module = importlib.import_module("httpx_aiohttp")
     return over(await stack.enter_async_context(module.AiohttpTransport(limits=LIMITS)))
 
 
 async def pyreqwest(stack: AsyncExitStack) -> Read:
+    """reqwest, in a thread of its own."""
     module = importlib.import_module("pyreqwest.compatibility.httpx")
     return over(await stack.enter_async_context(module.HttpxTransport()))
 
 
 async def aiohttp_session(stack: AsyncExitStack) -> Read:
+    """The floor of what is built on aiohttp."""
     session = await stack.enter_async_context(
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=256), cookie_jar=aiohttp.DummyCookieJar())
     )
@@ -165,10 +170,12 @@ async def aiohttp_session(stack: AsyncExitStack) -> Read:
 
 
 async def our_transport(stack: AsyncExitStack) -> Read:
+    """The gateway's transport alone."""
     return over(await stack.enter_async_context(Transport()))
 
 
 async def ours(stack: AsyncExitStack) -> Read:
+    """All that the gateway does for a read."""
     http = Http(await stack.enter_async_context(Transport()), BASE)
     credentials = {"acme": ClientCredentials("id", SecretStr("secret"))}
     tokens = await stack.enter_async_context(ServiceTokens(http, MemoryStore[ServiceToken](1), credentials))
@@ -193,6 +200,7 @@ WAYS: Final[dict[str, Opened]] = {
 
 
 async def main(runs: int, number: int) -> None:
+    """Measure, and print."""
     print(f"{'CPU us a read, in flight:':36}", *(f"{each:6}" for each in IN_FLIGHT))
     for name, opened in WAYS.items():
         async with AsyncExitStack() as stack:

@@ -269,7 +269,7 @@ async def open_access(settings: Settings) -> AsyncIterator[Access]:
         return
     async with (
         Transport() as transport,
-        TokenIssuers(issuers, fetching(Http(transport, ""), timeout=_FETCH_TIME)) as tokens,
+        TokenIssuers(issuers, fetching(transport, timeout=_FETCH_TIME)) as tokens,
     ):
         yield Access(ring, tokens, certificates)
 

@@ -7,7 +7,6 @@ than the rest of the exchange.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import httpx
@@ -57,8 +56,10 @@ class Http:
 
     def __init__(self, transport: httpx.AsyncBaseTransport, base_url: str, *, timeout: float = 5.0) -> None:
         self._transport = transport
-        self._base_url = base_url.rstrip("/")
         self._timeout = timeout
+        self._origin = httpx.URL(base_url).join("/")
+        self._host = self._origin.netloc
+        self._prefix = httpx.URL(base_url).raw_path.rstrip(b"/")
 
     async def send(
         self,
@@ -75,14 +76,32 @@ class Http:
         `target` is an encoded path with its query. Raises UpstreamTimeout, UpstreamUnavailable when no whole answer
         came, UpstreamMalformed when it cannot be read, and what `auth` raises.
         """
-        request = httpx.Request(method, self._base_url + target, headers=headers, content=content)
-        if auth is None:
-            return await self._exchange(request, deadline)
-        return await auth(partial(self._with_authorization, request, deadline), deadline)
+        common = [(b"host", self._host), *((name.encode(), value.encode()) for name, value in headers.items())]
+        if content is not None:
+            common.append((b"content-length", b"%d" % len(content)))
 
-    async def _with_authorization(self, request: httpx.Request, deadline: Deadline, authorization: str) -> Answer:
-        request.headers["authorization"] = authorization
-        return await self._exchange(request, deadline)
+        def exchange(*credentials: tuple[bytes, bytes]) -> Awaitable[Answer]:
+            return self._exchange(self._request(method, target, [*common, *credentials], content), deadline)
+
+        if auth is None:
+            return await exchange()
+        return await auth(lambda authorization: exchange((b"authorization", authorization.encode())), deadline)
+
+    def _request(
+        self, method: str, target: str, headers: list[tuple[bytes, bytes]], content: bytes | None
+    ) -> httpx.Request:
+        """The request, without what httpx would do again for each.
+
+        Its URL is the origin, parsed once; path and query go along as an extension
+        (https://www.python-httpx.org/advanced/extensions/#target). A stream that is given brings no headers along.
+        """
+        return httpx.Request(
+            method,
+            self._origin,
+            headers=headers,
+            stream=httpx.ByteStream(content or b""),
+            extensions={"target": self._prefix + target.encode("ascii")},
+        )
 
     async def _exchange(self, request: httpx.Request, deadline: Deadline) -> Answer:
         try:

@@ -78,15 +78,19 @@ class Transport(httpx.AsyncBaseTransport):
         """Send, and come back with the answer's head. Raises httpx.TransportError."""
         if self._session is None:
             raise RuntimeError("the transport has not been entered")
+        target = request.extensions.get("target")
+        url = str(request.url) if target is None else f"{request.url}{target[1:].decode()}"
         content = await request.aread()
         response = await self._session.request(
             request.method,
-            URL(str(request.url), encoded=True),
-            headers=request.headers,
+            URL(url, encoded=True),
+            headers=[(name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers.raw],
             data=(content if len(content) <= _SMALL else BytesIO(content)) if content else None,
             allow_redirects=False,
         )
-        return httpx.Response(response.status, headers=response.raw_headers, stream=_Body(response), request=request)
+        answer = httpx.Response(response.status, headers=response.raw_headers, stream=_Body(response), request=request)
+        answer.headers.encoding = "latin-1"  # else httpx finds out which it is, at every look
+        return answer
 
 
 async def _translating(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -103,7 +107,7 @@ class _Body(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
-            async for chunk in self._response.content.iter_any():
+            while chunk := await self._response.content.readany():
                 yield chunk
         except aiohttp.ClientError as error:
             raise _meaning(error) from error

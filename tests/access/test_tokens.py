@@ -34,7 +34,6 @@ from gateway.access.principal import Permission, Principal
 from gateway.access.tokens import Issuer, TokenIssuers
 from gateway.deadline import Deadline
 from gateway.errors import CallerUnauthenticated
-from gateway.upstream.http import Http
 from gateway.upstream.transport import Transport
 from stage import eventually
 
@@ -65,7 +64,7 @@ async def taking(
 ) -> AsyncIterator[TokenIssuers]:
     async with (
         Transport() as transport,
-        TokenIssuers(issuers, fetching(Http(transport, ""), timeout=timeout), timing, now) as tokens,
+        TokenIssuers(issuers, fetching(transport, timeout=timeout), timing, now) as tokens,
     ):
         yield tokens
 

@@ -64,7 +64,7 @@ class Emporix:
         return self.asked.setdefault(number, asyncio.Event())
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
-        if request.url.path == "/oauth/token":
+        if request.extensions["target"] == b"/oauth/token":
             return await self._token(request)
         token = request.headers["authorization"].removeprefix("Bearer ")
         self.requests.append(token)
