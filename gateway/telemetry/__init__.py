@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["CacheFailed", "CachePut", "CacheRead", "Observer", "Unobserved", "WriteFinished"]
+__all__ = [
+    "BreakerChanged",
+    "CacheFailed",
+    "CachePut",
+    "CacheRead",
+    "CallShed",
+    "Observer",
+    "Unobserved",
+    "UpstreamCalled",
+    "UpstreamObserver",
+    "UpstreamRetried",
+    "WriteFinished",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +58,65 @@ class CacheFailed:
     operation: str
 
 
+@dataclass(frozen=True, slots=True)
+class UpstreamCalled:
+    """A request was sent upstream, and answered or not."""
+
+    method: str
+    outcome: str
+    """`2xx` to `5xx`, `timeout`, `unreachable` (nothing was sent), `lost` (the connection broke), `malformed`, or
+    `cancelled` (whoever waited for it went away, or had no more time)."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRetried:
+    """A request is going to be sent upstream again."""
+
+    reason: str
+    """`unreachable`, `lost`, or the status."""
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerChanged:
+    """Upstream is left alone from now on, tried, or trusted again."""
+
+    state: str
+    """`closed`, `half_open` or `open`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallShed:
+    """A call was turned away, because too many to upstream are under way."""
+
+    cause: str
+    """`full` (so is the queue), or `waited` (for as long as one may)."""
+
+
+class UpstreamObserver(Protocol):
+    """Takes records of the way upstream. Must be quick, and must not raise."""
+
+    def upstream_called(self, event: UpstreamCalled) -> None:
+        """Take the record of one request."""
+        ...
+
+    def upstream_retried(self, event: UpstreamRetried) -> None:
+        """Take the record of one repetition."""
+        ...
+
+    def breaker_changed(self, event: BreakerChanged) -> None:
+        """Take the record of one change."""
+        ...
+
+    def call_shed(self, event: CallShed) -> None:
+        """Take the record of one call."""
+        ...
+
+    def upstream_in_flight(self, number: int) -> None:
+        """So many calls are under way now."""
+        ...
+
+
 class Observer(Protocol):
     """Takes records. Must be quick, and must not raise."""
 
@@ -79,4 +150,19 @@ class Unobserved:
         """Take no notice."""
 
     def cache_failed(self, event: CacheFailed) -> None:
+        """Take no notice."""
+
+    def upstream_called(self, event: UpstreamCalled) -> None:
+        """Take no notice."""
+
+    def upstream_retried(self, event: UpstreamRetried) -> None:
+        """Take no notice."""
+
+    def breaker_changed(self, event: BreakerChanged) -> None:
+        """Take no notice."""
+
+    def call_shed(self, event: CallShed) -> None:
+        """Take no notice."""
+
+    def upstream_in_flight(self, number: int) -> None:
         """Take no notice."""

@@ -14,11 +14,11 @@ import httpx
 from gateway.errors import UpstreamMalformed, UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Mapping
+    from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 
     from gateway.deadline import Deadline
 
-__all__ = ["Answer", "Auth", "Exchange", "Http"]
+__all__ = ["Answer", "Auth", "Exchange", "Http", "Send"]
 
 MAX_BODY: Final = 10 * 1024 * 1024
 """Largest answer that is read, in bytes: the platform's own bound for a body (API reference)."""
@@ -48,15 +48,32 @@ class Auth(Protocol):
         ...
 
 
+class Send(Protocol):
+    """Sends one request, and comes back with the whole answer by the deadline. May be called again with the same."""
+
+    def __call__(self, request: httpx.Request, deadline: Deadline) -> Awaitable[Answer]:
+        """Send it. Raises UpstreamTimeout, UpstreamUnavailable or UpstreamMalformed."""
+        ...
+
+
 class Http:
     """Sends requests to one base URL. The transport is lent: whoever made it closes it.
 
-    `timeout` bounds one exchange, in seconds; a caller's deadline that comes sooner bounds it further.
+    `timeout` bounds one exchange, in seconds; a caller's deadline that comes sooner bounds it further. `policy` is laid
+    around each of the exchanges.
     """
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, base_url: str, *, timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport,
+        base_url: str,
+        *,
+        timeout: float = 5.0,
+        policy: Callable[[Send], Send] | None = None,
+    ) -> None:
         self._transport = transport
         self._timeout = timeout
+        self._send = self._exchange if policy is None else policy(self._exchange)
         self._origin = httpx.URL(base_url).join("/")
         self._host = self._origin.netloc
         self._prefix = httpx.URL(base_url).raw_path.rstrip(b"/")
@@ -81,7 +98,7 @@ class Http:
             common.append((b"content-length", b"%d" % len(content)))
 
         def exchange(*credentials: tuple[bytes, bytes]) -> Awaitable[Answer]:
-            return self._exchange(self._request(method, target, [*common, *credentials], content), deadline)
+            return self._send(self._request(method, target, [*common, *credentials], content), deadline)
 
         if auth is None:
             return await exchange()
@@ -104,6 +121,7 @@ class Http:
         )
 
     async def _exchange(self, request: httpx.Request, deadline: Deadline) -> Answer:
+        """One exchange, and the meaning of its failures."""
         try:
             async with deadline.sooner(self._timeout).bound(f"{request.method} upstream"):
                 response = await self._transport.handle_async_request(request)
