@@ -18,7 +18,7 @@ from gateway.access.limits import LeashedBuckets, RateLimits
 from gateway.access.principal import Permission, Principal
 from gateway.access.rates import Rate
 from gateway.access.tokens import Issuer, TokenIssuers
-from gateway.admin import Readiness, admin_app
+from gateway.admin import admin_app
 from gateway.cache.contexts import CachedClient, marked_by
 from gateway.cache.entry import Entry
 from gateway.cache.flights import Flights
@@ -28,6 +28,7 @@ from gateway.cache.marks import Marks
 from gateway.cache.readthrough import Fetched, ReadThrough
 from gateway.cache.shared import SharedCache
 from gateway.cache.shelf import Shelf
+from gateway.ending import Ending
 from gateway.graphql.documents import Documents
 from gateway.graphql.http import GraphQLEndpoint
 from gateway.graphql.limits import Limits as DocumentLimits
@@ -36,6 +37,7 @@ from gateway.graphql.playground import Playground
 from gateway.graphql.schema import make_schema
 from gateway.graphql.server import serve_graphql
 from gateway.listener import listening
+from gateway.readiness import Readiness
 from gateway.rpc.limits import Limits
 from gateway.rpc.server import serve_rpc
 from gateway.sessions.service import OwnSessionContexts, SessionContexts
@@ -57,8 +59,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Addresses",
+    "Doors",
     "open_access",
     "open_cache",
+    "open_doors",
     "open_gateway",
     "open_rate_limits",
     "open_upstream",
@@ -79,6 +83,16 @@ _OPEN_FOR: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
+class Doors:
+    """Where callers come in."""
+
+    graphql: str
+    """URL of the GraphQL endpoint."""
+    grpc: str
+    """Host and port, as gRPC's clients take them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Addresses:
     """Where the doors are."""
 
@@ -91,16 +105,44 @@ class Addresses:
 
 
 @asynccontextmanager
-async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]) -> AsyncIterator[Addresses]:
-    """Serve while the block runs. `playground_headers` are filled in for whoever opens the playground.
+async def open_gateway(
+    settings: Settings, playground_headers: Mapping[str, str], *, ending: Ending | None = None, shared: bool = False
+) -> AsyncIterator[Addresses]:
+    """Serve while the block runs, in this process alone.
 
-    Raises OSError when a port cannot be had, CertificateError, and ConfigurationError for bad trusted documents. On
-    leaving, the doors close first and let calls under way finish.
+    `playground_headers` are filled in for whoever opens the playground. Ports are `shared` as `gateway.listener.bind`
+    has it. Raises OSError when a port cannot be had, CertificateError, and ConfigurationError for bad trusted
+    documents. On leaving, the doors close first and let calls under way finish.
     """
+    metrics, readiness = Metrics(), Readiness()
+    async with (
+        listening(
+            admin_app(metrics, readiness),
+            host=settings.admin.host,
+            port=settings.admin.port,
+            grace=settings.shutdown.grace,
+            shared=shared,
+        ) as admin,
+        open_doors(settings, playground_headers, metrics, readiness, ending=ending or Ending(), shared=shared) as doors,
+    ):
+        yield Addresses(doors.graphql, doors.grpc, admin)
+
+
+@asynccontextmanager
+async def open_doors(
+    settings: Settings,
+    playground_headers: Mapping[str, str],
+    metrics: Metrics,
+    readiness: Readiness,
+    *,
+    ending: Ending,
+    shared: bool,
+) -> AsyncIterator[Doors]:
+    """As `open_gateway`, without the operator's listener, which several processes have in common."""
+    readiness.set("doors", "opening", met=False)
     schema = make_schema(introspection=settings.graphql.introspection)
     documents = prepare_documents(settings, schema)
     async with AsyncExitStack() as stack:
-        metrics = Metrics()
         http, tokens = await stack.enter_async_context(open_upstream(settings))
         client = await stack.enter_async_context(open_cache(settings, SessionContextClient(http, tokens), metrics))
 
@@ -118,15 +160,6 @@ async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]
         limits = await stack.enter_async_context(open_rate_limits(settings, metrics))
         guard = Guard(access, limits, sessions, own, Audit())
 
-        readiness = Readiness()
-        admin = await stack.enter_async_context(
-            listening(
-                admin_app(metrics, readiness),
-                host=settings.admin.host,
-                port=settings.admin.port,
-                grace=settings.shutdown.grace,
-            )
-        )
         rpc = await stack.enter_async_context(
             serve_rpc(
                 guard,
@@ -138,6 +171,9 @@ async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]
                 limits=_limits(settings.grpc),
                 reflected=settings.grpc.reflection,
                 certificates=_certificates(settings.grpc.tls, "grpc.tls"),
+                readiness=readiness,
+                ending=ending,
+                shared=shared,
             )
         )
         playground = _playground(settings, playground_headers)
@@ -158,10 +194,15 @@ async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]
                 grace=settings.shutdown.grace,
                 certificates=_certificates(settings.graphql.tls, "graphql.tls"),
                 origins=settings.graphql.cors_origins,
+                ending=ending,
+                shared=shared,
             )
         )
-        with readiness.declared():  # last in, first out: a load balancer hears of the end before a door closes
-            yield Addresses(graphql, rpc, admin)
+        readiness.set("doors", "open", met=True)
+        ending.when_begun(lambda: readiness.set("doors", "closing", met=False))
+        yield Doors(graphql, rpc)
+        ending.begin()
+        await ending.pause(settings.shutdown.delay)  # a load balancer hears of the end before a door closes
 
 
 @asynccontextmanager

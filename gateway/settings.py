@@ -293,8 +293,11 @@ class Writes(_Section):
 class Shutdown(_Section):
     """What happens when the gateway is told to stop."""
 
+    delay: Annotated[float, Field(ge=0, le=3600)] = 0.0
+    """Seconds for which everything is served as before, after `/readyz` and health have begun to say no: as long as
+    load balancers take to hear of it, 5 in Kubernetes."""
     grace: Annotated[float, Field(ge=0, le=3600)] = 10.0
-    """Seconds that requests under way get."""
+    """Seconds that requests under way get after that."""
 
 
 class Cache(_Section):
@@ -470,6 +473,9 @@ class Settings(BaseSettings):
         validate_default=True,
     )
 
+    workers: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Processes that share the ports; as `serve --workers`. Left out, as many as there are cores for this gateway, or
+    one with `cache.backend = "memory"`. Bounds and rates that are not kept in Redis are each worker's own."""
     upstream: Upstream = Upstream()
     tenants: dict[Annotated[str, Field(pattern=_TENANT)], Tenant] = Field(min_length=1)
     graphql: GraphQL = GraphQL()
@@ -485,14 +491,27 @@ class Settings(BaseSettings):
     shutdown: Shutdown = Shutdown()
 
     @model_validator(mode="after")
+    def _check_workers(self) -> Self:
+        if (self.workers or 1) > 1 and self.cache.backend.get_secret_value() == "memory":
+            raise ValueError(
+                "workers: must be 1 with cache.backend memory, as what one worker writes would stay older in the memory"
+                " of another; or let them share a Redis, with cache.memory_tier"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_certificates(self) -> Self:
         if self.access.certificates and (self.grpc.tls is None or self.grpc.tls.client_ca_file is None):
             raise ValueError("access.certificates: needs grpc.tls.client_ca_file, or no client shows a certificate")
         return self
 
 
-def load_settings(file: Path | None = None, defaults: Mapping[str, object] | None = None) -> Settings:
-    """Read the environment, over the TOML file, over the defaults. Raises ConfigurationError."""
+def load_settings(
+    file: Path | None = None,
+    defaults: Mapping[str, object] | None = None,
+    overrides: Mapping[str, object] | None = None,
+) -> Settings:
+    """Read the overrides, over the environment, over the TOML file, over the defaults. Raises ConfigurationError."""
 
     class Layered(Settings):
         @classmethod
@@ -504,7 +523,8 @@ def load_settings(file: Path | None = None, defaults: Mapping[str, object] | Non
             dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings passes all four by name
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return env_settings, InitSettingsSource(settings_cls, given), init_settings
+            over = InitSettingsSource(settings_cls, dict(overrides or {}))
+            return over, env_settings, InitSettingsSource(settings_cls, given), init_settings
 
     problems = list(_unknown_variables())
     try:

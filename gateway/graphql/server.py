@@ -14,6 +14,7 @@ from gateway.listener import listening
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from gateway.ending import Ending
     from gateway.graphql.http import GraphQLEndpoint
     from gateway.graphql.playground import Playground
     from gateway.tls import Certificates
@@ -33,6 +34,8 @@ async def serve_graphql(
     grace: float,
     certificates: Certificates | None = None,
     origins: Sequence[str] = (),
+    ending: Ending | None = None,
+    shared: bool = False,
 ) -> AsyncIterator[str]:
     """Listen while the block runs; yields the endpoint's URL. Scripts of other `origins` may call it (CORS).
 
@@ -40,5 +43,7 @@ async def serve_graphql(
     """
     routes = Starlette(routes=[Route(PATH, endpoint), *(playground.routes() if playground else ())])
     app = BrowserHeaders(shared_with(origins, routes))
-    async with listening(app, host=host, port=port, grace=grace, certificates=certificates) as url:
+    async with listening(
+        app, host=host, port=port, grace=grace, certificates=certificates, ending=ending, shared=shared
+    ) as url:
         yield f"{url}{PATH}"
