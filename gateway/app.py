@@ -12,12 +12,10 @@ import httpx
 from gateway import contracts
 from gateway.access.audit import Audit
 from gateway.access.guard import Access, Guard
-from gateway.access.jwks import fetching
 from gateway.access.keys import KeyRing
 from gateway.access.limits import LeashedBuckets, RateLimits
 from gateway.access.principal import Permission, Principal
 from gateway.access.rates import Rate
-from gateway.access.tokens import Issuer, TokenIssuers
 from gateway.admin import admin_app
 from gateway.cache.contexts import CachedClient, marked_by
 from gateway.cache.entry import Entry
@@ -54,7 +52,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
+    from gateway.access.tokens import TokenIssuers
     from gateway.graphql.schema import GatewaySchema
+    from gateway.settings import Access as AccessSettings
     from gateway.settings import Grpc, Limited, Settings, Tls
 
 __all__ = [
@@ -289,6 +289,20 @@ async def open_access(settings: Settings) -> AsyncIterator[Access]:
         name: Principal.of(name, "certificate", map(Permission, entry.permissions), entry.tenants, _rate(entry))
         for name, entry in access.certificates.items()
     }
+    ring = KeyRing(keys) if keys else None
+    if not access.issuers:
+        yield Access(ring, None, certificates)
+        return
+    async with _open_issuers(access) as tokens:
+        yield Access(ring, tokens, certificates)
+
+
+@asynccontextmanager
+async def _open_issuers(access: AccessSettings) -> AsyncIterator[TokenIssuers]:
+    # Cryptography is 20 MB and a tenth of the start, for those alone who have JWTs to verify.
+    from gateway.access.jwks import fetching  # noqa: PLC0415
+    from gateway.access.tokens import Issuer, TokenIssuers  # noqa: PLC0415
+
     issuers = tuple(
         Issuer(
             name,
@@ -306,15 +320,11 @@ async def open_access(settings: Settings) -> AsyncIterator[Access]:
         )
         for name, entry in access.issuers.items()
     )
-    ring = KeyRing(keys) if keys else None
-    if not issuers:
-        yield Access(ring, None, certificates)
-        return
     async with (
         httpx.AsyncHTTPTransport() as transport,
         TokenIssuers(issuers, fetching(Http(transport, ""), timeout=_FETCH_TIME)) as tokens,
     ):
-        yield Access(ring, tokens, certificates)
+        yield tokens
 
 
 @asynccontextmanager

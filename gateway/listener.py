@@ -227,7 +227,11 @@ def claim(host: str, port: int, *, shared: bool = False) -> socket.socket:
 
 
 def shared_with_others(host: str, port: int) -> bool:
-    """Whether a process listens there already, if only one that shares the port."""
+    """Whether a process listens there already that shares the port."""
+    try:
+        claim(host, port, shared=True).close()
+    except OSError:
+        return False  # it cannot be had at all
     try:
         claim(host, port).close()
     except OSError as error:

@@ -179,7 +179,10 @@ async def test_serve_serves_by_both_doors(served: Served) -> None:
             assert found.fields["currency"] == "EUR"
 
 
-@pytest.mark.parametrize(("path", "content"), [("/livez", "ok\n"), ("/readyz", "ok\n"), ("/metrics", "# HELP ")])
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [("/livez", "ok\n"), ("/readyz", '{"ready":true,"checks":{"doors":"open"'), ("/metrics", "# HELP ")],
+)
 async def test_the_operators_listener(served: Served, path: str, content: str) -> None:
     async with httpx.AsyncClient() as client:
         response = await client.get(f"{served.admin}{path}")
