@@ -291,6 +291,8 @@ async def _serve(settings: Settings) -> None:
         _log.info("one_worker", reason=reason)
     _tell_of_sharing(settings)
     if workers > 1:
+        if settings.rates_kept_in_memory:
+            _log.warning("rates_by_worker", workers=workers, problem="without Redis each worker counts by itself")
         from gateway.workers.supervisor import supervise
 
         await supervise(settings, workers, ending)

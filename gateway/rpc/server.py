@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from gateway.ending import Ending
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
@@ -73,6 +72,8 @@ async def serve_rpc(
     checks = HealthServicer(SERVICES, readiness or Readiness())
     health_pb2_grpc.add_HealthServicer_to_server(checks, bounded)
     if reflected:
+        from grpc_reflection.v1alpha import reflection  # noqa: PLC0415 - brings descriptors that nothing else needs
+
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     bound = _bind(server, host, port, certificates, shared=shared)
     await server.start()
