@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import httpx
@@ -36,20 +37,23 @@ from gateway.graphql.schema import make_schema
 from gateway.graphql.server import serve_graphql
 from gateway.listener import listening
 from gateway.readiness import Readiness
+from gateway.reloading import reloading
 from gateway.rpc.limits import Limits
 from gateway.rpc.server import serve_rpc
 from gateway.sessions.service import OwnSessionContexts, SessionContexts
 from gateway.sessions.writer import Writer
 from gateway.settings import ConfigurationError
 from gateway.stores import MemoryStore, RedisBuckets, RedisConnections, RedisStore, open_redis
+from gateway.succession import Succession
 from gateway.telemetry.prometheus import Metrics
 from gateway.tls import Certificates
 from gateway.upstream.client import SessionContextClient
+from gateway.upstream.first_tokens import obtaining_first_tokens
 from gateway.upstream.http import Http
 from gateway.upstream.oauth import ClientCredentials, ServiceToken, ServiceTokens
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
     from pathlib import Path
 
     from gateway.access.tokens import TokenIssuers
@@ -74,6 +78,7 @@ _MAX_CONNECTIONS: Final = 256
 """To upstream, at a time, in one process."""
 
 
+_FEW: Final = 5
 _FETCH_TIME: Final = 5.0
 """Seconds for an issuer's document."""
 _REDIS_PATIENCE: Final = 1.0
@@ -90,6 +95,8 @@ class Doors:
     """URL of the GraphQL endpoint."""
     grpc: str
     """Host and port, as gRPC's clients take them."""
+    reload: Callable[[Settings], Awaitable[None]]
+    """Takes callers and tenants' clients from other settings, which are the same in all else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +113,20 @@ class Addresses:
 
 @asynccontextmanager
 async def open_gateway(
-    settings: Settings, playground_headers: Mapping[str, str], *, ending: Ending | None = None, shared: bool = False
+    settings: Settings,
+    playground_headers: Mapping[str, str],
+    *,
+    ending: Ending | None = None,
+    shared: bool = False,
+    read_again: Callable[[], Settings] | None = None,
 ) -> AsyncIterator[Addresses]:
     """Serve while the block runs, in this process alone.
 
     `playground_headers` are filled in for whoever opens the playground. Ports are `shared` as `gateway.listener.bind`
-    has it. Raises OSError when a port cannot be had, CertificateError, and ConfigurationError for bad trusted
-    documents. On leaving, the doors close first and let calls under way finish.
+    has it. With `read_again` it obeys SIGHUP (see `gateway.reloading`).
+
+    Raises OSError when a port cannot be had, CertificateError, and ConfigurationError for bad trusted documents. On
+    leaving, the doors close first and let calls under way finish.
     """
     metrics, readiness = Metrics(), Readiness()
     async with (
@@ -124,6 +138,7 @@ async def open_gateway(
             shared=shared,
         ) as admin,
         open_doors(settings, playground_headers, metrics, readiness, ending=ending or Ending(), shared=shared) as doors,
+        nullcontext() if read_again is None else reloading(settings, read_again, doors.reload, readiness),
     ):
         yield Addresses(doors.graphql, doors.grpc, admin)
 
@@ -144,7 +159,9 @@ async def open_doors(
     documents = prepare_documents(settings, schema)
     async with AsyncExitStack() as stack:
         http, tokens = await stack.enter_async_context(open_upstream(settings))
-        client = await stack.enter_async_context(open_cache(settings, SessionContextClient(http, tokens), metrics))
+        client = await stack.enter_async_context(
+            open_cache(settings, SessionContextClient(http, tokens), metrics, readiness)
+        )
 
         writer = Writer(
             max_attempts=settings.writes.max_attempts, max_document=settings.writes.max_document, observer=metrics
@@ -156,7 +173,9 @@ async def open_doors(
             batch_concurrency=settings.reads.batch_concurrency,
         )
         own = OwnSessionContexts(client, writer)
-        access = await stack.enter_async_context(open_access(settings))
+        longest_call = max(settings.graphql.budget, settings.grpc.budget)
+        accesses = await stack.enter_async_context(Succession[Access](longest_call))
+        access = await accesses.next(open_access(settings))
         limits = await stack.enter_async_context(open_rate_limits(settings, metrics))
         guard = Guard(access, limits, sessions, own, Audit())
 
@@ -198,9 +217,19 @@ async def open_doors(
                 shared=shared,
             )
         )
+        if settings.upstream.lazy_tokens:
+            readiness.set("tokens", "asked for when needed", met=True)
+        else:
+            tell = partial(_tell_of_tokens, readiness)
+            await stack.enter_async_context(obtaining_first_tokens(tokens, settings.tenants, tell))
         readiness.set("doors", "open", met=True)
         ending.when_begun(lambda: readiness.set("doors", "closing", met=False))
-        yield Doors(graphql, rpc)
+
+        async def reload(found: Settings) -> None:
+            tokens.renew_with(_credentials(found))
+            access.become(await accesses.next(open_access(found)))
+
+        yield Doors(graphql, rpc, reload)
         ending.begin()
         await ending.pause(settings.shutdown.delay)  # a load balancer hears of the end before a door closes
 
@@ -209,9 +238,7 @@ async def open_doors(
 async def open_upstream(settings: Settings) -> AsyncIterator[tuple[Http, ServiceTokens]]:
     """The way to upstream, and the gateway's own tokens for it, while the block runs."""
     limits = httpx.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_CONNECTIONS)
-    credentials = {
-        name: ClientCredentials(tenant.client_id, tenant.client_secret) for name, tenant in settings.tenants.items()
-    }
+    credentials = _credentials(settings)
     async with httpx.AsyncHTTPTransport(limits=limits) as transport:
         http = Http(transport, str(settings.upstream.base_url), timeout=settings.upstream.timeout)
         store = MemoryStore[ServiceToken](max_entries=len(credentials))
@@ -219,8 +246,22 @@ async def open_upstream(settings: Settings) -> AsyncIterator[tuple[Http, Service
             yield http, tokens
 
 
+def _credentials(settings: Settings) -> dict[str, ClientCredentials]:
+    return {
+        name: ClientCredentials(tenant.client_id, tenant.client_secret) for name, tenant in settings.tenants.items()
+    }
+
+
+def _tell_of_tokens(readiness: Readiness, missing: Collection[str]) -> None:
+    """There may be very many tenants: a few are named."""
+    names = ", ".join(sorted(missing)[:_FEW]) + (f" and {len(missing) - _FEW} more" if len(missing) > _FEW else "")
+    readiness.set("tokens", f"none yet for {names}" if missing else "ok", met=not missing)
+
+
 @asynccontextmanager
-async def open_cache(settings: Settings, client: SessionContextClient, metrics: Metrics) -> AsyncIterator[CachedClient]:
+async def open_cache(
+    settings: Settings, client: SessionContextClient, metrics: Metrics, readiness: Readiness
+) -> AsyncIterator[CachedClient]:
     """The client, read through whatever cache the settings name, while the block runs."""
     cache = settings.cache
     backend = cache.backend.get_secret_value()
@@ -254,6 +295,7 @@ async def open_cache(settings: Settings, client: SessionContextClient, metrics: 
                     open_for=_OPEN_FOR,
                 )
             )
+            readiness.remark("cache", partial(_state_of, shared))
             invalidations = await stack.enter_async_context(
                 Invalidations(connections.listener, store.channel, marks, shared.origin, max_silence=cache.max_silence)
             )
@@ -267,6 +309,10 @@ async def open_cache(settings: Settings, client: SessionContextClient, metrics: 
             own_session_ids,
             uncached=uncached,
         )
+
+
+async def _state_of(shared: SharedCache) -> str:
+    return "ok" if await shared.reachable() else "degraded: Redis does not answer, upstream is asked"
 
 
 @asynccontextmanager
@@ -334,7 +380,7 @@ async def open_rate_limits(settings: Settings, metrics: Metrics) -> AsyncIterato
     backend = cache.backend.get_secret_value()
     async with AsyncExitStack() as stack:
         shared = None
-        if backend not in {"none", "memory"} and _any_rate(settings):
+        if backend not in {"none", "memory"} and settings.limits_rates:
             connections = await stack.enter_async_context(
                 open_redis(cache.backend, cluster=cache.cluster, patience=_REDIS_PATIENCE)
             )
@@ -350,12 +396,6 @@ async def open_rate_limits(settings: Settings, metrics: Metrics) -> AsyncIterato
 def _rate(entry: Limited) -> Rate | None:
     """What a caller's own entry says, if it says anything."""
     return None if entry.rate is None else Rate.of(entry.rate, entry.burst)
-
-
-def _any_rate(settings: Settings) -> bool:
-    access = settings.access
-    entries = [*access.keys.values(), *access.issuers.values(), *access.certificates.values()]
-    return bool(settings.rate_limits.rate or any(each.rate for each in entries))
 
 
 def _certificates(tls: Tls | None, name: str) -> Certificates | None:

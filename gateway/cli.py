@@ -80,6 +80,7 @@ DEV_DEFAULTS: Final[dict[str, dict[str, object]]] = {
     "graphql": {"playground": True, "introspection": True},
     "grpc": {"reflection": True},
     "cache": {"backend": "memory"},
+    "upstream": {"lazy_tokens": True},
     "shutdown": {"grace": 1.0},
 }
 """What `dev` sets where neither the environment nor a file does."""
@@ -101,7 +102,15 @@ def main() -> None:
 )
 def serve(config: Path | None, *, insecure: bool, workers: int | None) -> None:
     """Run the gateway for production."""
-    settings = _settings(config, overrides={} if workers is None else {"workers": workers})
+    overrides = {} if workers is None else {"workers": workers}
+
+    def read_again() -> Settings:
+        found = load_settings(config, overrides=overrides)
+        if not insecure and (exposed := _exposed(found)):
+            raise ConfigurationError(exposed)
+        return found
+
+    settings = _settings(config, overrides=overrides)
     exposed = _exposed(settings)
     if exposed and not insecure:
         click.echo(f"session-gateway: {exposed}: {_REMEDY}", err=True)
@@ -109,7 +118,7 @@ def serve(config: Path | None, *, insecure: bool, workers: int | None) -> None:
     configure_logs(settings.log)
     if exposed:
         _log.critical("insecure", problem=exposed)
-    _run(_serve(settings))
+    _run(_serve(settings, read_again))
 
 
 @main.command()
@@ -283,7 +292,7 @@ def _run(work: Coroutine[object, object, Result]) -> Result:
     sys.exit(status)
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> None:
     ending = Ending()
     ending.obey_signals()
     workers, reason = count_workers(settings)
@@ -291,16 +300,16 @@ async def _serve(settings: Settings) -> None:
         _log.info("one_worker", reason=reason)
     _tell_of_sharing(settings)
     if workers > 1:
-        if settings.rates_kept_in_memory:
+        if settings.limits_rates and not settings.cache.in_redis:
             _log.warning("rates_by_worker", workers=workers, problem="without Redis each worker counts by itself")
         from gateway.workers.supervisor import supervise
 
-        await supervise(settings, workers, ending)
+        await supervise(settings, workers, ending, read_again)
         return
 
     from gateway.app import open_gateway
 
-    async with open_gateway(settings, {}, ending=ending, shared=True) as doors:
+    async with open_gateway(settings, {}, ending=ending, shared=True, read_again=read_again) as doors:
         _log.info("listening", graphql=doors.graphql, grpc=doors.grpc, admin=doors.admin, workers=1)
         await ending.wait()
         _log.info("stopping")

@@ -149,6 +149,9 @@ class Upstream(_Section):
     """Where it is."""
     timeout: Seconds = 5.0
     """Bound of one exchange, in seconds; a caller's deadline that comes sooner bounds it further."""
+    lazy_tokens: bool = False
+    """Whether a tenant's token is asked for when it is needed first. Else all are asked for at the start, and `/readyz`
+    says no until each has been had once."""
 
 
 class Tenant(_Section):
@@ -307,6 +310,11 @@ class Shutdown(_Section):
 
 class Cache(_Section):
     """The read-through cache. All times are in seconds."""
+
+    @property
+    def in_redis(self) -> bool:
+        """Whether the backend is a Redis, which all processes have in common."""
+        return self.backend.get_secret_value() not in {"none", "memory"}
 
     backend: SecretStr = SecretStr("none")
     """`none`, `memory`, or the URL of a Redis or Valkey: `redis://`, `rediss://` (TLS), `valkey://`, `valkeys://`, with
@@ -495,6 +503,13 @@ class Settings(BaseSettings):
     rate_limits: RateLimits = RateLimits()
     log: Log = Log()
     shutdown: Shutdown = Shutdown()
+
+    @property
+    def limits_rates(self) -> bool:
+        """Whether any caller may make only so many calls a second."""
+        access = self.access
+        entries = [*access.keys.values(), *access.issuers.values(), *access.certificates.values()]
+        return bool(self.rate_limits.rate or any(each.rate for each in entries))
 
     @model_validator(mode="after")
     def _check_workers(self) -> Self:

@@ -19,7 +19,7 @@ from gateway.settings import Settings
 if TYPE_CHECKING:
     import socket
 
-__all__ = ["Beat", "Drain", "Failed", "Hasten", "Link", "Start", "Up", "packed", "unpacked"]
+__all__ = ["Beat", "Drain", "Failed", "Hasten", "Link", "Reload", "Start", "Up", "packed", "unpacked"]
 
 _LENGTH: Final = 4
 """Bytes before each message that tell its length."""
@@ -27,6 +27,12 @@ _LENGTH: Final = 4
 
 class Start(Struct, tag=True, frozen=True):
     """To a worker: serve, with these settings."""
+
+    settings: bytes
+
+
+class Reload(Struct, tag=True, frozen=True):
+    """To a worker: take from these settings what can be taken while it runs."""
 
     settings: bytes
 
@@ -59,7 +65,7 @@ class Failed(Struct, tag=True, frozen=True):
     status: int
 
 
-Message: TypeAlias = Start | Drain | Hasten | Up | Beat | Failed
+Message: TypeAlias = Start | Reload | Drain | Hasten | Up | Beat | Failed
 
 
 class Link:

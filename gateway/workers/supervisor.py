@@ -23,13 +23,14 @@ import structlog
 from gateway.admin import admin_app
 from gateway.failures import Unserved
 from gateway.listener import claim, listening
-from gateway.readiness import Report
+from gateway.readiness import Readiness, Report
+from gateway.reloading import reloading
 from gateway.telemetry.summed import FOLDER_VARIABLE, SummedMetrics
-from gateway.workers.link import Beat, Drain, Failed, Hasten, Link, Start, Up, packed
+from gateway.workers.link import Beat, Drain, Failed, Hasten, Link, Reload, Start, Up, packed
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from gateway.ending import Ending
     from gateway.settings import Settings
@@ -48,23 +49,26 @@ _STEADY: Final = 60.0
 _LONGEST_WAIT: Final = 30.0
 
 
-async def supervise(settings: Settings, count: int, ending: Ending) -> None:
-    """Serve by so many workers until told to stop, and until they have ended.
+async def supervise(settings: Settings, count: int, ending: Ending, read_again: Callable[[], Settings]) -> None:
+    """Serve by so many workers until told to stop, and until they have ended; SIGHUP is obeyed (`gateway.reloading`).
 
     Raises OSError when a port cannot be had, and Unserved, with what the first of them said, when workers do not come
     up at the start; later on a worker that ends is replaced, again and again if need be.
     """
     with ExitStack() as claims:
-        settings = _claimed(settings, claims)
+        unclaimed, settings = settings, _claimed(settings, claims)
         folder = Path(claims.enter_context(tempfile.TemporaryDirectory(prefix="session-gateway-")))
         supervisor = _Supervisor(settings, count, folder, ending)
-        async with listening(
-            admin_app(supervisor.metrics, supervisor),
-            host=settings.admin.host,
-            port=settings.admin.port,
-            grace=1.0,
-            shared=True,
-        ) as admin:
+        async with (
+            listening(
+                admin_app(supervisor.metrics, supervisor),
+                host=settings.admin.host,
+                port=settings.admin.port,
+                grace=1.0,
+                shared=True,
+            ) as admin,
+            reloading(unclaimed, read_again, supervisor.reload, supervisor.readiness),
+        ):
             await supervisor.run(admin)
 
 
@@ -105,18 +109,25 @@ class _Supervisor:
         self._workers = [_Worker(str(number)) for number in range(1, count + 1)]
         self._all_up = asyncio.Event()
         self.metrics = SummedMetrics(folder, self._pids)
+        self.readiness = Readiness()
+        self.readiness.set("workers", "starting", met=False)
         self._log = structlog.stdlib.get_logger(__name__)
 
     async def report(self) -> Report:
         """Ready once all have come up, and from then on as long as one of them is, until told to stop."""
         reports = tuple(each.reported() for each in self._workers)
         ready = sum(each.ready for each in reports)
-        checks = {"workers": f"{ready} of {len(reports)} ready"}
         if self._ending.begun:
-            checks["supervisor"] = "stopping"
-        elif not self._all_up.is_set():
-            checks["supervisor"] = "starting"
-        return Report(ready > 0 and "supervisor" not in checks, checks, reports)
+            self.readiness.set("workers", "stopping", met=False)
+        elif self._all_up.is_set():
+            self.readiness.set("workers", f"{ready} of {len(reports)} ready", met=ready > 0)
+        own = await self.readiness.report()
+        return Report(own.ready, own.checks, reports)
+
+    async def reload(self, found: Settings) -> None:
+        """Have workers take what can be taken from these settings; those to come get it too."""
+        self._settings = self._settings.model_copy(update={"access": found.access, "tenants": found.tenants})
+        self._tell(Reload(packed(self._settings)))
 
     async def run(self, admin: str) -> None:
         """Until told to stop, and until all have ended. `admin` is for the log."""

@@ -20,9 +20,10 @@ from gateway.readiness import Readiness
 from gateway.settings import ConfigurationError
 from gateway.telemetry.prometheus import Metrics
 from gateway.tls import CertificateError
-from gateway.workers.link import Beat, Drain, Failed, Hasten, Link, Start, Up, unpacked
+from gateway.workers.link import Beat, Drain, Failed, Hasten, Link, Reload, Start, Up, unpacked
 
 if TYPE_CHECKING:
+    from gateway.app import Doors
     from gateway.settings import Settings
 
 __all__ = ["main"]
@@ -62,14 +63,18 @@ async def _work(name: str, end: socket.socket) -> int:
 async def _serve(settings: Settings, link: Link) -> None:
     metrics, readiness, ending = Metrics(), Readiness(), Ending()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.begin)
+    reloads: asyncio.Queue[bytes] = asyncio.Queue()
     async with asyncio.TaskGroup() as tasks:
-        telling = tasks.create_task(_tell(link, metrics, readiness), name="tell the supervisor how we are")
-        obeying = tasks.create_task(_obey(link, ending), name="obey the supervisor")
+        aside = [
+            tasks.create_task(_tell(link, metrics, readiness), name="tell the supervisor how we are"),
+            tasks.create_task(_obey(link, ending, reloads), name="obey the supervisor"),
+        ]
         async with open_doors(settings, {}, metrics, readiness, ending=ending, shared=True) as doors:
+            aside.append(tasks.create_task(_reload(doors, reloads), name="reload when told"))
             link.send(Up(doors.graphql, doors.grpc))
             await ending.wait()
-        telling.cancel()
-        obeying.cancel()
+        for each in aside:
+            each.cancel()
 
 
 async def _tell(link: Link, metrics: Metrics, readiness: Readiness) -> None:
@@ -84,13 +89,20 @@ async def _tell(link: Link, metrics: Metrics, readiness: Readiness) -> None:
                 await told.wait()
 
 
-async def _obey(link: Link, ending: Ending) -> None:
+async def _reload(doors: Doors, reloads: asyncio.Queue[bytes]) -> None:
+    while True:
+        await doors.reload(unpacked(await reloads.get()))
+
+
+async def _obey(link: Link, ending: Ending, reloads: asyncio.Queue[bytes]) -> None:
     while (message := await link.receive()) is not None:
         match message:
             case Drain():
                 ending.begin()
             case Hasten():
                 ending.hasten()
+            case Reload():
+                reloads.put_nowait(message.settings)
             case _:
                 pass
     ending.begin()  # the supervisor is gone

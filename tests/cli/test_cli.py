@@ -146,6 +146,7 @@ async def served(upstream_url: str, tmp_path_factory: pytest.TempPathFactory) ->
         f"""
         [upstream]
         base_url = "{upstream_url}"
+        lazy_tokens = true
         [tenants.acme]
         client_id = "acme-client"
         client_secret_file = "{folder / "secret"}"

@@ -63,7 +63,7 @@ async def whole(gateway: Served) -> set[int]:
 
     async def ready() -> bool:
         checks: dict[str, str] = (await gateway.ready())["checks"]
-        return checks == {"workers": "2 of 2 ready"}
+        return checks["workers"] == "2 of 2 ready"
 
     async with asyncio.timeout(15):
         while not await ready():
