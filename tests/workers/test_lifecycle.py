@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import signal
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager
