@@ -44,6 +44,7 @@ async def opened(**sections: dict[str, object]) -> AsyncIterator[Dev]:
         defaults: dict[str, dict[str, object]] = {
             **DEV_DEFAULTS,
             "upstream": {
+                **DEV_DEFAULTS["upstream"],
                 "base_url": upstream.url,
                 "timeout": 1.0,
                 "retries": {"max_attempts": 1},  # a fault that strikes once is to be seen

@@ -62,6 +62,11 @@ class Access:
         self.open_to_all = keys is None and issuers is None and not certificates
         """Whether nothing is configured."""
 
+    def become(self, other: Access) -> None:
+        """Recognise callers as `other` does, from now on."""
+        self._keys, self._issuers, self._certificates = other._keys, other._issuers, other._certificates
+        self.open_to_all = other.open_to_all
+
     async def principal(self, credentials: CallerCredentials, deadline: Deadline) -> Principal:
         """Who is calling, by the first credential that was sent: API key, token, client certificate.
 
