@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -42,8 +43,12 @@ from gateway.sessions.service import OwnSessionContexts, SessionContexts
 from gateway.sessions.writer import Writer
 from gateway.settings import ConfigurationError
 from gateway.stores import MemoryStore, RedisBuckets, RedisConnections, RedisStore, open_redis
+from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.prometheus import Metrics
+from gateway.telemetry.request_metrics import RequestMetrics
+from gateway.telemetry.requests import Requests
 from gateway.tls import Certificates
+from gateway.upstream.attributed import Attributed
 from gateway.upstream.client import SessionContextClient
 from gateway.upstream.http import Http
 from gateway.upstream.oauth import ClientCredentials, ServiceToken, ServiceTokens
@@ -54,6 +59,7 @@ if TYPE_CHECKING:
 
     from gateway.graphql.schema import GatewaySchema
     from gateway.settings import Grpc, Limited, Settings, Tls
+    from gateway.telemetry.requests import RequestWatcher
 
 __all__ = [
     "Addresses",
@@ -101,6 +107,8 @@ async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]
     documents = prepare_documents(settings, schema)
     async with AsyncExitStack() as stack:
         metrics = Metrics()
+        metrics.watch_process()
+        requests = open_requests(settings, metrics, stack)
         http, tokens = await stack.enter_async_context(open_upstream(settings))
         client = await stack.enter_async_context(open_cache(settings, SessionContextClient(http, tokens), metrics))
 
@@ -145,6 +153,7 @@ async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]
             schema,
             documents,
             guard,
+            requests,
             budget=settings.graphql.budget,
             max_body=settings.graphql.max_body,
             playground=playground,
@@ -164,6 +173,23 @@ async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]
             yield Addresses(graphql, rpc, admin)
 
 
+def open_requests(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Requests:
+    """Where the doors tell of requests: they are counted, and written into the log if this process has one."""
+    counted = RequestMetrics(metrics.registry)
+    watchers: list[RequestWatcher] = [counted]
+    lines = AccessLog.lines()
+    if lines is not None:
+        metrics.watch_lines(lambda: lines.dropped)
+        if settings.log.access:
+            log = AccessLog(lines, asyncio.get_running_loop())
+            stack.callback(log.end)
+            watchers.append(log)
+    requests = Requests(*watchers)
+    metrics.when_sampled(lambda: counted.hand_over(requests.in_flight))
+    stack.callback(metrics.sample)  # for those who read it after the end of this process
+    return requests
+
+
 @asynccontextmanager
 async def open_upstream(settings: Settings) -> AsyncIterator[tuple[Http, ServiceTokens]]:
     """The way to upstream, and the gateway's own tokens for it, while the block runs."""
@@ -172,7 +198,7 @@ async def open_upstream(settings: Settings) -> AsyncIterator[tuple[Http, Service
         name: ClientCredentials(tenant.client_id, tenant.client_secret) for name, tenant in settings.tenants.items()
     }
     async with httpx.AsyncHTTPTransport(limits=limits) as transport:
-        http = Http(transport, str(settings.upstream.base_url), timeout=settings.upstream.timeout)
+        http = Http(Attributed(transport), str(settings.upstream.base_url), timeout=settings.upstream.timeout)
         store = MemoryStore[ServiceToken](max_entries=len(credentials))
         async with ServiceTokens(http, store, credentials) as tokens:
             yield http, tokens

@@ -25,6 +25,7 @@ from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRul
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from gateway.graphql.limits import Circular, Excess, measure, prices
+from gateway.graphql.roots import root_field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -66,6 +67,8 @@ class Operation:
     name: str | None
     kind: OperationType
     cost: Cost
+    field: str
+    """Its root field, `several` where there are more than one. Names are the schema's if the document is valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +208,7 @@ class Documents:
                 self._check(excess, digest)
         nodes = [each for each in document.definitions if isinstance(each, OperationDefinitionNode)]
         operations = [
-            Operation(node.name.value if node.name else None, node.operation, cost)
+            Operation(node.name.value if node.name else None, node.operation, cost, root_field(node, document))
             for node, cost in zip(nodes, measured.costs, strict=True)
         ]
         errors = validate(

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,12 +74,52 @@ class Metrics:
             "session_gateway_cache_entries", "Entries in the memory of this process.", registry=self._registry
         )
 
+        self._lines_dropped = Counter(
+            "session_gateway_log_lines_dropped",
+            "Lines of the log that were not written, since nobody read them in time.",
+            registry=self._registry,
+        )
+        self._to_sample: list[Callable[[], None]] = []
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """For metrics that are kept elsewhere."""
+        return self._registry
+
+    def watch_process(self) -> None:
+        """Tell of this process too, by the usual names: its time, memory and files, and Python's own."""
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+
+    def watch_lines(self, dropped: Callable[[], int]) -> None:
+        """Ask for the number of lines that were dropped so far whenever metrics are read."""
+        told = 0
+
+        def count() -> None:
+            nonlocal told
+            now = dropped()
+            self._lines_dropped.inc(now - told)
+            told = now
+
+        self.when_sampled(count)
+
+    def when_sampled(self, call: Callable[[], None]) -> None:
+        """Call this before metrics are read, for what is counted elsewhere."""
+        self._to_sample.append(call)
+
+    def sample(self) -> None:
+        """Ask for whatever is counted elsewhere."""
+        for each in self._to_sample:
+            each()
+
     def watch_entries(self, count: Callable[[], int]) -> None:
         """Ask for the number of entries in memory whenever metrics are read."""
         self._entries.set_function(count)
 
     def exposition(self) -> bytes:
         """All metrics in the text format that Prometheus reads."""
+        self.sample()
         return generate_latest(self._registry)
 
     def write_finished(self, event: WriteFinished) -> None:
