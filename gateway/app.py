@@ -22,11 +22,10 @@ from gateway.access.tokens import Issuer, TokenIssuers
 from gateway.admin import Readiness, admin_app
 from gateway.cache.contexts import CachedClient, marked_by
 from gateway.cache.entry import Entry
-from gateway.cache.flights import Flights
 from gateway.cache.freshness import Policy
 from gateway.cache.invalidation import Invalidations
 from gateway.cache.marks import Marks
-from gateway.cache.readthrough import Fetched, ReadThrough
+from gateway.cache.readthrough import ReadThrough
 from gateway.cache.shared import SharedCache
 from gateway.cache.shelf import Shelf
 from gateway.graphql.documents import Documents
@@ -46,8 +45,8 @@ from gateway.stores import MemoryStore, RedisBuckets, RedisConnections, RedisSto
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.prometheus import Metrics
 from gateway.telemetry.request_metrics import RequestMetrics
-from gateway.telemetry.requests import Requests
 from gateway.tls import Certificates
+from gateway.tracing import BadTracing, Untraced
 from gateway.upstream.attributed import Attributed
 from gateway.upstream.client import SessionContextClient
 from gateway.upstream.http import Http
@@ -57,9 +56,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
+    from gateway.cache.flights import Flights
+    from gateway.cache.readthrough import Fetched
     from gateway.graphql.schema import GatewaySchema
     from gateway.settings import Grpc, Limited, Settings, Tls
-    from gateway.telemetry.requests import RequestWatcher
+    from gateway.telemetry.requests import Requests, RequestWatcher
+    from gateway.tracing import Tracing
 
 __all__ = [
     "Addresses",
@@ -82,6 +84,12 @@ _REDIS_PATIENCE: Final = 1.0
 """Seconds to connect to Redis, and for it to answer; what waits for it has less (`cache.budget`)."""
 _OPEN_FOR: Final = 30.0
 """Seconds for which a write counts as under way if its end is not known: longer than upstream would work on it."""
+
+
+_UNTRACED: Final = Untraced()
+_MANAGING: Final = ("get", "batch_get", "replace", "patch", "add_attribute", "remove_attribute")
+_OWN: Final = ("get", "update", "add_attribute", "remove_attribute")
+"""Use cases, each of which is a step of a trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +116,11 @@ async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]
     async with AsyncExitStack() as stack:
         metrics = Metrics()
         metrics.watch_process()
-        requests = open_requests(settings, metrics, stack)
-        http, tokens = await stack.enter_async_context(open_upstream(settings))
-        client = await stack.enter_async_context(open_cache(settings, SessionContextClient(http, tokens), metrics))
+        tracing = await stack.enter_async_context(open_tracing(settings))
+        requests = open_requests(settings, metrics, tracing, stack)
+        http, tokens = await stack.enter_async_context(open_upstream(settings, tracing))
+        upstream = SessionContextClient(http, tracing.around("token", tokens, "get"))
+        client = await stack.enter_async_context(open_cache(settings, upstream, metrics, tracing))
 
         writer = Writer(
             max_attempts=settings.writes.max_attempts, max_document=settings.writes.max_document, observer=metrics
@@ -124,7 +134,13 @@ async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]
         own = OwnSessionContexts(client, writer)
         access = await stack.enter_async_context(open_access(settings))
         limits = await stack.enter_async_context(open_rate_limits(settings, metrics))
-        guard = Guard(access, limits, sessions, own, Audit())
+        guard = Guard(
+            access,
+            limits,
+            tracing.around("session", sessions, *_MANAGING),
+            tracing.around("own_session", own, *_OWN),
+            Audit(),
+        )
 
         readiness = Readiness()
         admin = await stack.enter_async_context(
@@ -173,7 +189,26 @@ async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]
             yield Addresses(graphql, rpc, admin)
 
 
-def open_requests(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Requests:
+@asynccontextmanager
+async def open_tracing(settings: Settings) -> AsyncIterator[Tracing]:
+    """Traces, while the block runs, if they are wanted. Raises ConfigurationError when they cannot be made."""
+    if not settings.telemetry.traces:
+        yield Untraced()
+        return
+    try:
+        from gateway.tracing.export import open_spans  # noqa: PLC0415 - OpenTelemetry is an extra, and takes its time
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"telemetry.traces: {error.name} is not installed: install session-gateway[otel]"
+        ) from error
+    try:
+        async with open_spans() as spans:
+            yield spans
+    except BadTracing as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def open_requests(settings: Settings, metrics: Metrics, tracing: Tracing, stack: AsyncExitStack) -> Requests:
     """Where the doors tell of requests: they are counted, and written into the log if this process has one."""
     counted = RequestMetrics(metrics.registry)
     watchers: list[RequestWatcher] = [counted]
@@ -184,28 +219,32 @@ def open_requests(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -
             log = AccessLog(lines, asyncio.get_running_loop())
             stack.callback(log.end)
             watchers.append(log)
-    requests = Requests(*watchers)
+    requests = tracing.requests(*watchers)
     metrics.when_sampled(lambda: counted.hand_over(requests.in_flight))
     stack.callback(metrics.sample)  # for those who read it after the end of this process
     return requests
 
 
 @asynccontextmanager
-async def open_upstream(settings: Settings) -> AsyncIterator[tuple[Http, ServiceTokens]]:
+async def open_upstream(settings: Settings, tracing: Tracing = _UNTRACED) -> AsyncIterator[tuple[Http, ServiceTokens]]:
     """The way to upstream, and the gateway's own tokens for it, while the block runs."""
     limits = httpx.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_CONNECTIONS)
     credentials = {
         name: ClientCredentials(tenant.client_id, tenant.client_secret) for name, tenant in settings.tenants.items()
     }
     async with httpx.AsyncHTTPTransport(limits=limits) as transport:
-        http = Http(Attributed(transport), str(settings.upstream.base_url), timeout=settings.upstream.timeout)
+        http = Http(
+            Attributed(tracing.transport(transport)), str(settings.upstream.base_url), timeout=settings.upstream.timeout
+        )
         store = MemoryStore[ServiceToken](max_entries=len(credentials))
         async with ServiceTokens(http, store, credentials) as tokens:
             yield http, tokens
 
 
 @asynccontextmanager
-async def open_cache(settings: Settings, client: SessionContextClient, metrics: Metrics) -> AsyncIterator[CachedClient]:
+async def open_cache(
+    settings: Settings, client: SessionContextClient, metrics: Metrics, tracing: Tracing
+) -> AsyncIterator[CachedClient]:
     """The client, read through whatever cache the settings name, while the block runs."""
     cache = settings.cache
     backend = cache.backend.get_secret_value()
@@ -217,8 +256,8 @@ async def open_cache(settings: Settings, client: SessionContextClient, metrics: 
     async with AsyncExitStack() as stack:
 
         async def read_through(shelf: Shelf) -> ReadThrough:
-            flights = await stack.enter_async_context(Flights[Fetched]())
-            return ReadThrough(shelf, flights, policy, metrics)
+            flights: Flights[Fetched] = await stack.enter_async_context(tracing.flights())
+            return tracing.around("cache", ReadThrough(shelf, flights, policy, metrics), "get", "read")
 
         if backend == "none":
             yield CachedClient(client, None, None, own_session_ids)
@@ -242,6 +281,7 @@ async def open_cache(settings: Settings, client: SessionContextClient, metrics: 
             invalidations = await stack.enter_async_context(
                 Invalidations(connections.listener, store.channel, marks, shared.origin, max_silence=cache.max_silence)
             )
+            shared = tracing.around("shared_cache", shared, "get", "put", "forget", "open", "close")
         in_front = memory if shared is None or cache.memory_tier else None
         managed = Shelf(marks, metrics, policy.lifetime, in_front, shared, invalidations)
         own = Shelf(marks, metrics, policy.lifetime, own_memory, None, invalidations, marked_by=marked_by)

@@ -27,6 +27,8 @@ class Request(Struct, eq=False):
     """The root field if there is one alone, else `several`; the gRPC method; `none` if nothing was executed."""
     kind: str = ""
     """`query` or `mutation`."""
+    name: str | None = None
+    """What a client calls its GraphQL operation."""
     code: str = "OK"
     """`OK`, or the reason of the first thing that went wrong."""
     tenant: str | None = None
@@ -35,7 +37,7 @@ class Request(Struct, eq=False):
     cache: str | None = None
     """What answered the last of its reads: `hit`, or why upstream was asked."""
     status: int | None = None
-    """The HTTP status."""
+    """The HTTP status, or gRPC's."""
     trace_id: str | None = None
     """In hex, where traces are on."""
     exchanges: int = 0

@@ -131,7 +131,7 @@ class GraphQLEndpoint:
             _check_is_query(operation)
         document = prepared.valid()
         self._documents.check_cost(prepared, operation, parameters.variables or {})
-        told.operation, told.kind = operation.field, operation.kind.value
+        told.operation, told.kind, told.name = operation.field, operation.kind.value, operation.name
         return document
 
     def _context(self, request: Request, document: DocumentNode, deadline: Deadline) -> Context:
