@@ -54,7 +54,7 @@ class _Fields(Struct, frozen=True, kw_only=True, rename="camel"):
     metadata: Metadata
 
 
-class SessionContext(_Fields, frozen=True, kw_only=True):
+class SessionContext(_Fields, frozen=True, kw_only=True, weakref=True):
     """One session context as upstream sent it.
 
     `additional_properties` are the top-level fields that this version of the gateway does not know. `source` is the

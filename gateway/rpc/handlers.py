@@ -1,8 +1,8 @@
-"""What stands around every method: its request is there in time and can be read, its answer is not too large.
+"""The methods that are served, and what stands around each.
 
-gRPC would do the first two by itself: it waits without an end for a request that does not come, and logs a traceback
-for one that it cannot read. So every method is served as one that reads its requests itself; its callers see no
-difference.
+A request is there in time and can be read; an answer is not too large. gRPC would do the first two by itself: it waits
+without an end for a request that does not come, and logs a traceback for one that it cannot read. So every method is
+served as one that reads its requests itself; its callers see no difference.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-__all__ = ["Bounded"]
+__all__ = ["Methods"]
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -31,22 +31,29 @@ _LATE: Final = object()
 """Why a call is cancelled that waits for its request."""
 
 
-class Bounded:
-    """Stands for a server where generated code adds servicers to one. `patience` is how long a request may take."""
+class Methods(grpc.GenericRpcHandler):
+    """Stands for a server where generated code adds servicers to one. `patience` is how long a request may take.
 
-    def __init__(self, server: grpc.aio.Server, *, patience: float, max_answer: int | None) -> None:
-        self._server = server
-        self._patience = patience
+    grpc.aio is asked for none of its registered methods: for each of them it has a task that waits for a call, and
+    looks after all of these tasks at every call.
+    """
+
+    def __init__(self, *, patience: float, max_answer: int | None) -> None:
+        self._methods: dict[str, Handler] = {}
+        self._requests = _Requests(patience)
         self._max_answer = max_answer
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+        """How a method is served; None for one that there is not."""
+        return self._methods.get(handler_call_details.method)
 
     def add_generic_rpc_handlers(self, _: object) -> None:
         """Generated code hands over the same handlers once more, for servers that take no registered ones."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
         """Add the methods of a service. One that streams its requests reads them itself, and is left as it is."""
-        self._server.add_registered_method_handlers(
-            service, {name: self._bounded(name, handler) for name, handler in handlers.items()}
-        )
+        for name, handler in handlers.items():
+            self._methods[f"/{service}/{name}"] = self._bounded(name, handler)
 
     def _bounded(self, name: str, handler: Handler) -> Handler:
         if handler.request_streaming:
@@ -56,12 +63,13 @@ class Bounded:
         return self._unary(handler, writes=not name.startswith(("Get", "BatchGet")))
 
     def _unary(self, handler: Handler, *, writes: bool) -> Handler:
+        """A method's answer is its message, or that in bytes already."""
         decode, method, encode = _parts(handler, handler.unary_unary)
-        patience, max_answer = self._patience, self._max_answer
+        requests, max_answer = self._requests, self._max_answer
 
         async def answer(_: object, context: Context) -> bytes:
-            answer = await method(await _request(context, decode, patience), context)
-            encoded = encode(answer)
+            answer = await method(await requests.read(context, decode), context)
+            encoded = answer if isinstance(answer, bytes) else encode(answer)
             if max_answer is not None and len(encoded) > max_answer:
                 if not writes:
                     await _abort_too_large(context, len(encoded), max_answer)
@@ -73,38 +81,66 @@ class Bounded:
 
     def _streaming(self, handler: Handler) -> Handler:
         decode, method, encode = _parts(handler, handler.unary_stream)
-        patience = self._patience
+        requests = self._requests
 
         async def stream(_: object, context: Context) -> None:
-            await method(await _request(context, decode, patience), context)
+            await method(await requests.read(context, decode), context)
 
         return grpc.stream_stream_rpc_method_handler(stream, response_serializer=encode)
+
+
+class _Requests:
+    """Reads requests. Each may take `patience` seconds; one timer serves all, since one for each costs too much."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._awaited: dict[asyncio.Task[object], float] = {}
+        """Calls that wait for their requests, and until when (time of the loop), the earliest first."""
+        self._timer: asyncio.TimerHandle | None = None
+        """Set while a call waits, and then until the time of the earliest is over, whether or not it still waits."""
+
+    async def read(self, context: Context, decode: Callable[[bytes], Message]) -> Message:
+        """The request of a call. Ends the call when it does not come in time, or cannot be read."""
+        task: asyncio.Task[object] = asyncio.current_task()  # type: ignore[assignment]  # grpc.aio runs each call in one
+        self._await(task)
+        try:
+            received: Any = await context.read()
+        except asyncio.CancelledError as cancelled:
+            if cancelled.args != (_LATE,):
+                raise
+            task.uncancel()
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the request did not come in time")
+        finally:
+            self._awaited.pop(task, None)
+        if received is grpc.aio.EOF:
+            await _abort_unreadable(context)
+        try:
+            return decode(received)
+        except DecodeError:
+            await _abort_unreadable(context)
+
+    def _await(self, task: asyncio.Task[object]) -> None:
+        loop = asyncio.get_running_loop()
+        until = self._awaited[task] = loop.time() + self._patience
+        if self._timer is None:
+            self._timer = loop.call_at(until, self._end_late)
+
+    def _end_late(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        self._timer = None
+        for task, until in list(self._awaited.items()):
+            if until > now:
+                self._timer = loop.call_at(until, self._end_late)
+                break
+            del self._awaited[task]
+            task.cancel(_LATE)
 
 
 def _parts(handler: Handler, method: Any) -> tuple[Callable[[bytes], Message], Any, Callable[[Message], bytes]]:
     assert handler.request_deserializer is not None  # noqa: S101 - generated code always gives both
     assert handler.response_serializer is not None  # noqa: S101
     return handler.request_deserializer, method, handler.response_serializer
-
-
-async def _request(context: Context, decode: Callable[[bytes], Message], patience: float) -> Message:
-    task: asyncio.Task[object] = asyncio.current_task()  # type: ignore[assignment]  # grpc.aio runs each call in one
-    timer = asyncio.get_running_loop().call_later(patience, task.cancel, _LATE)  # asyncio.timeout costs more
-    try:
-        received: Any = await context.read()
-    except asyncio.CancelledError as cancelled:
-        if cancelled.args != (_LATE,):
-            raise
-        task.uncancel()
-        await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the request did not come in time")
-    finally:
-        timer.cancel()
-    if received is grpc.aio.EOF:
-        await _abort_unreadable(context)
-    try:
-        return decode(received)
-    except DecodeError:
-        await _abort_unreadable(context)
 
 
 async def _abort_unreadable(context: Context) -> NoReturn:

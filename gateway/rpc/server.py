@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
 from gateway.listener import authority, bind
-from gateway.rpc.handlers import Bounded
+from gateway.rpc.handlers import Methods
 from gateway.rpc.health import HealthServicer
 from gateway.rpc.limits import Limits
 from gateway.rpc.servicers import OwnSessionContextServicer, SessionContextServicer
@@ -50,17 +50,19 @@ async def serve_rpc(
     On leaving, health says NOT_SERVING, no new calls are taken, and those under way get `grace` seconds. `budget`
     bounds a call, in seconds; `max_message` a request, in bytes. Raises OSError when the port cannot be had.
     """
+    methods: Any = Methods(patience=budget, max_answer=limits.max_answer)
     server = grpc.aio.server(
+        handlers=[methods],
         options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", max_message), *limits.options()],
         maximum_concurrent_rpcs=limits.max_calls,
     )
-    bounded: Any = Bounded(server, patience=budget, max_answer=limits.max_answer)
-    pb_grpc.add_SessionContextServiceServicer_to_server(SessionContextServicer(guard, budget=budget), bounded)
-    pb_grpc.add_OwnSessionContextServiceServicer_to_server(OwnSessionContextServicer(guard, budget=budget), bounded)
+    pb_grpc.add_SessionContextServiceServicer_to_server(SessionContextServicer(guard, budget=budget), methods)
+    pb_grpc.add_OwnSessionContextServiceServicer_to_server(OwnSessionContextServicer(guard, budget=budget), methods)
     checks = HealthServicer(SERVICES)
-    health_pb2_grpc.add_HealthServicer_to_server(checks, bounded)
+    health_pb2_grpc.add_HealthServicer_to_server(checks, methods)
     if reflected:
-        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        described = reflection.aio.ReflectionServicer((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME))
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(described, methods)  # type: ignore[no-untyped-call]
     bound = _bind(server, host, port, certificates)
     await server.start()
     try:

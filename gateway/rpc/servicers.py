@@ -10,8 +10,9 @@ from gateway.cache.readthrough import Found
 from gateway.errors import GatewayError, InvalidArgument, NotRepresentable, SessionNotFound
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
-from gateway.rpc.call import credentials_of, deadline_of, read_options_of, tell_of_cache
+from gateway.rpc.call import Call
 from gateway.rpc.convert import json_from_value, replacement_from_message, session_context_message
+from gateway.rpc.encoded import EncodedAnswers
 from gateway.rpc.errors import answers
 from gateway.rpc.field_mask import patch_from_message
 from gateway.sessions.service import OWN_WRITABLE, WRITABLE
@@ -46,33 +47,28 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
     def __init__(self, guard: Guard, *, budget: float) -> None:
         self._guard = guard
         self._budget = budget
+        self._answers = EncodedAnswers(pb.GetSessionContextResponse)
 
     @answers
-    async def GetSessionContext(
-        self, request: pb.GetSessionContextRequest, context: Context
-    ) -> pb.GetSessionContextResponse:
+    async def GetSessionContext(self, request: pb.GetSessionContextRequest, context: Context) -> bytes:
         """See the proto."""
-        found = await self._guard.sessions(credentials_of(context)).get(
-            request.tenant,
-            request.session_id,
-            deadline_of(context, self._budget),
-            read_options_of(context, request.read_options),
+        call = Call(context)
+        found = await self._guard.sessions(call.credentials()).get(
+            request.tenant, request.session_id, call.deadline(self._budget), call.read_options(request)
         )
-        tell_of_cache(context, found.status)
-        return pb.GetSessionContextResponse(session_context=session_context_message(found.context))
+        call.tell_of_cache(found.status)
+        return self._answers.of(found)
 
     @answers
     async def BatchGetSessionContexts(
         self, request: pb.BatchGetSessionContextsRequest, context: Context
     ) -> pb.BatchGetSessionContextsResponse:
         """See the proto."""
-        found = await self._guard.sessions(credentials_of(context)).batch_get(
-            request.tenant,
-            request.session_ids,
-            deadline_of(context, self._budget),
-            read_options_of(context, request.read_options),
+        call = Call(context)
+        found = await self._guard.sessions(call.credentials()).batch_get(
+            request.tenant, request.session_ids, call.deadline(self._budget), call.read_options(request)
         )
-        tell_of_cache(context, combined(each.status for each in found if isinstance(each, Found)))
+        call.tell_of_cache(combined(each.status for each in found if isinstance(each, Found)))
         return pb.BatchGetSessionContextsResponse(
             entries=[
                 pb.BatchGetSessionContextsEntry(session_id=session_id, session_context=_message_if_found(each))
@@ -85,11 +81,12 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
         self, request: pb.ReplaceSessionContextRequest, context: Context
     ) -> pb.ReplaceSessionContextResponse:
         """See the proto."""
-        written = await self._guard.sessions(credentials_of(context)).replace(
+        call = Call(context)
+        written = await self._guard.sessions(call.credentials()).replace(
             request.tenant,
             request.session_id,
             partial(replacement_from_message, request.session_context),
-            _options(request, context, self._budget),
+            _options(request, call, self._budget),
             upsert=request.upsert,
         )
         return pb.ReplaceSessionContextResponse(session_context=_message_if_read(written))
@@ -99,34 +96,37 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
         self, request: pb.PatchSessionContextRequest, context: Context
     ) -> pb.PatchSessionContextResponse:
         """See the proto."""
-        written = await self._guard.sessions(credentials_of(context)).patch(
+        call = Call(context)
+        written = await self._guard.sessions(call.credentials()).patch(
             request.tenant,
             request.session_id,
             partial(patch_from_message, request.session_context, request.update_mask.paths, writable=WRITABLE),
-            _options(request, context, self._budget),
+            _options(request, call, self._budget),
         )
         return pb.PatchSessionContextResponse(session_context=_message_if_read(written), attempts=written.attempts)
 
     @answers
     async def AddAttribute(self, request: pb.AddAttributeRequest, context: Context) -> pb.AddAttributeResponse:
         """See the proto."""
-        written = await self._guard.sessions(credentials_of(context)).add_attribute(
+        call = Call(context)
+        written = await self._guard.sessions(call.credentials()).add_attribute(
             request.tenant,
             request.session_id,
             request.attribute_name,
             partial(_value, request),
-            _options(request, context, self._budget),
+            _options(request, call, self._budget),
         )
         return pb.AddAttributeResponse(session_context=_message_if_read(written))
 
     @answers
     async def RemoveAttribute(self, request: pb.RemoveAttributeRequest, context: Context) -> pb.RemoveAttributeResponse:
         """See the proto."""
-        written = await self._guard.sessions(credentials_of(context)).remove_attribute(
+        call = Call(context)
+        written = await self._guard.sessions(call.credentials()).remove_attribute(
             request.tenant,
             request.session_id,
             request.attribute_name,
-            _options(request, context, self._budget),
+            _options(request, call, self._budget),
         )
         return pb.RemoveAttributeResponse(session_context=_message_if_read(written))
 
@@ -137,40 +137,40 @@ class OwnSessionContextServicer(pb_grpc.OwnSessionContextServiceServicer):
     def __init__(self, guard: Guard, *, budget: float) -> None:
         self._guard = guard
         self._budget = budget
+        self._answers = EncodedAnswers(pb.GetOwnSessionContextResponse)
 
     @answers
-    async def GetOwnSessionContext(
-        self, request: pb.GetOwnSessionContextRequest, context: Context
-    ) -> pb.GetOwnSessionContextResponse:
+    async def GetOwnSessionContext(self, request: pb.GetOwnSessionContextRequest, context: Context) -> bytes:
         """See the proto."""
-        found = await self._guard.own(credentials_of(context)).get(
-            request.tenant,
-            deadline_of(context, self._budget),
-            read_options_of(context, request.read_options),
+        call = Call(context)
+        found = await self._guard.own(call.credentials()).get(
+            request.tenant, call.deadline(self._budget), call.read_options(request)
         )
-        tell_of_cache(context, found.status)
-        return pb.GetOwnSessionContextResponse(session_context=session_context_message(found.context))
+        call.tell_of_cache(found.status)
+        return self._answers.of(found)
 
     @answers
     async def UpdateOwnSessionContext(
         self, request: pb.UpdateOwnSessionContextRequest, context: Context
     ) -> pb.UpdateOwnSessionContextResponse:
         """See the proto."""
-        written = await self._guard.own(credentials_of(context)).update(
+        call = Call(context)
+        written = await self._guard.own(call.credentials()).update(
             request.tenant,
             partial(patch_from_message, request.session_context, request.update_mask.paths, writable=OWN_WRITABLE),
-            _options(request, context, self._budget),
+            _options(request, call, self._budget),
         )
         return pb.UpdateOwnSessionContextResponse(session_context=_message_if_read(written), attempts=written.attempts)
 
     @answers
     async def AddOwnAttribute(self, request: pb.AddOwnAttributeRequest, context: Context) -> pb.AddOwnAttributeResponse:
         """See the proto."""
-        written = await self._guard.own(credentials_of(context)).add_attribute(
+        call = Call(context)
+        written = await self._guard.own(call.credentials()).add_attribute(
             request.tenant,
             request.attribute_name,
             partial(_value, request),
-            _options(request, context, self._budget),
+            _options(request, call, self._budget),
         )
         return pb.AddOwnAttributeResponse(session_context=_message_if_read(written))
 
@@ -179,17 +179,18 @@ class OwnSessionContextServicer(pb_grpc.OwnSessionContextServiceServicer):
         self, request: pb.RemoveOwnAttributeRequest, context: Context
     ) -> pb.RemoveOwnAttributeResponse:
         """See the proto."""
-        written = await self._guard.own(credentials_of(context)).remove_attribute(
+        call = Call(context)
+        written = await self._guard.own(call.credentials()).remove_attribute(
             request.tenant,
             request.attribute_name,
-            _options(request, context, self._budget),
+            _options(request, call, self._budget),
         )
         return pb.RemoveOwnAttributeResponse(session_context=_message_if_read(written))
 
 
-def _options(request: Write, context: Context, budget: float) -> WriteOptions:
+def _options(request: Write, call: Call, budget: float) -> WriteOptions:
     return WriteOptions(
-        deadline=deadline_of(context, budget),
+        deadline=call.deadline(budget),
         expected_version=request.expected_version if request.HasField("expected_version") else None,
         read_back=not request.omit_session_context,
     )
