@@ -154,6 +154,7 @@ async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]
         rpc = await stack.enter_async_context(
             serve_rpc(
                 guard,
+                requests,
                 host=settings.grpc.host,
                 port=settings.grpc.port,
                 budget=settings.grpc.budget,

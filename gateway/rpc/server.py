@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from gateway.access.guard import Guard
+    from gateway.telemetry.requests import Requests
     from gateway.tls import Certificates, Identity
 
 __all__ = ["SERVICES", "serve_rpc"]
@@ -33,6 +34,7 @@ _NO_LIMITS: Final = Limits()
 @asynccontextmanager
 async def serve_rpc(
     guard: Guard,
+    requests: Requests,
     *,
     host: str,
     port: int,
@@ -45,12 +47,14 @@ async def serve_rpc(
 ) -> AsyncIterator[str]:
     """Listen while the block runs; yields host and port, as clients take them. Port 0 takes a free one.
 
+    `requests` are told of calls.
+
     With certificates it speaks TLS, and takes those there are whenever a client connects.
 
     On leaving, health says NOT_SERVING, no new calls are taken, and those under way get `grace` seconds. `budget`
     bounds a call, in seconds; `max_message` a request, in bytes. Raises OSError when the port cannot be had.
     """
-    methods: Any = Methods(patience=budget, max_answer=limits.max_answer)
+    methods: Any = Methods(requests, patience=budget, max_answer=limits.max_answer)
     server = grpc.aio.server(
         handlers=[methods],
         options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", max_message), *limits.options()],
