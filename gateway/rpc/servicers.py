@@ -1,4 +1,7 @@
-"""The two services: each method converts, calls the use case, and converts back."""
+"""The two services: each method converts, calls the use case, and converts back.
+
+Reads of one session answer in bytes, which `gateway.rpc.encoded` has at hand; all others with a message.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,86 @@
+"""Calls that wait for their requests: one timer ends each of them in its time, and none whose request has come."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
+from gateway.rpc.handlers import _Requests
+
+if TYPE_CHECKING:
+    import grpc
+
+REQUEST = pb.GetSessionContextRequest(tenant="acme", session_id="s")
+PATIENCE = 0.05
+
+
+class Aborted(Exception):
+    """How a call ends."""
+
+
+class Waiting:
+    """A call whose request comes when it is told to."""
+
+    def __init__(self) -> None:
+        self.reading = asyncio.Event()
+        self._request: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def come(self) -> None:
+        self._request.set_result(REQUEST.SerializeToString())
+
+    async def read(self) -> bytes:
+        self.reading.set()
+        return await self._request
+
+    async def abort(self, code: grpc.StatusCode, _: str) -> NoReturn:
+        raise Aborted(code.name)
+
+
+def reading(requests: _Requests, call: Any) -> asyncio.Task[Any]:
+    return asyncio.create_task(requests.read(call, pb.GetSessionContextRequest.FromString))
+
+
+async def ended(task: asyncio.Task[Any]) -> str:
+    async with asyncio.timeout(5):
+        with pytest.raises(Aborted) as aborted:
+            await task
+    return str(aborted.value)
+
+
+async def test_each_that_waits_too_long_is_ended_and_no_other() -> None:
+    requests = _Requests(PATIENCE)
+    late, served, later = Waiting(), Waiting(), Waiting()
+    first, second = reading(requests, late), reading(requests, served)
+    await served.reading.wait()
+    served.come()
+    assert await second == REQUEST
+    third = reading(requests, later)
+
+    assert await ended(first) == "DEADLINE_EXCEEDED"
+    assert await ended(third) == "DEADLINE_EXCEEDED"
+
+
+async def test_a_call_that_comes_while_another_is_being_ended_has_all_of_its_time() -> None:
+    requests = _Requests(PATIENCE)
+    await ended(reading(requests, Waiting()))
+    call = Waiting()
+    task = reading(requests, call)
+    await call.reading.wait()
+    call.come()
+
+    assert await task == REQUEST
+    assert await ended(reading(requests, Waiting())) == "DEADLINE_EXCEEDED"
+
+
+async def test_a_caller_who_goes_away_is_not_taken_for_a_late_request() -> None:
+    requests, call = _Requests(PATIENCE), Waiting()
+    task = reading(requests, call)
+    await call.reading.wait()
+
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
