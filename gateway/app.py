@@ -198,10 +198,10 @@ async def open_tracing(settings: Settings) -> AsyncIterator[Tracing]:
         return
     try:
         from gateway.tracing.export import open_spans  # noqa: PLC0415 - OpenTelemetry is an extra, and takes its time
-    except ModuleNotFoundError as error:
+    except ModuleNotFoundError:
         raise ConfigurationError(
-            f"telemetry.traces: {error.name} is not installed: install session-gateway[otel]"
-        ) from error
+            "telemetry.traces: OpenTelemetry is not installed: install session-gateway[otel]"
+        ) from None
     try:
         async with open_spans() as spans:
             yield spans
