@@ -5,7 +5,6 @@ They hold names, codes and where an answer came from: no id of a session, no att
 
 from __future__ import annotations
 
-import functools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from weakref import WeakKeyDictionary
@@ -143,17 +142,16 @@ class _Around:
     def __init__(self, tracer: Tracer, name: str, inner: object, methods: tuple[str, ...]) -> None:
         self._inner = inner
         for method in methods:
-            setattr(self, method, _spanned(tracer, f"{name}.{method}", getattr(inner, method)))
+            setattr(self, method, _spanned(tracer, name, inner, method))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
 
-def _spanned(tracer: Tracer, name: str, method: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
-    @functools.wraps(method)
+def _spanned(tracer: Tracer, name: str, inner: object, method: str) -> Callable[..., Awaitable[object]]:
     async def call(*arguments: object, **named: object) -> object:
-        with _step(tracer, name) as span:
-            result = await method(*arguments, **named)
+        with _step(tracer, f"{name}.{method}") as span:
+            result = await getattr(inner, method)(*arguments, **named)
             if isinstance(result, Found):
                 span.set_attribute(f"{_OWN}.cache", "hit" if result.status.hit else result.status.fwd)
             return result
