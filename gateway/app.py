@@ -28,6 +28,7 @@ from gateway.cache.marks import Marks
 from gateway.cache.readthrough import ReadThrough
 from gateway.cache.shared import SharedCache
 from gateway.cache.shelf import Shelf
+from gateway.graphql.compiled import Compiler
 from gateway.graphql.documents import Documents
 from gateway.graphql.http import GraphQLEndpoint
 from gateway.graphql.limits import Limits as DocumentLimits
@@ -414,6 +415,7 @@ def prepare_documents(settings: Settings, schema: GatewaySchema) -> Documents:
             repeats=graphql.max_repeats,
             cost=graphql.max_cost,
         ),
+        compiler=Compiler(schema),
         introspection=graphql.introspection,
         measure_only=graphql.limits == "measure",
         memory=graphql.documents_memory,

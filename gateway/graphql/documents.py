@@ -1,4 +1,4 @@
-"""Documents, each prepared once: parsed, measured and validated, and kept by the hash of its text with what came of it.
+"""Documents, each prepared once: parsed, measured, validated and compiled, and kept by its text's hash with what came.
 
 Preparing costs a hundred times what looking up does; so errors are kept as well as successes. What is kept is bounded
 by its size in memory, except for the trusted documents, which the operator gives.
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from graphql import ASTValidationRule, DocumentNode, GraphQLSchema
 
+    from gateway.graphql.compiled import Compiler, Plan
     from gateway.graphql.limits import Cost, Limits
 
 __all__ = ["Documents", "NotExecutable", "Operation", "Prepared", "digest_of"]
@@ -69,6 +70,8 @@ class Operation:
     cost: Cost
     field: str
     """Its root field, `several` where there are more than one. Names are the schema's if the document is valid."""
+    plan: Plan | None = None
+    """How to answer it, if it is compiled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,7 @@ class Documents:
     """Prepares documents and keeps them, up to about `memory` bytes of them.
 
     The `trusted` ones, by their ids, are prepared at once; `only_trusted` refuses all others without a look at them.
-    With `measure_only`, documents beyond the limits are logged and let through.
+    With `measure_only`, documents beyond the limits are logged and let through. Without a compiler they have no plans.
     """
 
     def __init__(
@@ -120,6 +123,7 @@ class Documents:
         schema: GraphQLSchema,
         limits: Limits,
         *,
+        compiler: Compiler | None = None,
         introspection: bool = False,
         measure_only: bool = False,
         memory: int = 33_554_432,
@@ -128,6 +132,7 @@ class Documents:
     ) -> None:
         self._schema = schema
         self._limits = limits
+        self._compiler = compiler
         self._prices = prices(schema)
         self._introspection = introspection
         self._rules = tuple(_rules(introspection=introspection))
@@ -206,14 +211,21 @@ class Documents:
         if held_to_limits:
             for excess in measured.excesses(self._limits):
                 self._check(excess, digest)
-        nodes = [each for each in document.definitions if isinstance(each, OperationDefinitionNode)]
-        operations = [
-            Operation(node.name.value if node.name else None, node.operation, cost, root_field(node, document))
-            for node, cost in zip(nodes, measured.costs, strict=True)
-        ]
         errors = validate(
             self._schema, document, self._rules, max_errors=_MAX_ERRORS, hide_suggestions=not self._introspection
         )
+        compiler = None if errors else self._compiler
+        nodes = [each for each in document.definitions if isinstance(each, OperationDefinitionNode)]
+        operations = [
+            Operation(
+                node.name.value if node.name else None,
+                node.operation,
+                cost,
+                root_field(node, document),
+                compiler.plan(document, node) if compiler else None,
+            )
+            for node, cost in zip(nodes, measured.costs, strict=True)
+        ]
         kept = None if errors else document
         return Prepared(digest, len(text), operations, kept, tuple(map(_detached, errors)))
 
@@ -253,7 +265,8 @@ def _rules(*, introspection: bool) -> Iterable[type[ASTValidationRule]]:
 
 
 def _size(prepared: Prepared) -> int:
-    return _PER_DOCUMENT + _PER_CHARACTER * prepared.length
+    plans = sum(each.plan.size for each in prepared.operations if each.plan)
+    return _PER_DOCUMENT + _PER_CHARACTER * prepared.length + plans
 
 
 def _detached(error: GraphQLError) -> GraphQLError:

@@ -7,7 +7,7 @@ logged under an id, and the caller is told the id and nothing else.
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import strawberry
 import structlog
@@ -22,56 +22,41 @@ if TYPE_CHECKING:
     from strawberry.types import Info
     from strawberry.types.field import StrawberryField
 
-__all__ = ["HANDLERS", "code_of", "formatted", "time_to_wait"]
+__all__ = ["HANDLERS", "code_of", "failure", "formatted", "time_to_wait"]
 
 _INVALID: Final = "GRAPHQL_VALIDATION_FAILED"
 
 _log = structlog.stdlib.get_logger(__name__)
 
 
-class _VersionConflict(strawberry.ExceptionHandler[errors.VersionConflict, types.VersionConflict]):
-    def handle(self, exception: errors.VersionConflict, *, field: StrawberryField, info: Info) -> types.VersionConflict:
-        return types.VersionConflict.of(exception)
+def failure(error: Exception, mutation: str) -> types.Failure | None:
+    """The member of a mutation's union that the error becomes, if there is one."""
+    match error:
+        case errors.VersionConflict():
+            return types.VersionConflict.of(error)
+        case errors.SessionNotFound():
+            return types.SessionNotFound.of(error)
+        case errors.InvalidArgument():
+            return types.InvalidInput.of(error, mutation)
+        case errors.Unauthenticated():
+            return types.Unauthenticated.of(error)
+        case errors.PermissionDenied():
+            return types.PermissionDenied.of(error)
+        case errors.WriteOutcomeUnknown():
+            return types.WriteOutcomeUnknown.of(error)
+        case _:
+            return None
 
 
-class _SessionNotFound(strawberry.ExceptionHandler[errors.SessionNotFound, types.SessionNotFound]):
-    def handle(self, exception: errors.SessionNotFound, *, field: StrawberryField, info: Info) -> types.SessionNotFound:
-        return types.SessionNotFound.of(exception)
+class _Failures(strawberry.ExceptionHandler[errors.GatewayError, Any]):
+    error_type: ClassVar = types.PermissionDenied  # a union that has one of the failures has them all
+
+    def handle(self, exception: errors.GatewayError, *, field: StrawberryField, info: Info) -> types.Failure | None:
+        return failure(exception, info.field_name)
 
 
-class _InvalidInput(strawberry.ExceptionHandler[errors.InvalidArgument, types.InvalidInput]):
-    def handle(self, exception: errors.InvalidArgument, *, field: StrawberryField, info: Info) -> types.InvalidInput:
-        return types.InvalidInput.of(exception, info.field_name)
-
-
-class _Unauthenticated(strawberry.ExceptionHandler[errors.Unauthenticated, types.Unauthenticated]):
-    def handle(self, exception: errors.Unauthenticated, *, field: StrawberryField, info: Info) -> types.Unauthenticated:
-        return types.Unauthenticated.of(exception)
-
-
-class _PermissionDenied(strawberry.ExceptionHandler[errors.PermissionDenied, types.PermissionDenied]):
-    def handle(
-        self, exception: errors.PermissionDenied, *, field: StrawberryField, info: Info
-    ) -> types.PermissionDenied:
-        return types.PermissionDenied.of(exception)
-
-
-class _WriteOutcomeUnknown(strawberry.ExceptionHandler[errors.WriteOutcomeUnknown, types.WriteOutcomeUnknown]):
-    def handle(
-        self, exception: errors.WriteOutcomeUnknown, *, field: StrawberryField, info: Info
-    ) -> types.WriteOutcomeUnknown:
-        return types.WriteOutcomeUnknown.of(exception)
-
-
-HANDLERS: Final = (
-    _VersionConflict(),
-    _SessionNotFound(),
-    _InvalidInput(),
-    _Unauthenticated(),
-    _PermissionDenied(),
-    _WriteOutcomeUnknown(),
-)
-"""Where a field's type is a union with the failure as a member, the error becomes that member."""
+HANDLERS: Final = (_Failures(),)
+"""Where a field's type is a union of a payload and the failures, an error becomes one of these, if it can."""
 
 
 def formatted(error: GraphQLError) -> GraphQLFormattedError:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from gateway.access.guard import Guard
+    from gateway.graphql.compiled import Plan
     from gateway.graphql.documents import Documents, Operation
     from gateway.graphql.playground import Playground
     from gateway.graphql.requests import Parameters
@@ -105,9 +106,9 @@ class GraphQLEndpoint:
         try:
             media_type = media_type_for(request.headers("accept") or "*/*")
             parameters = await parameters_of(request, max_body=self._max_body, deadline=deadline)
-            document = self._document(request, parameters, told)
+            document, plan = self._document(request, parameters, told)
             context = self._context(request, document, deadline)
-            result = await _while_connected(request, self._execute(parameters, context))
+            result = await _while_connected(request, self._execute(parameters, plan, context))
         except Refused as refusal:
             told.failed("BAD_REQUEST")
             return refused(refusal, media_type)
@@ -123,8 +124,8 @@ class GraphQLEndpoint:
         wanted = parameters.extensions is not None and parameters.extensions.get("cache") is True
         return result_response(result, media_type, context.reads, tell_of_cache=wanted)
 
-    def _document(self, request: Request, parameters: Parameters, told: Told) -> DocumentNode:
-        """The document, if the operation that is wanted may be executed. Raises Refused and NotExecutable."""
+    def _document(self, request: Request, parameters: Parameters, told: Told) -> tuple[DocumentNode, Plan | None]:
+        """The document and the plan, if the operation may be executed. Raises Refused and NotExecutable."""
         prepared = parameters.prepared(self._documents)
         operation = prepared.operation(parameters.operationName)
         if request.method == "GET":
@@ -132,7 +133,7 @@ class GraphQLEndpoint:
         document = prepared.valid()
         self._documents.check_cost(prepared, operation, parameters.variables or {})
         told.operation, told.kind, told.name = operation.field, operation.kind.value, operation.name
-        return document
+        return document, operation.plan
 
     def _context(self, request: Request, document: DocumentNode, deadline: Deadline) -> Context:
         credentials = CallerCredentials.read(request.header)
@@ -144,7 +145,9 @@ class GraphQLEndpoint:
             max_age=parse_cache_control(request.header("cache-control")),
         )
 
-    async def _execute(self, parameters: Parameters, context: Context) -> ExecutionResult:
+    async def _execute(self, parameters: Parameters, plan: Plan | None, context: Context) -> ExecutionResult:
+        if plan is not None:
+            return await plan.execute(context, parameters.variables)
         return await self._schema.execute(
             None,  # the context has the document
             variable_values=parameters.variables,

@@ -15,7 +15,7 @@ from gateway.model import MAX_VERSION
 if TYPE_CHECKING:
     from strawberry.types.scalar import ScalarDefinition
 
-__all__ = ["JSON", "SCALARS", "Version"]
+__all__ = ["JSON", "SCALARS", "Version", "serialize_time"]
 
 Version = NewType("Version", int)
 
@@ -23,10 +23,11 @@ _MAX_DEPTH: Final = 100
 """Levels of a JSON value: as many as a protobuf message has, and fewer than would use up the stack."""
 
 
-def _serialize_time(value: datetime) -> str:
+def serialize_time(value: datetime) -> str:
     """As upstream writes it: UTC, in milliseconds, unless there is more to tell."""
     precision = "microseconds" if value.microsecond % 1000 else "milliseconds"
-    return value.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
+    in_utc = value if value.tzinfo is UTC else value.astimezone(UTC)
+    return in_utc.isoformat("T", precision)[:-6] + "Z"  # in the place of +00:00
 
 
 def _parse_time(value: object) -> datetime:
@@ -59,7 +60,7 @@ SCALARS: Final[dict[object, ScalarDefinition]] = {
         name="DateTime",
         description="A time in UTC, by ISO 8601: `2026-02-04T16:36:44.047Z`.",
         specified_by_url="https://scalars.graphql.org/andimarek/date-time.html",
-        serialize=_serialize_time,
+        serialize=serialize_time,
         parse_value=_parse_time,
     ),
     JSON: strawberry.scalar(

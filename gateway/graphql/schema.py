@@ -1,9 +1,7 @@
-"""The schema: each resolver converts, calls the use case, and converts back."""
+"""The schema: fields, arguments and their descriptions. What the root fields do is in `gateway.graphql.resolvers`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import strawberry
@@ -12,60 +10,21 @@ from strawberry.extensions import SchemaExtension
 from strawberry.schema.config import StrawberryConfig
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
-from gateway.cache.freshness import ReadOptions
-from gateway.errors import SessionNotFound as SessionNotFoundError
-from gateway.graphql import inputs, types
+from gateway import model
+from gateway.errors import GatewayError
+from gateway.graphql import inputs, resolvers, types
 from gateway.graphql.errors import HANDLERS
+from gateway.graphql.resolvers import CacheRead, Call, Context
 from gateway.graphql.scalars import SCALARS, Version
 from gateway.graphql.selection import selects
-from gateway.sessions.writer import WriteOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from graphql import DocumentNode, Executor, GraphQLError, GraphQLSchema
+    from graphql import Executor, GraphQLError, GraphQLSchema
     from strawberry.types.execution import ExecutionContext
 
-    from gateway import errors
-    from gateway.access.guard import GuardedOwnSession, GuardedSessions
-    from gateway.cache.freshness import CacheStatus
-    from gateway.cache.readthrough import Found
-    from gateway.deadline import Deadline
-    from gateway.sessions.writer import Written
-
 __all__ = ["CacheRead", "Context", "GatewaySchema", "make_schema"]
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What a request brings along, and whom it may ask."""
-
-    document: DocumentNode
-    """Holds the operation: parsed, valid, within the limits."""
-    sessions: GuardedSessions
-    own: GuardedOwnSession
-    deadline: Deadline
-    max_age: float | None = None
-    """By `Cache-Control` in the request's header."""
-    reads: list[CacheRead] = field(default_factory=list)
-    """Where what was read came from, as it is read."""
-
-    @property
-    def untouched(self) -> bool:
-        """Whether none of the request's calls was let in."""
-        return self.sessions.let_in == self.own.let_in == 0
-
-    def read_options(self, max_age: float | None, min_version: int | None) -> ReadOptions:
-        """What is asked of one read, by its arguments and by the request's header."""
-        return ReadOptions(max_age, min_version).stricter(self.max_age)
-
-
-@dataclass(frozen=True, slots=True)
-class CacheRead:
-    """Where the answer of one field came from."""
-
-    path: list[str | int]
-    status: CacheStatus
 
 
 Info: TypeAlias = strawberry.Info[Context, None]
@@ -168,7 +127,10 @@ RemoveMySessionContextAttributeResult: TypeAlias = Annotated[
 
 @strawberry.type(description="Reads.")
 class Query:
-    @strawberry.field(description="The session context of any session of a tenant. Null when there is none (yet).")
+    @strawberry.field(
+        description="The session context of any session of a tenant. Null when there is none (yet).",
+        graphql_type=types.SessionContext | None,
+    )
     async def session_context(
         self,
         info: Info,
@@ -176,18 +138,13 @@ class Query:
         session_id: Annotated[ID, strawberry.argument(description="Id of the session, 1 to 256 characters.")],
         max_age: MaxAge = None,
         min_version: MinVersion = None,
-    ) -> types.SessionContext | None:
-        context = info.context
-        options = context.read_options(max_age, min_version)
-        try:
-            found = await context.sessions.get(tenant, session_id, context.deadline, options)
-        except SessionNotFoundError:
-            return None
-        return _told(info, found)
+    ) -> model.SessionContext | None:
+        return await resolvers.session_context(_call(info), tenant, session_id, max_age, min_version)
 
     @strawberry.field(
         description="The session contexts of several sessions of a tenant, read side by side: one entry for each id, "
-        "in the order of the ids, null for a session that does not exist. At most 100, unless it is set otherwise."
+        "in the order of the ids, null for a session that does not exist. At most 100, unless it is set otherwise.",
+        graphql_type=list[types.SessionContext | None],
     )
     async def session_contexts(
         self,
@@ -196,26 +153,18 @@ class Query:
         session_ids: Annotated[list[ID], strawberry.argument(description="Ids of the sessions, at most 100.")],
         max_age: MaxAge = None,
         min_version: MinVersion = None,
-    ) -> list[types.SessionContext | None]:
-        context = info.context
-        options = context.read_options(max_age, min_version)
-        found = await context.sessions.batch_get(tenant, session_ids, context.deadline, options)
-        return [_entry(info, each) for each in found]
+    ) -> list[model.SessionContext | GatewayError | None]:
+        return await resolvers.session_contexts(_call(info), tenant, session_ids, max_age, min_version)
 
     @strawberry.field(
         description="The session context that your Emporix access token (`Authorization: Bearer ...`) belongs to. Null "
-        "when there is none yet: it comes into being with a cart, or shortly after login."
+        "when there is none yet: it comes into being with a cart, or shortly after login.",
+        graphql_type=types.SessionContext | None,
     )
     async def my_session_context(
         self, info: Info, tenant: Tenant, max_age: MaxAge = None, min_version: MinVersion = None
-    ) -> types.SessionContext | None:
-        context = info.context
-        options = context.read_options(max_age, min_version)
-        try:
-            found = await context.own.get(tenant, context.deadline, options)
-        except SessionNotFoundError:
-            return None
-        return _told(info, found)
+    ) -> model.SessionContext | None:
+        return await resolvers.my_session_context(_call(info), tenant, max_age, min_version)
 
 
 @strawberry.type(
@@ -230,14 +179,7 @@ class Mutation:
     async def replace_session_context(
         self, info: Info, input: Annotated[inputs.ReplaceSessionContextInput, _INPUT]
     ) -> ReplaceSessionContextResult:
-        written = await info.context.sessions.replace(
-            input.tenant,
-            input.session_id,
-            input.session_context.replacement,
-            _options(info, input.expected_version),
-            upsert=input.upsert,
-        )
-        return types.ReplaceSessionContextPayload(session_context=_after(written))
+        return await resolvers.replace_session_context(_call(info), input)
 
     @strawberry.field(
         description="Changes some fields and attributes of a session context and leaves the others as they are. "
@@ -246,13 +188,7 @@ class Mutation:
     async def patch_session_context(
         self, info: Info, input: Annotated[inputs.PatchSessionContextInput, _INPUT]
     ) -> PatchSessionContextResult:
-        written = await info.context.sessions.patch(
-            input.tenant,
-            input.session_id,
-            input.patch.patch,
-            _options(info, input.expected_version),
-        )
-        return types.PatchSessionContextPayload(session_context=_after(written), attempts=written.attempts)
+        return await resolvers.patch_session_context(_call(info), input)
 
     @strawberry.field(
         description="Sets one attribute, whether or not it was there. With an expected version it is a versioned write "
@@ -261,14 +197,7 @@ class Mutation:
     async def add_session_context_attribute(
         self, info: Info, input: Annotated[inputs.AddSessionContextAttributeInput, _INPUT]
     ) -> AddSessionContextAttributeResult:
-        written = await info.context.sessions.add_attribute(
-            input.tenant,
-            input.session_id,
-            input.name,
-            partial(inputs.attribute_value, input.value),
-            _options(info, input.expected_version),
-        )
-        return types.AddSessionContextAttributePayload(session_context=_after(written))
+        return await resolvers.add_session_context_attribute(_call(info), input)
 
     @strawberry.field(
         description="Removes one attribute; one that is not there is no failure. With an expected version it is a "
@@ -277,13 +206,7 @@ class Mutation:
     async def remove_session_context_attribute(
         self, info: Info, input: Annotated[inputs.RemoveSessionContextAttributeInput, _INPUT]
     ) -> RemoveSessionContextAttributeResult:
-        written = await info.context.sessions.remove_attribute(
-            input.tenant,
-            input.session_id,
-            input.name,
-            _options(info, input.expected_version),
-        )
-        return types.RemoveSessionContextAttributePayload(session_context=_after(written))
+        return await resolvers.remove_session_context_attribute(_call(info), input)
 
     @strawberry.field(
         description="Changes site, currency, target location, language or attributes of your own session. Without an "
@@ -292,35 +215,19 @@ class Mutation:
     async def update_my_session_context(
         self, info: Info, input: Annotated[inputs.UpdateMySessionContextInput, _INPUT]
     ) -> UpdateMySessionContextResult:
-        written = await info.context.own.update(
-            input.tenant,
-            input.patch.patch,
-            _options(info, input.expected_version),
-        )
-        return types.UpdateMySessionContextPayload(session_context=_after(written), attempts=written.attempts)
+        return await resolvers.update_my_session_context(_call(info), input)
 
     @strawberry.field(description="Sets one attribute of your own session, whether or not it was there.")
     async def add_my_session_context_attribute(
         self, info: Info, input: Annotated[inputs.AddMySessionContextAttributeInput, _INPUT]
     ) -> AddMySessionContextAttributeResult:
-        written = await info.context.own.add_attribute(
-            input.tenant,
-            input.name,
-            partial(inputs.attribute_value, input.value),
-            _options(info, input.expected_version),
-        )
-        return types.AddMySessionContextAttributePayload(session_context=_after(written))
+        return await resolvers.add_my_session_context_attribute(_call(info), input)
 
     @strawberry.field(description="Removes one attribute of your own session; one that is not there is no failure.")
     async def remove_my_session_context_attribute(
         self, info: Info, input: Annotated[inputs.RemoveMySessionContextAttributeInput, _INPUT]
     ) -> RemoveMySessionContextAttributeResult:
-        written = await info.context.own.remove_attribute(
-            input.tenant,
-            input.name,
-            _options(info, input.expected_version),
-        )
-        return types.RemoveMySessionContextAttributePayload(session_context=_after(written))
+        return await resolvers.remove_my_session_context_attribute(_call(info), input)
 
 
 class GatewaySchema(strawberry.Schema):
@@ -369,28 +276,7 @@ def make_schema(*, introspection: bool = True) -> GatewaySchema:
     )
 
 
-def _told(info: Info, found: Found) -> types.SessionContext:
-    info.context.reads.append(CacheRead(info.path.as_list(), found.status))
-    return types.SessionContext.of(found.context)
-
-
-def _entry(info: Info, found: Found | errors.GatewayError) -> types.SessionContext | None:
-    """One entry of a list. An error that is returned, not raised, is the entry's own (graphql-core, complete_value)."""
-    if isinstance(found, SessionNotFoundError):
-        return None
-    if isinstance(found, Exception):
-        return found  # type: ignore[return-value]  # see above: the executor takes it for a failed entry
-    return _told(info, found)
-
-
-def _options(info: Info, expected_version: Version | None) -> WriteOptions:
+def _call(info: Info) -> Call:
     raw = info._raw_info  # noqa: SLF001 - what Strawberry makes of the selection is a copy of all of it
-    return WriteOptions(
-        deadline=info.context.deadline,
-        expected_version=expected_version,
-        read_back=selects(raw, info.variable_values, "sessionContext"),
-    )
-
-
-def _after(written: Written) -> types.SessionContext | None:
-    return None if written.session_context is None else types.SessionContext.of(written.session_context)
+    reads_back = selects(raw.field_nodes, raw.fragments, info.variable_values, "sessionContext")
+    return Call(info.context, str(info.path.key), reads_back)

@@ -9,23 +9,30 @@ from graphql import BooleanValueNode, FieldNode, FragmentSpreadNode, InlineFragm
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from graphql import GraphQLResolveInfo, SelectionNode
+    from graphql import FragmentDefinitionNode, SelectionNode
 
 __all__ = ["selects"]
 
 
-def selects(info: GraphQLResolveInfo[object], variables: Mapping[str, object], field: str) -> bool:
-    """Whether the selection below this field holds `field`, in whatever fragment, and does not skip it.
+def selects(
+    nodes: Iterable[FieldNode],
+    fragments: Mapping[str, FragmentDefinitionNode],
+    variables: Mapping[str, object],
+    field: str,
+) -> bool:
+    """Whether the selection below a field, which stands at these nodes, holds `field`, and does not skip it.
 
-    `variables` are the operation's, coerced.
+    It may be in whatever fragment. `variables` are the operation's, coerced.
     """
-    search = _Search(info, variables, field)
-    return any(node.selection_set and search.holds(node.selection_set.selections) for node in info.field_nodes)
+    search = _Search(fragments, variables, field)
+    return any(node.selection_set and search.holds(node.selection_set.selections) for node in nodes)
 
 
 class _Search:
-    def __init__(self, info: GraphQLResolveInfo[object], variables: Mapping[str, object], field: str) -> None:
-        self._fragments = info.fragments
+    def __init__(
+        self, fragments: Mapping[str, FragmentDefinitionNode], variables: Mapping[str, object], field: str
+    ) -> None:
+        self._fragments = fragments
         self._variables = variables
         self._field = field
 

@@ -1,6 +1,7 @@
 """What GraphQL answers: the types, and the typed failures of mutations.
 
-Descriptions are the schema's documentation; `schema/session_context.graphql` is their print.
+A session context is answered with as the model has it: the attributes of `gateway.model.SessionContext` are the fields
+of the type. Descriptions are the schema's documentation; `schema/session_context.graphql` is their print.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Final
 import strawberry
 from strawberry import ID
 
+from gateway import model
 from gateway.graphql.scalars import JSON, Version
 
 if TYPE_CHECKING:
-    from gateway import errors, model
+    from gateway import errors
 
 
 @strawberry.type(description="What upstream keeps about a session context.")
@@ -48,27 +50,6 @@ class SessionContext:
         "back with `replaceSessionContext`, which would delete them otherwise."
     )
 
-    @classmethod
-    def of(cls, context: model.SessionContext) -> SessionContext:
-        return cls(
-            session_id=ID(context.session_id),
-            customer_id=_id(context.customer_id),
-            site_code=context.site_code,
-            currency=context.currency,
-            cart_id=_id(context.cart_id),
-            target_location=context.target_location,
-            language=context.language,
-            context=None if context.context is None else JSON(context.context),
-            metadata=Metadata(
-                version=Version(context.metadata.version),
-                created_at=context.metadata.created_at,
-                modified_at=context.metadata.modified_at,
-            ),
-            additional_properties=(
-                None if context.additional_properties is None else JSON(context.additional_properties)
-            ),
-        )
-
 
 _AFTER = (
     "The session context as it stands after the write, read back. Null when the write succeeded and reading back did "
@@ -79,39 +60,53 @@ _ATTEMPTS = "How many times the gateway wrote: 1, or more when another writer ca
 
 @strawberry.type(description="The session context was replaced.")
 class ReplaceSessionContextPayload:
-    session_context: SessionContext | None = strawberry.field(description=_AFTER)
+    session_context: model.SessionContext | None = strawberry.field(
+        description=_AFTER, graphql_type=SessionContext | None
+    )
 
 
 @strawberry.type(description="The session context was changed.")
 class PatchSessionContextPayload:
-    session_context: SessionContext | None = strawberry.field(description=_AFTER)
+    session_context: model.SessionContext | None = strawberry.field(
+        description=_AFTER, graphql_type=SessionContext | None
+    )
     attempts: int = strawberry.field(description=_ATTEMPTS)
 
 
 @strawberry.type(description="The attribute was set.")
 class AddSessionContextAttributePayload:
-    session_context: SessionContext | None = strawberry.field(description=_AFTER)
+    session_context: model.SessionContext | None = strawberry.field(
+        description=_AFTER, graphql_type=SessionContext | None
+    )
 
 
 @strawberry.type(description="The attribute is gone.")
 class RemoveSessionContextAttributePayload:
-    session_context: SessionContext | None = strawberry.field(description=_AFTER)
+    session_context: model.SessionContext | None = strawberry.field(
+        description=_AFTER, graphql_type=SessionContext | None
+    )
 
 
 @strawberry.type(description="Your session context was changed.")
 class UpdateMySessionContextPayload:
-    session_context: SessionContext | None = strawberry.field(description=_AFTER)
+    session_context: model.SessionContext | None = strawberry.field(
+        description=_AFTER, graphql_type=SessionContext | None
+    )
     attempts: int = strawberry.field(description=_ATTEMPTS)
 
 
 @strawberry.type(description="The attribute of your session context was set.")
 class AddMySessionContextAttributePayload:
-    session_context: SessionContext | None = strawberry.field(description=_AFTER)
+    session_context: model.SessionContext | None = strawberry.field(
+        description=_AFTER, graphql_type=SessionContext | None
+    )
 
 
 @strawberry.type(description="The attribute of your session context is gone.")
 class RemoveMySessionContextAttributePayload:
-    session_context: SessionContext | None = strawberry.field(description=_AFTER)
+    session_context: model.SessionContext | None = strawberry.field(
+        description=_AFTER, graphql_type=SessionContext | None
+    )
 
 
 @strawberry.interface(description="Why a mutation did nothing, or may have done nothing.")
@@ -128,18 +123,19 @@ class VersionConflict(Failure):
     current_version: Version | None = strawberry.field(
         description="The version there is now; null when it could not be read in time."
     )
-    current: SessionContext | None = strawberry.field(
-        description="The session context as it stands: decide by it, and try again with its version."
+    current: model.SessionContext | None = strawberry.field(
+        description="The session context as it stands: decide by it, and try again with its version.",
+        graphql_type=SessionContext | None,
     )
 
     @classmethod
     def of(cls, error: errors.VersionConflict) -> VersionConflict:
-        current = None if error.current is None else SessionContext.of(error.current)
+        current = error.current
         return cls(
             code=error.reason,
             message=error.message,
             expected_version=None if error.expected_version is None else Version(error.expected_version),
-            current_version=None if current is None else current.metadata.version,
+            current_version=None if current is None else Version(current.metadata.version),
             current=current,
         )
 

@@ -16,7 +16,7 @@ from unit.unit_strategies import OPTIONAL, VALUES, Document, documents, same, se
 
 from gateway.errors import InvalidArgument, NotRepresentable
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
-from gateway.graphql import scalars, types
+from gateway.graphql import scalars
 from gateway.model import MAX_VERSION, UPSTREAM_NAMES, SessionContext, decode_session_context
 from gateway.rpc.convert import json_from_value, replacement_from_message, session_context_message
 
@@ -293,7 +293,7 @@ def _deepest(objects: int) -> pb.SessionContext:
 class TestTheGraphQLType:
     @given(documents())
     def test_has_everything_of_the_model_exactly(self, document: Document) -> None:
-        context = types.SessionContext.of(session_context(document))
+        context = session_context(document)
         assert context.session_id == document["sessionId"]
         for name in OPTIONAL:
             assert getattr(context, OURS[name]) == document.get(name)
@@ -305,7 +305,7 @@ class TestTheGraphQLType:
 
     @given(documents())
     def test_is_written_out_without_a_loss(self, document: Document) -> None:
-        context = types.SessionContext.of(session_context(document))
+        context = session_context(document)
         for value, expected in (
             (context.context, document.get("context")),
             (context.additional_properties, unknown(document) or None),

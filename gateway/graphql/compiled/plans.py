@@ -1,0 +1,262 @@
+"""Plans: an operation's root fields with their resolvers and projections, made once and followed for each request.
+
+What is not compiled is left to Strawberry: as a whole where that shows in the document (introspection, directives
+other than `@skip` and `@include`), and for one request where its variables will not do, so that the words of every such
+error are graphql-core's own. Nothing has been executed by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from graphql import (
+    DirectiveNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLError,
+    GraphQLNonNull,
+    OperationType,
+    VariableNode,
+    is_union_type,
+)
+from graphql.execution.values import VariableValues
+from strawberry.types import ExecutionResult
+
+from gateway.graphql.compiled.arguments import Arguments, Peculiar, Variables
+from gateway.graphql.compiled.projections import Projector
+from gateway.graphql.compiled.syntax import nodes_of
+from gateway.graphql.errors import failure
+from gateway.graphql.resolvers import RESOLVERS, Call
+from gateway.graphql.scalars import serialize_time
+from gateway.graphql.selection import selects
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from graphql import DocumentNode, Node, OperationDefinitionNode
+    from graphql.execution.collect_fields import FieldDetailsList
+
+    from gateway.graphql.compiled.projections import Projection
+    from gateway.graphql.resolvers import Context, Resolver
+    from gateway.graphql.schema import GatewaySchema
+
+__all__ = ["Compiler", "Plan"]
+
+_VARIANTS: Final = 8
+"""Most selections that a plan keeps: there is one for each set of values of the variables in its conditions."""
+_TIMES: Final = 20_000
+"""Times that are kept as they are written out, which takes as long as the rest of a session context: two for each."""
+_PER_FIELD: Final = 1280
+"""Bytes of memory that a field of a selection takes, by measurement: at most. A root field takes as much as three."""
+_SELECTING: Final = {"include": True, "skip": False}
+"""Directives that are compiled, and the condition by which each lets its selection be."""
+
+
+class Compiler:
+    """Makes plans. What they leave, `schema` executes."""
+
+    def __init__(self, schema: GatewaySchema) -> None:
+        self._schema = schema
+        self._times = lru_cache(_TIMES)(serialize_time)
+
+    def plan(self, document: DocumentNode, operation: OperationDefinitionNode) -> Plan | None:
+        """The plan of an operation of a valid document. None where it is Strawberry's to execute."""
+        try:
+            return Plan(self._schema, self._times, document, operation)
+        except Peculiar:
+            return None
+
+
+class Plan:
+    """How to answer an operation. Raises Peculiar when that cannot be planned."""
+
+    def __init__(
+        self,
+        schema: GatewaySchema,
+        times: Callable[[datetime], str],
+        document: DocumentNode,
+        operation: OperationDefinitionNode,
+    ) -> None:
+        root = schema.core.get_root_type(operation.operation)
+        if root is None or operation.operation not in _FOLLOWS:
+            raise Peculiar(operation)
+        self._schema = schema
+        self._times = times
+        self._root = root
+        self._operation = operation
+        self._follow = _FOLLOWS[operation.operation]
+        self._fragments = {
+            each.name.value: each for each in document.definitions if isinstance(each, FragmentDefinitionNode)
+        }
+        parts = [operation, *_spread(operation, self._fragments)]
+        everything = _conditions(parts)
+        self._conditions = tuple(everything)
+        self._variables = Variables(schema, operation.variable_definitions or (), parts)
+        self._selections: dict[tuple[object, ...], _Selection] = {}
+        fields = self._selection(VariableValues({}, dict(everything))).size
+        self.size: int = _PER_FIELD * fields * min(_VARIANTS, 1 << len(everything))
+        """Bytes of memory that it may come to take, about."""
+
+    async def execute(self, context: Context, variables: Mapping[str, object] | None) -> ExecutionResult:
+        """Execute the operation. What goes wrong is in the result."""
+        try:
+            values = self._variables.coerced(variables or {})
+            selection = self._selection(values)
+            steps = [(each, each.arguments.bound(values)) for each in selection.fields]
+        except Peculiar:
+            return await self._left_to_strawberry(context, variables)
+        errors: list[GraphQLError] = []
+        try:
+            data = selection.blank | await self._follow(context, steps, errors)
+        except GraphQLError as error:
+            errors.append(error)
+            return ExecutionResult(data=None, errors=errors)
+        return ExecutionResult(data=data, errors=errors or None)
+
+    def _selection(self, variables: VariableValues) -> _Selection:
+        """What is selected with these variables. Raises Peculiar."""
+        coerced = variables.coerced
+        conditions = tuple([coerced.get(name) for name in self._conditions])
+        selection = self._selections.get(conditions)
+        if selection is None:
+            selection = self._compiled(dict(zip(self._conditions, conditions, strict=True)))
+            if len(self._selections) == _VARIANTS:
+                del self._selections[next(iter(self._selections))]
+            self._selections[conditions] = selection
+        return selection
+
+    def _compiled(self, conditions: Mapping[str, object]) -> _Selection:
+        if not all(isinstance(each, bool) for each in conditions.values()):
+            raise Peculiar(conditions)
+        projector = Projector(self._schema.core, self._times, self._operation, self._fragments, conditions)
+        try:
+            roots = projector.roots(self._root)
+            fields = [self._field(projector, key, each) for key, each in roots.items() if _name(each) != "__typename"]
+        except (GraphQLError, RecursionError) as error:
+            raise Peculiar from error
+        blank: dict[str, object] = {
+            key: self._root.name if _name(each) == "__typename" else None for key, each in roots.items()
+        }
+        return _Selection(blank, fields, projector.size + 2 * len(roots) + 1)
+
+    def _field(self, projector: Projector, key: str, details: FieldDetailsList) -> _Field:
+        name = _name(details)
+        definition = self._root.fields.get(name)
+        if definition is None or name not in RESOLVERS:  # introspection
+            raise Peculiar(name)
+        nodes = [each.node for each in details]
+        type_ = definition.type.of_type if isinstance(definition.type, GraphQLNonNull) else definition.type
+        return _Field(
+            key=key,
+            name=name,
+            resolve=RESOLVERS[name],
+            arguments=Arguments(self._schema, definition, nodes[0]),
+            project=projector.projection(self._root, details),
+            has_failures=is_union_type(type_),
+            reads_back=selects(nodes, self._fragments, projector.conditions, "sessionContext"),
+        )
+
+    async def _left_to_strawberry(self, context: Context, variables: Mapping[str, object] | None) -> ExecutionResult:
+        name = self._operation.name
+        return await self._schema.execute(
+            None,  # the context has the document
+            variable_values=None if variables is None else dict(variables),
+            operation_name=None if name is None else name.value,
+            context_value=context,
+        )
+
+
+class _Selection(NamedTuple):
+    """Root fields, all conditions being settled."""
+
+    blank: dict[str, object]
+    """The answer, in its order, with nulls for what is to come."""
+    fields: Sequence[_Field]
+    size: int
+    """In fields: how much memory it takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A root field."""
+
+    key: str
+    name: str
+    resolve: Resolver
+    arguments: Arguments
+    project: Projection
+    has_failures: bool
+    reads_back: bool
+
+    async def answer(self, context: Context, arguments: Mapping[str, object], errors: list[GraphQLError]) -> object:
+        """Resolve it and project what comes of it. Raises GraphQLError where that nulls the whole answer."""
+        try:
+            value = await self.resolve(Call(context, self.key, self.reads_back), **arguments)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the field's error
+            value = (failure(error, self.name) if self.has_failures else None) or error
+        return self.project(value, (), self.key, errors)
+
+
+_Steps: TypeAlias = "Sequence[tuple[_Field, Mapping[str, object]]]"
+
+
+async def _side_by_side(context: Context, steps: _Steps, errors: list[GraphQLError]) -> dict[str, object]:
+    """All at once. The first failure that nulls the whole answer ends the others (graphql-core, gather_with_cancel)."""
+    if len(steps) == 1:
+        ((field, arguments),) = steps
+        return {field.key: await field.answer(context, arguments, errors)}
+    tasks = [asyncio.create_task(field.answer(context, arguments, errors)) for field, arguments in steps]
+    try:
+        answers = await asyncio.gather(*tasks)
+    except Exception:
+        for task in tasks:
+            task.cancel()
+        raise
+    finally:
+        if pending := [task for task in tasks if not task.done()]:
+            await asyncio.wait(pending)
+    return {field.key: answer for (field, _), answer in zip(steps, answers, strict=True)}
+
+
+async def _in_turn(context: Context, steps: _Steps, errors: list[GraphQLError]) -> dict[str, object]:
+    """One after another (GraphQL specification, 6.2.2)."""
+    return {field.key: await field.answer(context, arguments, errors) for field, arguments in steps}
+
+
+_FOLLOWS: Final = {OperationType.QUERY: _side_by_side, OperationType.MUTATION: _in_turn}
+
+
+def _name(details: FieldDetailsList) -> str:
+    return details[0].node.name.value
+
+
+def _spread(node: Node, fragments: Mapping[str, FragmentDefinitionNode]) -> Sequence[FragmentDefinitionNode]:
+    """The fragments that are spread below, at whatever depth."""
+    found: dict[str, FragmentDefinitionNode] = {}
+    pending = [node]
+    while pending:
+        for each in nodes_of(pending.pop()):
+            if isinstance(each, FragmentSpreadNode) and each.name.value not in found:
+                fragment = fragments[each.name.value]
+                found[each.name.value] = fragment
+                pending.append(fragment)
+    return list(found.values())
+
+
+def _conditions(parts: Iterable[Node]) -> Mapping[str, bool]:
+    """Variables that fields depend on, and what selects most. Raises Peculiar for any other directive."""
+    conditions: dict[str, bool] = {}
+    for each in chain.from_iterable(map(nodes_of, parts)):
+        if not isinstance(each, DirectiveNode):
+            continue
+        if each.name.value not in _SELECTING:
+            raise Peculiar(each.name.value)
+        for argument in each.arguments or ():
+            if isinstance(argument.value, VariableNode):
+                conditions[argument.value.name.value] = _SELECTING[each.name.value]
+    return conditions
