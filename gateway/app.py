@@ -8,8 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import httpx
-
 from gateway import contracts
 from gateway.access.audit import Audit
 from gateway.access.guard import Access, Guard
@@ -43,26 +41,35 @@ from gateway.sessions.service import OwnSessionContexts, SessionContexts
 from gateway.sessions.writer import Writer
 from gateway.settings import ConfigurationError
 from gateway.stores import MemoryStore, RedisBuckets, RedisConnections, RedisStore, open_redis
+from gateway.telemetry import Unobserved
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.prometheus import Metrics
 from gateway.telemetry.request_metrics import RequestMetrics
 from gateway.tls import Certificates
 from gateway.tracing import BadTracing, Untraced
 from gateway.upstream.attributed import Attributed
+from gateway.upstream.breaker import Breaker, Breaking, Rules
 from gateway.upstream.client import SessionContextClient
 from gateway.upstream.http import Http
+from gateway.upstream.limiter import Limited, Limiter
 from gateway.upstream.oauth import ClientCredentials, ServiceToken, ServiceTokens
+from gateway.upstream.observed import Observed
+from gateway.upstream.retries import Budget, Retrying
+from gateway.upstream.transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
     from gateway.cache.flights import Flights
     from gateway.cache.readthrough import Fetched
     from gateway.graphql.schema import GatewaySchema
-    from gateway.settings import Grpc, Limited, Settings, Tls
+    from gateway.settings import Grpc, Settings, Tls, Upstream
+    from gateway.settings import Limited as LimitedCaller
+    from gateway.telemetry import UpstreamObserver
     from gateway.telemetry.requests import Requests, RequestWatcher
     from gateway.tracing import Tracing
+    from gateway.upstream.http import Send
 
 __all__ = [
     "Addresses",
@@ -75,10 +82,11 @@ __all__ = [
 ]
 
 
-_MAX_CONNECTIONS: Final = 256
-"""To upstream, at a time, in one process."""
-
-
+_CONNECT_SHARE: Final = 0.6
+"""How much of an exchange's time it may take to get a connection: less than all, so that what was never sent is told
+from what was sent and not answered."""
+_AS_GOOD_AS: Final = 0.9
+"""Of an exchange's time: a call that took so much of it counts as timed out."""
 _FETCH_TIME: Final = 5.0
 """Seconds for an issuer's document."""
 _REDIS_PATIENCE: Final = 1.0
@@ -119,7 +127,7 @@ async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]
         metrics.watch_process()
         tracing = await stack.enter_async_context(open_tracing(settings))
         requests = open_requests(settings, metrics, tracing, stack)
-        http, tokens = await stack.enter_async_context(open_upstream(settings, tracing))
+        http, tokens = await stack.enter_async_context(open_upstream(settings, metrics, tracing))
         upstream = SessionContextClient(http, tracing.around("token", tokens, "get"))
         client = await stack.enter_async_context(open_cache(settings, upstream, metrics, tracing))
 
@@ -228,19 +236,55 @@ def open_requests(settings: Settings, metrics: Metrics, tracing: Tracing, stack:
 
 
 @asynccontextmanager
-async def open_upstream(settings: Settings, tracing: Tracing = _UNTRACED) -> AsyncIterator[tuple[Http, ServiceTokens]]:
-    """The way to upstream, and the gateway's own tokens for it, while the block runs."""
-    limits = httpx.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_CONNECTIONS)
+async def open_upstream(
+    settings: Settings, observer: UpstreamObserver | None = None, tracing: Tracing = _UNTRACED
+) -> AsyncIterator[tuple[Http, ServiceTokens]]:
+    """The way to upstream, and the gateway's own tokens for it, while the block runs.
+
+    Tokens go the same way but for the retries: they have a back-off of their own, which all callers share.
+    """
+    upstream = settings.upstream
     credentials = {
         name: ClientCredentials(tenant.client_id, tenant.client_secret) for name, tenant in settings.tenants.items()
     }
-    async with httpx.AsyncHTTPTransport(limits=limits) as transport:
-        http = Http(
-            Attributed(tracing.transport(transport)), str(settings.upstream.base_url), timeout=settings.upstream.timeout
-        )
+    guarded, retried = _upstream_policies(upstream, observer or Unobserved())
+    async with Transport(
+        connect_timeout=_CONNECT_SHARE * upstream.timeout,
+        ca_file=upstream.ca_file,
+        max_connections=upstream.max_concurrent,
+    ) as transport:
+        base_url, timeout = str(upstream.base_url), upstream.timeout
+        attempts = Attributed(tracing.transport(transport))
+        once = Http(attempts, base_url, timeout=timeout, policy=guarded)
         store = MemoryStore[ServiceToken](max_entries=len(credentials))
-        async with ServiceTokens(http, store, credentials) as tokens:
-            yield http, tokens
+        async with ServiceTokens(once, store, credentials) as tokens:
+            yield Http(attempts, base_url, timeout=timeout, policy=retried), tokens
+
+
+def _upstream_policies(
+    upstream: Upstream, observer: UpstreamObserver
+) -> tuple[Callable[[Send], Send], Callable[[Send], Send]]:
+    """What is laid around an exchange, without and with retries. From without: retries, breaker, limit, records."""
+    limiter = Limiter(
+        max_concurrent=upstream.max_concurrent,
+        max_queued=upstream.max_queued,
+        max_wait=upstream.max_queue_wait,
+    )
+    rules = upstream.breaker
+    breaker = Breaker(Rules(rules.failure_rate, rules.min_calls, rules.window, rules.open_for, rules.probes))
+    slow = min(rules.slow_call, _AS_GOOD_AS * upstream.timeout)
+    budget = Budget(upstream.retries.budget, upstream.retries.min_per_second, time.monotonic())
+
+    def guarded(send: Send) -> Send:
+        limited = Limited(Observed(send, observer), limiter, observer)
+        return Breaking(limited, breaker, observer, slow=slow) if rules.enabled else limited
+
+    def retried(send: Send) -> Send:
+        if upstream.retries.max_attempts == 1:
+            return guarded(send)
+        return Retrying(guarded(send), budget, observer, max_attempts=upstream.retries.max_attempts)
+
+    return guarded, retried
 
 
 @asynccontextmanager
@@ -338,8 +382,8 @@ async def open_access(settings: Settings) -> AsyncIterator[Access]:
         yield Access(ring, None, certificates)
         return
     async with (
-        httpx.AsyncHTTPTransport() as transport,
-        TokenIssuers(issuers, fetching(Http(transport, ""), timeout=_FETCH_TIME)) as tokens,
+        Transport() as transport,
+        TokenIssuers(issuers, fetching(transport, timeout=_FETCH_TIME)) as tokens,
     ):
         yield Access(ring, tokens, certificates)
 
@@ -364,7 +408,7 @@ async def open_rate_limits(settings: Settings, metrics: Metrics) -> AsyncIterato
         )
 
 
-def _rate(entry: Limited) -> Rate | None:
+def _rate(entry: LimitedCaller) -> Rate | None:
     """What a caller's own entry says, if it says anything."""
     return None if entry.rate is None else Rate.of(entry.rate, entry.burst)
 

@@ -19,6 +19,7 @@ from gateway.access.keys import new_key
 from gateway.access.principal import Permission
 from gateway.app import open_gateway, open_redis_store, open_upstream, prepare_documents
 from gateway.cache.shared import EVERYTHING, message_of
+from gateway.deadline import Deadline
 from gateway.errors import GatewayError
 from gateway.graphql.schema import make_schema
 from gateway.logs import configure_logs
@@ -301,7 +302,7 @@ async def _check(settings: Settings) -> int:
     async with open_upstream(settings) as (_, tokens):
         for tenant in settings.tenants:
             try:
-                token = await tokens.get(tenant)
+                token = await tokens.get(tenant, Deadline.never())
             except GatewayError as error:
                 found = error.message
             else:

@@ -19,9 +19,20 @@ from prometheus_client import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.telemetry import CacheFailed, CachePut, CacheRead, WriteFinished
+    from gateway.telemetry import (
+        BreakerChanged,
+        CacheFailed,
+        CachePut,
+        CacheRead,
+        CallShed,
+        UpstreamCalled,
+        UpstreamRetried,
+        WriteFinished,
+    )
 
 __all__ = ["Metrics"]
+
+_BREAKER: Final = {"closed": 0, "half_open": 1, "open": 2}
 
 
 class Metrics:
@@ -72,6 +83,38 @@ class Metrics:
         )
         self._entries = Gauge(
             "session_gateway_cache_entries", "Entries in the memory of this process.", registry=self._registry
+        )
+
+        self._upstream = Histogram(
+            "session_gateway_upstream_request_duration_seconds",
+            "Requests to upstream, by method and by what became of them: 2xx to 5xx, timeout, unreachable, lost, ...",
+            ["method", "outcome"],
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            registry=self._registry,
+        )
+        self._retries = Counter(
+            "session_gateway_upstream_retries",
+            "Requests that were sent upstream again, by what had become of them.",
+            ["reason"],
+            registry=self._registry,
+        )
+        self._breaker = Gauge(
+            "session_gateway_upstream_breaker_state",
+            "Whether upstream is left alone: 0 closed, 1 half open, 2 open.",
+            registry=self._registry,
+            multiprocess_mode="livemax",
+        )
+        self._shed = Counter(
+            "session_gateway_upstream_shed",
+            "Calls turned away because too many to upstream were under way: the queue was full, or they had waited.",
+            ["cause"],
+            registry=self._registry,
+        )
+        self._in_flight = Gauge(
+            "session_gateway_upstream_in_flight",
+            "Calls to upstream that are under way.",
+            registry=self._registry,
+            multiprocess_mode="livesum",
         )
 
         self._lines_dropped = Counter(
@@ -143,3 +186,23 @@ class Metrics:
     def cache_failed(self, event: CacheFailed) -> None:
         """Count a failure of the shared cache."""
         self._failures.labels(event.operation).inc()
+
+    def upstream_called(self, event: UpstreamCalled) -> None:
+        """Count and time a request to upstream."""
+        self._upstream.labels(event.method, event.outcome).observe(event.seconds)
+
+    def upstream_retried(self, event: UpstreamRetried) -> None:
+        """Count a repetition."""
+        self._retries.labels(event.reason).inc()
+
+    def breaker_changed(self, event: BreakerChanged) -> None:
+        """Show the state."""
+        self._breaker.set(_BREAKER[event.state])
+
+    def call_shed(self, event: CallShed) -> None:
+        """Count a call that was turned away."""
+        self._shed.labels(event.cause).inc()
+
+    def upstream_in_flight(self, number: int) -> None:
+        """Show the number."""
+        self._in_flight.set(number)
