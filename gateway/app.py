@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
@@ -18,11 +19,10 @@ from gateway.access.rates import Rate
 from gateway.admin import admin_app
 from gateway.cache.contexts import CachedClient, marked_by
 from gateway.cache.entry import Entry
-from gateway.cache.flights import Flights
 from gateway.cache.freshness import Policy
 from gateway.cache.invalidation import Invalidations
 from gateway.cache.marks import Marks
-from gateway.cache.readthrough import Fetched, ReadThrough
+from gateway.cache.readthrough import ReadThrough
 from gateway.cache.shared import SharedCache
 from gateway.cache.shelf import Shelf
 from gateway.ending import Ending
@@ -45,8 +45,12 @@ from gateway.settings import ConfigurationError
 from gateway.stores import MemoryStore, RedisBuckets, RedisConnections, RedisStore, open_redis
 from gateway.succession import Succession
 from gateway.telemetry import Unobserved
+from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.prometheus import Metrics
+from gateway.telemetry.request_metrics import RequestMetrics
 from gateway.tls import Certificates
+from gateway.tracing import BadTracing, Untraced
+from gateway.upstream.attributed import Attributed
 from gateway.upstream.breaker import Breaker, Breaking, Rules
 from gateway.upstream.client import SessionContextClient
 from gateway.upstream.first_tokens import obtaining_first_tokens
@@ -62,11 +66,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.access.tokens import TokenIssuers
+    from gateway.cache.flights import Flights
+    from gateway.cache.readthrough import Fetched
     from gateway.graphql.schema import GatewaySchema
     from gateway.settings import Access as AccessSettings
     from gateway.settings import Grpc, Settings, Tls, Upstream
     from gateway.settings import Limited as LimitedCaller
     from gateway.telemetry import UpstreamObserver
+    from gateway.telemetry.requests import Requests, RequestWatcher
+    from gateway.tracing import Tracing
     from gateway.upstream.http import Send
 
 __all__ = [
@@ -94,6 +102,12 @@ _REDIS_PATIENCE: Final = 1.0
 """Seconds to connect to Redis, and for it to answer; what waits for it has less (`cache.budget`)."""
 _OPEN_FOR: Final = 30.0
 """Seconds for which a write counts as under way if its end is not known: longer than upstream would work on it."""
+
+
+_UNTRACED: Final = Untraced()
+_MANAGING: Final = ("get", "batch_get", "replace", "patch", "add_attribute", "remove_attribute")
+_OWN: Final = ("get", "update", "add_attribute", "remove_attribute")
+"""Use cases, each of which is a step of a trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +152,7 @@ async def open_gateway(
     leaving, the doors close first and let calls under way finish.
     """
     metrics, readiness = Metrics(), Readiness()
+    metrics.watch_process()
     async with (
         listening(
             admin_app(metrics, readiness),
@@ -167,10 +182,11 @@ async def open_doors(
     schema = make_schema(introspection=settings.graphql.introspection)
     documents = prepare_documents(settings, schema)
     async with AsyncExitStack() as stack:
-        http, tokens = await stack.enter_async_context(open_upstream(settings, metrics))
-        client = await stack.enter_async_context(
-            open_cache(settings, SessionContextClient(http, tokens), metrics, readiness)
-        )
+        tracing = await stack.enter_async_context(open_tracing(settings))
+        requests = open_requests(settings, metrics, tracing, stack)
+        http, tokens = await stack.enter_async_context(open_upstream(settings, metrics, tracing))
+        upstream = SessionContextClient(http, tracing.around("token", tokens, "get"))
+        client = await stack.enter_async_context(open_cache(settings, upstream, metrics, readiness, tracing))
 
         writer = Writer(
             max_attempts=settings.writes.max_attempts, max_document=settings.writes.max_document, observer=metrics
@@ -186,11 +202,18 @@ async def open_doors(
         accesses = await stack.enter_async_context(Succession[Access](longest_call))
         access = await accesses.next(open_access(settings))
         limits = await stack.enter_async_context(open_rate_limits(settings, metrics))
-        guard = Guard(access, limits, sessions, own, Audit())
+        guard = Guard(
+            access,
+            limits,
+            tracing.around("session", sessions, *_MANAGING),
+            tracing.around("own_session", own, *_OWN),
+            Audit(),
+        )
 
         rpc = await stack.enter_async_context(
             serve_rpc(
                 guard,
+                requests,
                 host=settings.grpc.host,
                 port=settings.grpc.port,
                 budget=settings.grpc.budget,
@@ -209,6 +232,7 @@ async def open_doors(
             schema,
             documents,
             guard,
+            requests,
             budget=settings.graphql.budget,
             max_body=settings.graphql.max_body,
             playground=playground,
@@ -244,8 +268,44 @@ async def open_doors(
 
 
 @asynccontextmanager
+async def open_tracing(settings: Settings) -> AsyncIterator[Tracing]:
+    """Traces, while the block runs, if they are wanted. Raises ConfigurationError when they cannot be made."""
+    if not settings.telemetry.traces:
+        yield Untraced()
+        return
+    try:
+        from gateway.tracing.export import open_spans  # noqa: PLC0415 - OpenTelemetry is an extra, and takes its time
+    except ModuleNotFoundError:
+        raise ConfigurationError(
+            "telemetry.traces: OpenTelemetry is not installed: install session-gateway[otel]"
+        ) from None
+    try:
+        async with open_spans() as spans:
+            yield spans
+    except BadTracing as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def open_requests(settings: Settings, metrics: Metrics, tracing: Tracing, stack: AsyncExitStack) -> Requests:
+    """Where the doors tell of requests: they are counted, and written into the log if this process has one."""
+    counted = RequestMetrics(metrics.registry)
+    watchers: list[RequestWatcher] = [counted]
+    lines = AccessLog.lines()
+    if lines is not None:
+        metrics.watch_lines(lambda: lines.dropped)
+        if settings.log.access:
+            log = AccessLog(lines, asyncio.get_running_loop())
+            stack.callback(log.end)
+            watchers.append(log)
+    requests = tracing.requests(*watchers)
+    metrics.when_sampled(lambda: counted.hand_over(requests.in_flight))
+    stack.callback(metrics.sample)  # for those who read it after the end of this process
+    return requests
+
+
+@asynccontextmanager
 async def open_upstream(
-    settings: Settings, observer: UpstreamObserver | None = None
+    settings: Settings, observer: UpstreamObserver | None = None, tracing: Tracing = _UNTRACED
 ) -> AsyncIterator[tuple[Http, ServiceTokens]]:
     """The way to upstream, and the gateway's own tokens for it, while the block runs.
 
@@ -260,10 +320,11 @@ async def open_upstream(
         max_connections=upstream.max_concurrent,
     ) as transport:
         base_url, timeout = str(upstream.base_url), upstream.timeout
-        once = Http(transport, base_url, timeout=timeout, policy=guarded)
+        attempts = Attributed(tracing.transport(transport))
+        once = Http(attempts, base_url, timeout=timeout, policy=guarded)
         store = MemoryStore[ServiceToken](max_entries=len(credentials))
         async with ServiceTokens(once, store, credentials) as tokens:
-            yield Http(transport, base_url, timeout=timeout, policy=retried), tokens
+            yield Http(attempts, base_url, timeout=timeout, policy=retried), tokens
 
 
 def _upstream_policies(
@@ -306,7 +367,7 @@ def _tell_of_tokens(readiness: Readiness, missing: Collection[str]) -> None:
 
 @asynccontextmanager
 async def open_cache(
-    settings: Settings, client: SessionContextClient, metrics: Metrics, readiness: Readiness
+    settings: Settings, client: SessionContextClient, metrics: Metrics, readiness: Readiness, tracing: Tracing
 ) -> AsyncIterator[CachedClient]:
     """The client, read through whatever cache the settings name, while the block runs."""
     cache = settings.cache
@@ -319,8 +380,8 @@ async def open_cache(
     async with AsyncExitStack() as stack:
 
         async def read_through(shelf: Shelf) -> ReadThrough:
-            flights = await stack.enter_async_context(Flights[Fetched]())
-            return ReadThrough(shelf, flights, policy, metrics)
+            flights: Flights[Fetched] = await stack.enter_async_context(tracing.flights())
+            return tracing.around("cache", ReadThrough(shelf, flights, policy, metrics), "get", "read")
 
         if backend == "none":
             yield CachedClient(client, None, None, own_session_ids)
@@ -345,6 +406,7 @@ async def open_cache(
             invalidations = await stack.enter_async_context(
                 Invalidations(connections.listener, store.channel, marks, shared.origin, max_silence=cache.max_silence)
             )
+            shared = tracing.around("shared_cache", shared, "get", "put", "forget", "open", "close")
         in_front = memory if shared is None or cache.memory_tier else None
         managed = Shelf(marks, metrics, policy.lifetime, in_front, shared, invalidations)
         own = Shelf(marks, metrics, policy.lifetime, own_memory, None, invalidations, marked_by=marked_by)

@@ -512,6 +512,16 @@ class Log(_Section):
     """Lines of a lower level are left out."""
     format: Literal["auto", "json", "console"] = "auto"
     """`auto` is readable on a terminal and JSON elsewhere."""
+    access: bool = True
+    """Whether every request gets a line, of level `info`."""
+
+
+class Telemetry(_Section):
+    """What is told of the gateway's work besides logs and metrics."""
+
+    traces: bool = False
+    """Whether requests are traced, with what `session-gateway[otel]` installs. Where to and how many, the standard
+    variables of OpenTelemetry say: `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`, `OTEL_SERVICE_NAME`, ..."""
 
 
 class Settings(BaseSettings):
@@ -542,6 +552,7 @@ class Settings(BaseSettings):
     access: Access = Access()
     rate_limits: RateLimits = RateLimits()
     log: Log = Log()
+    telemetry: Telemetry = Telemetry()
     shutdown: Shutdown = Shutdown()
 
     @property

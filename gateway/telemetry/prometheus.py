@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +87,6 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livesum",
         )
-        self._watched: list[tuple[Gauge, Callable[[], int]]] = []
 
         self._upstream = Histogram(
             "session_gateway_upstream_request_duration_seconds",
@@ -111,14 +120,48 @@ class Metrics:
             multiprocess_mode="livesum",
         )
 
+        self._lines_dropped = Counter(
+            "session_gateway_log_lines_dropped",
+            "Lines of the log that were not written, since nobody read them in time.",
+            registry=self._registry,
+        )
+        self._to_sample: list[Callable[[], None]] = []
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """For metrics that are kept elsewhere."""
+        return self._registry
+
+    def watch_process(self) -> None:
+        """Tell of this process too, by the usual names: its time, memory and files, and Python's own."""
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+
     def watch_entries(self, count: Callable[[], int]) -> None:
         """Ask for the number of entries in memory whenever metrics are read."""
-        self._watched.append((self._entries, count))
+        self.when_sampled(lambda: self._entries.set(count()))
+
+    def watch_lines(self, dropped: Callable[[], int]) -> None:
+        """Ask for the number of lines that were dropped so far whenever metrics are read."""
+        told = 0
+
+        def count() -> None:
+            nonlocal told
+            now = dropped()
+            self._lines_dropped.inc(now - told)
+            told = now
+
+        self.when_sampled(count)
+
+    def when_sampled(self, call: Callable[[], None]) -> None:
+        """Call this before metrics are read, for what is counted elsewhere."""
+        self._to_sample.append(call)
 
     def sample(self) -> None:
-        """Ask for whatever is watched: Gauge's own `set_function` does nothing where metrics go to files."""
-        for gauge, count in self._watched:
-            gauge.set(count())
+        """Ask for whatever is counted elsewhere: Gauge's own `set_function` does nothing where metrics go to files."""
+        for each in self._to_sample:
+            each()
 
     def exposition(self) -> bytes:
         """All metrics in the text format that Prometheus reads."""

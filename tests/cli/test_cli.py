@@ -65,7 +65,7 @@ async def test_dev_says_where_it_listens_serves_by_both_doors_and_stops_when_tol
             process.process.send_signal(told)  # while its clients' connections are open
             assert await process.end(within=3) == 0
 
-    assert process.err == []
+    assert [json.loads(each)["event"] for each in process.err] == ["request"] * 2
     assert "Traceback" not in process.said
 
 

@@ -29,6 +29,7 @@ from gateway.graphql.headers import BrowserHeaders
 from gateway.rpc.handlers import Methods
 from gateway.rpc.servicers import SessionContextServicer
 from gateway.sandbox import seed
+from gateway.telemetry.requests import Requests
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -170,7 +171,7 @@ async def _graphql() -> Callable[[], Awaitable[None]]:
 
 
 def _rpc() -> Callable[[], Awaitable[None]]:
-    methods: Any = Methods(patience=10.0, max_answer=4_194_304)
+    methods: Any = Methods(_only(Requests, lambda _: True), patience=10.0, max_answer=4_194_304)
     servicer = SessionContextServicer(_only(Guard, lambda _: True), budget=10.0)
     pb_grpc.add_SessionContextServiceServicer_to_server(servicer, methods)
     handler = methods.service(_Details(_METHOD)).stream_unary
