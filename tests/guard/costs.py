@@ -117,6 +117,7 @@ class _Call:
 
     def __init__(self, message: bytes) -> None:
         self._message = message
+        self._trailing: tuple[tuple[str, str], ...] = ()
 
     async def read(self) -> bytes:
         return self._message
@@ -130,8 +131,14 @@ class _Call:
     def peer_identity_key(self) -> None:
         return None
 
-    def set_trailing_metadata(self, _: tuple[tuple[str, str], ...]) -> None:
-        pass
+    def set_trailing_metadata(self, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._trailing = metadata
+
+    def trailing_metadata(self) -> tuple[tuple[str, str], ...]:
+        return self._trailing
+
+    def code(self) -> int:
+        return 0
 
 
 async def measured() -> dict[str, Cost]:
