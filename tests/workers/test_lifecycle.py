@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 APART = [("grpc.use_local_subchannel_pool", 1)]
 """Channels of one process share connections otherwise."""
 WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
+ALONE, SEVERAL = (pytest.mark.parametrize("workers", [each]) for each in ("1", "2"))
 SERVING, NOT_SERVING = (health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING)
 
 
@@ -203,7 +204,7 @@ async def replaced(gateway: Served, pid: int) -> None:
     await eventually(lambda: len(gateway.events("worker_replaced")) > before, within=15)
 
 
-@WORKERS
+@SEVERAL
 async def test_a_configuration_that_cannot_be_used_changes_nothing(
     workers: str, upstream: sandbox.SandboxServer, tmp_path: Path
 ) -> None:
@@ -233,7 +234,7 @@ async def test_what_needs_a_restart_is_told(upstream: sandbox.SandboxServer, tmp
         assert line["needs_restart"] == ["tenants.globex", "cache.ttl"]
 
 
-@WORKERS
+@SEVERAL
 async def test_sighup_reloads_tenants_clients_and_the_old_token_serves_meanwhile(workers: str, tmp_path: Path) -> None:
     async with sandbox.serve(Sandbox()) as upstream, configured(tmp_path, upstream, workers) as it:
         await it.reload(it.text.replace("acme-secret", "not-the-secret"), "reloaded")
@@ -333,7 +334,7 @@ class Seen:
         await eventually(lambda: len(self.good) == len(KINDS) and min(self.good.values()) > 20, within=30)
 
 
-@WORKERS
+@ALONE
 async def test_another_gateway_on_the_same_ports_takes_over_without_a_request_lost(
     workers: str, upstream: sandbox.SandboxServer, record_property: Callable[[str, object], None]
 ) -> None:
@@ -356,7 +357,7 @@ async def test_another_gateway_on_the_same_ports_takes_over_without_a_request_lo
     assert len(in_that_moment) <= 6  # one for each connection at most: it is told once
 
 
-@WORKERS
+@SEVERAL
 async def test_behind_a_load_balancer_that_has_heard_no_request_at_all_is_lost(
     workers: str, upstream: sandbox.SandboxServer
 ) -> None:
