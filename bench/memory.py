@@ -115,7 +115,7 @@ def load(graphql: str, seconds: int, connections: int, sessions: int) -> int:
     found = shutil.which("wrk")
     if found is None:
         sys.exit("wrk is not on the PATH")
-    command = [found, "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(SCRIPT), graphql]
+    command = [found, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout=60s", "-s", str(SCRIPT), graphql]
     result = subprocess.run(
         command, check=True, capture_output=True, text=True, env={**os.environ, "SESSIONS": str(sessions)}
     )

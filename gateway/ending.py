@@ -68,7 +68,8 @@ class Ending:
                 await self._hastened.wait()
 
     def obey_signals(self) -> None:
-        """SIGINT and SIGTERM tell it, from now on."""
+        """SIGINT and SIGTERM tell it, from now on. SIGHUP ends nothing: see `gateway.reloading`."""
         loop = asyncio.get_running_loop()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         for each in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(each, self.tell)

@@ -172,7 +172,10 @@ class _Supervisor:
         failures = 0
         while not self._ending.begun:
             began = time.monotonic()
-            status = await self._live(worker)
+            try:
+                status = await self._live(worker)
+            except OSError as error:  # of memory, processes or files there are too few, maybe for now
+                status, worker.failed = 1, Failed((f"a worker cannot be started: {error.strerror}",), 1)
             if not self._all_up.is_set():
                 self._give_up(worker, status)
             steady = status == 0 or time.monotonic() - began >= _STEADY
@@ -238,19 +241,23 @@ class _Supervisor:
     async def _started(self, worker: _Worker) -> AsyncIterator[tuple[Link, Process]]:
         """A process of its own, not a fork: what gRPC has running does not live on in one. It ends with the block."""
         ours, its = socket.socketpair()
-        with its:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",
-                "-m",
-                "gateway.workers.worker",
-                worker.name,
-                str(its.fileno()),
-                env={**os.environ, FOLDER_VARIABLE: str(self._folder)},
-                pass_fds=(its.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
-            )
         link = await Link.over(ours)
+        try:
+            with its:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "gateway.workers.worker",
+                    worker.name,
+                    str(its.fileno()),
+                    env={**os.environ, FOLDER_VARIABLE: str(self._folder)},
+                    pass_fds=(its.fileno(),),
+                    stdin=asyncio.subprocess.DEVNULL,
+                )
+        except OSError:
+            await link.close()
+            raise
         worker.link, worker.process, worker.failed = link, process, None
         worker.lives += 1
         try:

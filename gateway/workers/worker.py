@@ -63,7 +63,7 @@ async def _work(name: str, end: socket.socket) -> int:
 async def _serve(settings: Settings, link: Link) -> None:
     metrics, readiness, ending = Metrics(), Readiness(), Ending()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.begin)
-    reloads: asyncio.Queue[bytes] = asyncio.Queue()
+    reloads: asyncio.Queue[bytes] = asyncio.Queue(1)
     async with asyncio.TaskGroup() as tasks:
         aside = [
             tasks.create_task(_tell(link, metrics, readiness), name="tell the supervisor how we are"),
@@ -102,6 +102,8 @@ async def _obey(link: Link, ending: Ending, reloads: asyncio.Queue[bytes]) -> No
             case Hasten():
                 ending.hasten()
             case Reload():
+                if reloads.full():
+                    reloads.get_nowait()  # what is newer holds all that it held
                 reloads.put_nowait(message.settings)
             case _:
                 pass
