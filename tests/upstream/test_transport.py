@@ -150,11 +150,12 @@ async def test_proxies_that_the_environment_names_are_not_used(monkeypatch: pyte
         assert await send(transport, server.url) == b"ok"
 
 
-class TestTls:
-    @pytest.fixture(scope="class")
-    def authority(self) -> Authority:
-        return Authority()
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
 
+
+class TestTls:
     @staticmethod
     def context(folder: Path, authority: Authority, *, expired: bool = False) -> ssl.SSLContext:
         files = Files.of(folder, authority.issue(*HERE, expired=expired))
