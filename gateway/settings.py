@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import tomllib
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -182,7 +183,8 @@ class Upstream(_Section):
     ca_file: Path | None = None
     """File of CAs' certificates in PEM that are trusted besides the system's."""
     max_concurrent: int = Field(default=256, ge=1, le=10_000)
-    """Calls, and connections, at a time in one process."""
+    """Calls, and connections, at a time in one process. A number near what upstream works on at a time answers most
+    callers when it gets slow."""
     max_queued: Annotated[int, Field(ge=0, le=100_000)] = 256
     """Calls that may wait for one of these to end; further ones are turned away at once."""
     max_queue_wait: Annotated[float, Field(ge=0, le=60)] = 0.5
@@ -192,6 +194,16 @@ class Upstream(_Section):
     lazy_tokens: bool = False
     """Whether a tenant's token is asked for when it is needed first. Else all are asked for at the start, and `/readyz`
     says no until each has been had once."""
+
+    @field_validator("ca_file")
+    @classmethod
+    def _check_ca_file(cls, file: Path | None) -> Path | None:
+        if file is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+            except OSError as error:  # ssl's errors are such
+                raise ValueError(f"holds no certificates of CAs that can be read: {error.strerror}") from None
+        return file
 
 
 class Tenant(_Section):

@@ -30,7 +30,7 @@ _OPERATIONS = 1_000
 async def soak(seconds: float, seed: int, clients: int) -> int:
     total, number, until = Figures(), 0, time.monotonic() + seconds
     async with (
-        opened(upstream={"timeout": TIMEOUT}) as dev,
+        opened(upstream={"timeout": TIMEOUT, "retries": {"max_attempts": 3}}) as dev,
         entered("grpc", dev) as by_grpc,
         entered("graphql", dev) as by_graphql,
         httpx.AsyncClient() as client,

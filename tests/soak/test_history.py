@@ -31,7 +31,7 @@ PATIENT: dict[str, object] = {"timeout": 5.0}
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def dev() -> AsyncIterator[Dev]:
     """A gateway that does not wait long for upstream."""
-    async with opened(upstream={"timeout": TIMEOUT}) as dev:
+    async with opened(upstream={"timeout": TIMEOUT, "retries": {"max_attempts": 3}}) as dev:
         yield dev
 
 

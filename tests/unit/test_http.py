@@ -273,7 +273,7 @@ class TestNoConnection:
             await leave.wait()
             await connection.send(whole(b"late"))
 
-        async with server(behave) as url, Transport(max_connections=1, connect_timeout=0.5) as transport:
+        async with server(behave) as url, Transport(max_connections=1, connect_timeout=1.0) as transport:
             first = asyncio.create_task(send(url, transport=transport))
             await asyncio.wait_for(arrived.wait(), 3)
             with pytest.raises((UpstreamTimeout, UpstreamUnreachable)) as caught:
@@ -375,7 +375,7 @@ class TestTime:
                 closed.set()
 
         async with server(behave) as url, Transport() as transport:
-            timeout, deadline = (0.1, Deadline.never()) if by == "time-out" else (5.0, Deadline.after(0.1))
+            timeout, deadline = (0.5, Deadline.never()) if by == "time-out" else (5.0, Deadline.after(0.5))
             with pytest.raises(UpstreamTimeout):
                 await send(url, transport=transport, timeout=timeout, deadline=deadline)
             await asyncio.wait_for(closed.wait(), 3)

@@ -20,7 +20,7 @@ Conventions
     RESOURCE_EXHAUSTED  RATE_LIMITED: too many requests, says upstream; with google.rpc.RetryInfo where it said when.
                         CALLER_RATE_LIMITED: too many calls of yours, says this gateway; with google.rpc.RetryInfo.
     UNAVAILABLE         UPSTREAM_UNAVAILABLE, with google.rpc.RetryInfo where it is known when: no connection, 502 or
-                        503. Safe to try again.
+                        503, or this gateway spares upstream, which fails or is busy. Safe to try again.
     DEADLINE_EXCEEDED   UPSTREAM_TIMEOUT: upstream did not answer in time, or the caller's own deadline passed.
     FAILED_PRECONDITION NOT_REPRESENTABLE: the session context holds a value that no message can carry (nested deeper
                         than a hundred levels, or a number beyond a double's range).

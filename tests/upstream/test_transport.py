@@ -1,0 +1,196 @@
+"""The transport over real sockets: TLS, kept connections, what is never sent twice, and callers who go away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from access.certificates import HERE, Authority, Files
+
+from gateway.settings import ConfigurationError, load_settings
+from gateway.upstream.transport import Transport
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+METHODS = ["GET", "PUT", "POST", "PATCH", "DELETE"]
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+class Server:
+    """Counts connections and requests, and does with each request as it is told."""
+
+    def __init__(self, behave: Callable[[Server, asyncio.StreamWriter], Awaitable[object]]) -> None:
+        self._behave = behave
+        self.url = ""
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self.closed = 0
+        self.arrived = asyncio.Event()
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while not writer.is_closing():
+                head = await reader.readuntil(b"\r\n\r\n")
+                lengths = [line.split(b":")[1] for line in head.lower().split(b"\r\n") if b"content-length" in line]
+                self.requests.append(head + await reader.readexactly(int(lengths[0]) if lengths else 0))
+                self.arrived.set()
+                await self._behave(self, writer)
+        self.closed += 1
+        writer.close()
+
+
+@asynccontextmanager
+async def serving(
+    behave: Callable[[Server, asyncio.StreamWriter], Awaitable[object]], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Server]:
+    server = Server(behave)
+    listening = await asyncio.start_server(server.connected, "127.0.0.1", 0, ssl=tls, limit=2**24)
+    server.url = f"{'https' if tls else 'http'}://127.0.0.1:{listening.sockets[0].getsockname()[1]}/x"
+    try:
+        yield server
+    finally:
+        listening.close()
+
+
+async def answers(server: Server, writer: asyncio.StreamWriter) -> None:
+    writer.write(OK)
+    await writer.drain()
+
+
+async def answers_and_closes(server: Server, writer: asyncio.StreamWriter) -> None:
+    await answers(server, writer)
+    writer.close()
+
+
+async def answers_once(server: Server, writer: asyncio.StreamWriter) -> None:
+    """And closes the connection when another request comes on it."""
+    if len(server.requests) == 1:
+        await answers(server, writer)
+    else:
+        writer.close()
+
+
+async def answers_nothing(server: Server, writer: asyncio.StreamWriter) -> None:
+    """For longer than any test."""
+    await asyncio.sleep(0)
+
+
+async def send(transport: Transport, url: str, method: str = "GET", content: bytes | None = None) -> bytes:
+    response = await transport.handle_async_request(httpx.Request(method, url, content=content))
+    try:
+        return await response.aread()
+    finally:
+        await response.aclose()
+
+
+async def test_connections_are_kept() -> None:
+    async with serving(answers) as server, Transport() as transport:
+        for _ in range(3):
+            assert await send(transport, server.url) == b"ok"
+        assert (server.connections, len(server.requests)) == (1, 3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_kept_connection_that_was_closed_fails_nothing(method: str) -> None:
+    async with serving(answers_and_closes) as server, Transport() as transport:
+        for _ in range(3):
+            assert await send(transport, server.url, method) == b"ok"
+            async with asyncio.timeout(3):
+                while server.closed < server.connections:
+                    await asyncio.sleep(0.005)
+            await asyncio.sleep(0.01)  # for the end of the connection to come over
+        assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_nothing_is_sent_twice_when_a_kept_connection_is_closed_under_it(method: str) -> None:
+    """aiohttp would do so for GET, PUT and DELETE. A PUT sent twice finds its version gone by its own doing."""
+    async with serving(answers_once) as server, Transport() as transport:
+        assert await send(transport, server.url, method) == b"ok"
+        with pytest.raises(httpx.ReadError):
+            await send(transport, server.url, method, b"{}")
+        assert len(server.requests) == 2
+
+
+async def test_callers_who_go_away_close_their_connections_and_leave_their_places() -> None:
+    async with serving(answers_nothing) as server, Transport(max_connections=1) as transport:
+        for number in range(1, 6):
+            server.arrived.clear()
+            call = asyncio.create_task(send(transport, server.url))
+            await asyncio.wait_for(server.arrived.wait(), 3)
+            call.cancel()
+            await asyncio.wait([call], timeout=3)
+            assert call.cancelled()
+            async with asyncio.timeout(3):
+                while server.closed < number:
+                    await asyncio.sleep(0.005)
+        assert len(server.requests) == 5
+
+
+async def test_large_bodies_are_sent_whole() -> None:
+    async with serving(answers) as server, Transport() as transport:
+        await send(transport, server.url, "PUT", b"x" * 3_000_000)
+        assert server.requests[0].endswith(b"\r\n\r\n" + b"x" * 3_000_000)
+
+
+async def test_proxies_that_the_environment_names_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    async with serving(answers) as server, Transport() as transport:
+        assert await send(transport, server.url) == b"ok"
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+class TestTls:
+    @staticmethod
+    def context(folder: Path, authority: Authority, *, expired: bool = False) -> ssl.SSLContext:
+        files = Files.of(folder, authority.issue(*HERE, expired=expired))
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(files.certificate, files.key)
+        return context
+
+    async def test_trusts_a_ca_of_ones_own(self, authority: Authority, tmp_path: Path) -> None:
+        (tmp_path / "ca.pem").write_bytes(authority.pem)
+        async with (
+            serving(answers, self.context(tmp_path, authority)) as server,
+            Transport(ca_file=tmp_path / "ca.pem") as transport,
+        ):
+            assert await send(transport, server.url) == b"ok"
+
+    async def test_trusts_no_other(self, authority: Authority, tmp_path: Path) -> None:
+        async with serving(answers, self.context(tmp_path, authority)) as server, Transport() as transport:
+            with pytest.raises(httpx.ConnectError):
+                await send(transport, server.url)
+            assert server.requests == []
+
+    async def test_takes_no_certificate_that_has_expired(self, authority: Authority, tmp_path: Path) -> None:
+        (tmp_path / "ca.pem").write_bytes(authority.pem)
+        async with (
+            serving(answers, self.context(tmp_path, authority, expired=True)) as server,
+            Transport(ca_file=tmp_path / "ca.pem") as transport,
+        ):
+            with pytest.raises(httpx.ConnectError):
+                await send(transport, server.url)
+
+    @pytest.mark.parametrize("content", [None, b"no certificate"], ids=["missing", "nonsense"])
+    def test_cas_that_cannot_be_read_are_told_of_at_once(self, tmp_path: Path, content: bytes | None) -> None:
+        if content is not None:
+            (tmp_path / "ca.pem").write_bytes(content)
+        tenants = {"acme": {"client_id": "id", "client_secret": "secret"}}
+        with pytest.raises(ConfigurationError) as caught:
+            load_settings(None, {"tenants": tenants, "upstream": {"ca_file": str(tmp_path / "ca.pem")}})
+        assert caught.value.problems[0].startswith("upstream.ca_file: holds no certificates of CAs")
