@@ -248,3 +248,16 @@ async def test_everything_comes_to_an_end(clients: Clients) -> None:
     found = await samples(clients)
     for door in ("grpc", "graphql"):
         assert found["session_gateway_requests_in_flight", frozenset({("door", door)})] == 0
+
+
+async def test_requests_for_tokens_are_counted_by_what_became_of_them(clients: Clients) -> None:
+    before = await samples(clients)
+    clients.dev.sandbox.tokens.revoke(service_only=True)
+    await answered(clients, "grpc", None)  # upstream refuses the one there was, and another is asked for
+    clients.dev.sandbox.tokens.revoke(service_only=True)
+    clients.dev.sandbox.faults.arm("status=401", "token", times=1)
+    with pytest.raises(AssertionError):
+        await answered(clients, "grpc", None)
+
+    grown_by = grown(before, await samples(clients), "session_gateway_token_requests_total")
+    assert grown_by == {frozenset({("outcome", "ok")}): 1, frozenset({("outcome", "GATEWAY_CREDENTIALS_REFUSED")}): 1}
