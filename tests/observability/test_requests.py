@@ -12,6 +12,7 @@ from observability.metrics import grown, grows_to, samples
 
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
+from gateway.request import current, under_way
 from gateway.sandbox import seed
 from gateway.telemetry.requests import Requests
 
@@ -218,6 +219,17 @@ async def test_upstream_is_told_the_id(clients: Clients, door: str) -> None:
 
     (asked,) = (each for each in clients.dev.sandbox.requests if each.operation == "get")
     assert asked.headers["x-request-id"] == f"for-upstream-by-{door}"
+
+
+def test_what_comes_after_a_request_is_no_part_of_it() -> None:
+    nothing: Mapping[str, str] = {}
+    requests = Requests()
+    request = requests.begin("grpc", "x", nothing.get)
+    assert under_way() is request
+    requests.end(request)
+
+    assert under_way() is None
+    assert current() is not request
 
 
 def test_ids_of_two_gateways_do_not_meet() -> None:
