@@ -323,7 +323,7 @@ async def open_upstream(
         attempts = Attributed(tracing.transport(transport))
         once = Http(attempts, base_url, timeout=timeout, policy=guarded)
         store = MemoryStore[ServiceToken](max_entries=len(credentials))
-        async with ServiceTokens(once, store, credentials) as tokens:
+        async with ServiceTokens(once, store, credentials, observer or Unobserved()) as tokens:
             yield Http(attempts, base_url, timeout=timeout, policy=retried), tokens
 
 

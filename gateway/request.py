@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-__all__ = ["Request", "current", "enter", "under_way"]
+__all__ = ["Request", "current", "enter", "leave", "under_way"]
 
 _LONGEST_TENANT: Final = 16
 """Characters; what is longer is none."""
@@ -58,7 +58,7 @@ class Request(Struct, eq=False):
         self.caller = caller
 
 
-_under_way: Final[ContextVar[Request]] = ContextVar("request")
+_under_way: Final[ContextVar[Request | None]] = ContextVar("request", default=None)
 
 
 def enter(request: Request) -> None:
@@ -66,11 +66,16 @@ def enter(request: Request) -> None:
     _under_way.set(request)
 
 
+def leave() -> None:
+    """What runs from here on is part of none, as where a connection goes on to its next."""
+    _under_way.set(None)
+
+
 def under_way() -> Request | None:
     """The request under way, if what runs is part of any."""
-    return _under_way.get(None)
+    return _under_way.get()
 
 
 def current() -> Request:
     """The request under way; where there is none, one that nobody is told of."""
-    return _under_way.get(None) or Request("", "", "", 0.0)
+    return _under_way.get() or Request("", "", "", 0.0)

@@ -13,6 +13,7 @@ __all__ = [
     "CacheRead",
     "CallShed",
     "Observer",
+    "TokenRequested",
     "Unobserved",
     "UpstreamCalled",
     "UpstreamObserver",
@@ -72,6 +73,13 @@ class UpstreamRetried(Struct, frozen=True):
     """`unreachable`, `lost`, or the status."""
 
 
+class TokenRequested(Struct, frozen=True):
+    """A token was asked for."""
+
+    outcome: str
+    """`ok`, or the reason why there is none."""
+
+
 class BreakerChanged(Struct, frozen=True):
     """Upstream is left alone from now on, tried, or trusted again."""
 
@@ -95,6 +103,10 @@ class UpstreamObserver(Protocol):
 
     def upstream_retried(self, event: UpstreamRetried) -> None:
         """Take the record of one repetition."""
+        ...
+
+    def token_requested(self, event: TokenRequested) -> None:
+        """Take the record of one request for a token."""
         ...
 
     def breaker_changed(self, event: BreakerChanged) -> None:
@@ -149,6 +161,9 @@ class Unobserved:
         """Take no notice."""
 
     def upstream_retried(self, event: UpstreamRetried) -> None:
+        """Take no notice."""
+
+    def token_requested(self, event: TokenRequested) -> None:
         """Take no notice."""
 
     def breaker_changed(self, event: BreakerChanged) -> None:

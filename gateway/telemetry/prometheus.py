@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         CachePut,
         CacheRead,
         CallShed,
+        TokenRequested,
         UpstreamCalled,
         UpstreamRetried,
         WriteFinished,
@@ -99,6 +100,12 @@ class Metrics:
             "session_gateway_upstream_retries",
             "Requests that were sent upstream again, by what had become of them.",
             ["reason"],
+            registry=self._registry,
+        )
+        self._tokens = Counter(
+            "session_gateway_token_requests",
+            "Requests for the gateway's own tokens, by what became of them: ok, or the reason of the error.",
+            ["outcome"],
             registry=self._registry,
         )
         self._breaker = Gauge(
@@ -197,6 +204,10 @@ class Metrics:
     def upstream_retried(self, event: UpstreamRetried) -> None:
         """Count a repetition."""
         self._retries.labels(event.reason).inc()
+
+    def token_requested(self, event: TokenRequested) -> None:
+        """Count a request for a token."""
+        self._tokens.labels(event.outcome).inc()
 
     def breaker_changed(self, event: BreakerChanged) -> None:
         """Show the state."""

@@ -8,7 +8,7 @@ import secrets
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol
 
-from gateway.request import Request, enter
+from gateway.request import Request, enter, leave
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,3 +57,4 @@ class Requests:
         self.in_flight[request.door] -= 1
         for each in self._watchers:
             each.request_finished(request, duration)
+        leave()

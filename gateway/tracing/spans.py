@@ -93,7 +93,7 @@ class _Requests(Requests):
         carrier = {name: value for name in _propagator.fields if (value := header(name)) is not None}
         caller = _propagator.extract(carrier, Context())
         span = self._tracer.start_span(method, caller, SpanKind.SERVER)
-        otel_context.attach(trace.set_span_in_context(span, caller))  # for the rest of the task, which is the request's
+        otel_context.attach(trace.set_span_in_context(span, caller))  # until its end, which may come in another task
         self._spans[id(request)] = span
         request.trace_id = f"{span.get_span_context().trace_id:032x}"
         return request
@@ -107,6 +107,7 @@ class _Requests(Requests):
             if request.code in _FAULTS:
                 span.set_status(StatusCode.ERROR)
         span.end()
+        otel_context.attach(Context())
         super().end(request)
 
 

@@ -16,7 +16,7 @@ __all__ = ["Attributed"]
 
 
 class Attributed(httpx.AsyncBaseTransport):
-    """Stands around the whole way to upstream, whatever is waited for there. The transport is lent.
+    """Stands around each attempt; waiting for a turn, or to try again, is none of upstream's. The transport is lent.
 
     Where several requests wait for one answer, it is put down to the first of them.
     """

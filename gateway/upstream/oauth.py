@@ -12,6 +12,7 @@ import asyncio
 import copy
 import random
 import time
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlencode
@@ -31,6 +32,7 @@ from gateway.errors import (
     UpstreamUnavailable,
     UpstreamUnreachable,
 )
+from gateway.telemetry import TokenRequested, Unobserved
 from gateway.upstream.mapping import retry_after
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from gateway.stores import MemoryStore
+    from gateway.telemetry import UpstreamObserver
     from gateway.upstream.http import Answer, Exchange, Http
 
 __all__ = ["CallerTokenAuth", "ClientCredentials", "ServiceToken", "ServiceTokenAuth", "ServiceTokens"]
@@ -46,6 +49,8 @@ __all__ = ["CallerTokenAuth", "ClientCredentials", "ServiceToken", "ServiceToken
 SCOPE: Final = "sessioncontext.context_manage"
 _EARLIER_SCOPE: Final = "session_context.context_manage"
 """The scope's name until February 2026; a client may still have that one."""
+
+_UNOBSERVED: Final = Unobserved()
 
 _TOKEN_TIMEOUT: Final = 10.0
 _YOUNG: Final = 10.0
@@ -113,11 +118,16 @@ class ServiceTokens:
     """The service tokens of all tenants. Enter it before use: it owns the tasks that fetch and renew."""
 
     def __init__(
-        self, http: Http, store: MemoryStore[ServiceToken], credentials: Mapping[str, ClientCredentials]
+        self,
+        http: Http,
+        store: MemoryStore[ServiceToken],
+        credentials: Mapping[str, ClientCredentials],
+        observer: UpstreamObserver = _UNOBSERVED,
     ) -> None:
         self._tasks = asyncio.TaskGroup()
         self._tenants = {
-            tenant: _TenantToken(tenant, each, http, store, self._tasks) for tenant, each in credentials.items()
+            tenant: _TenantToken(tenant, each, http, store, self._tasks, observer=observer)
+            for tenant, each in credentials.items()
         }
 
     async def __aenter__(self) -> Self:
@@ -197,7 +207,11 @@ class _TenantToken:
         http: Http,
         store: MemoryStore[ServiceToken],
         tasks: asyncio.TaskGroup,
+        *,
+        observer: UpstreamObserver,
     ) -> None:
+        self._observer = observer
+        self._context = copy_context()
         self._tenant = tenant
         self._credentials = credentials
         self._http = http
@@ -273,6 +287,12 @@ class _TenantToken:
         return await asyncio.shield(self._fetching)
 
     async def _fetch(self) -> ServiceToken | UpstreamError:
+        result = await self._asked()
+        outcome = "ok" if isinstance(result, ServiceToken) else result.reason
+        self._observer.token_requested(TokenRequested(outcome))
+        return result
+
+    async def _asked(self) -> ServiceToken | UpstreamError:
         try:
             token = _parse(await self._request(), self._tenant)
         except UpstreamError as cause:
@@ -311,7 +331,10 @@ class _TenantToken:
         self._used = False
         if self._renewing is not None:
             self._renewing.cancel()
-        self._renewing = self._tasks.create_task(self._renew(token), name=f"renew token of {self._tenant}")
+        # It goes on long after the request that happened to need the first token, and is no part of that.
+        self._renewing = self._tasks.create_task(
+            self._renew(token), name=f"renew token of {self._tenant}", context=self._context.copy()
+        )
 
     async def _renew(self, token: ServiceToken) -> None:
         """Fetch a new token ahead of the expiry, unless nobody has asked for this one: then let it lapse."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 async def watched() -> AsyncIterator[Clients]:
     """A gateway with a cache, and the ways to it."""
     async with (
-        opened(cache={"backend": "memory"}, upstream={"timeout": 0.5}) as dev,
+        opened(cache={"backend": "memory"}, upstream={"timeout": 3.0, "breaker": {"enabled": False}}) as dev,
         grpc.aio.insecure_channel(dev.doors.grpc) as channel,
         httpx.AsyncClient() as http,
     ):

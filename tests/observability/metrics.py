@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from access.calls import Clients
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -25,6 +28,18 @@ def parsed(text: str) -> Samples:
 async def samples(clients: Clients) -> Samples:
     """All there are now."""
     return parsed((await clients.http.get(f"{clients.dev.doors.admin}/metrics")).text)
+
+
+async def grows_to(
+    clients: Clients, before: Samples, name: str, expected: Mapping[frozenset[tuple[str, str]], float]
+) -> None:
+    """Wait for samples of this name to grow by so much: a caller may have its answer before that is counted."""
+    for _ in range(100):
+        found = grown(before, await samples(clients), name)
+        if found == expected:
+            return
+        await asyncio.sleep(0.02)
+    assert found == expected
 
 
 def grown(before: Samples, after: Samples, name: str) -> dict[frozenset[tuple[str, str]], float]:

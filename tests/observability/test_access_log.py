@@ -109,7 +109,7 @@ async def test_the_last_lines_come_out_when_the_gateway_stops() -> None:
     async with gateway() as gate:
         await gate.asked(by="graphql", request_id="the-last")
         gate.process.process.terminate()
-        assert await gate.process.end(within=5) == 0
+        assert await gate.process.end(within=20) == 0
 
     assert [each["request_id"] for each in gate.lines()] == ["the-last"]
 
@@ -122,7 +122,7 @@ async def test_there_is_none_where_it_is_not_wanted(variable: str) -> None:
         await gate.asked(by="graphql", request_id="refused", good=False)
         await gate.line_of("refused", "authentication_failed")
         gate.process.process.terminate()
-        assert await gate.process.end(within=5) == 0
+        assert await gate.process.end(within=20) == 0
 
     assert {each["event"] for each in gate.lines()} == {"authentication_failed"}
 
@@ -169,7 +169,6 @@ async def test_a_log_that_nobody_reads_stops_nothing() -> None:
         while "Ctrl-C" not in said:
             said += (await process.stdout.readline()).decode()
         graphql, admin = re.findall(r"(?:GraphQL|admin) +(http://\S+)", said)[:2]
-        long_id = "x" * 120
         async with httpx.AsyncClient(timeout=10) as client:
 
             async def dropped() -> float:
@@ -177,10 +176,7 @@ async def test_a_log_that_nobody_reads_stops_nothing() -> None:
                 return found["session_gateway_log_lines_dropped_total", frozenset()]
 
             while not await dropped():  # the pipe takes 64 KiB, the gateway keeps 1 MiB
-                for _ in range(20):
-                    asked = (client.post(graphql, content=b"{", headers={"x-request-id": long_id}) for _ in range(50))
-                    for each in await asyncio.gather(*asked):
-                        assert each.status_code == 415
+                assert await _refused(graphql, 1000, "x" * 120) == 1000
             await client.post(graphql, json={"query": QUERY}, headers=KEY)
             reading = asyncio.create_task(asyncio.to_thread(_all_of, reader))
             process.terminate()
@@ -195,6 +191,18 @@ async def test_a_log_that_nobody_reads_stops_nothing() -> None:
     assert len(lines) > 3000
     assert next(each["lines"] for each in lines if each["event"] == "lines_dropped") > 0
     assert {each["event"] for each in lines} == {"request", "lines_dropped"}
+
+
+async def _refused(url: str, number: int, request_id: str) -> int:
+    """Send so many requests at a time that are refused; returns how many were answered."""
+    host, _, port = url.removeprefix("http://").partition("/")[0].partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    request = f"PUT /graphql HTTP/1.1\r\nhost: {host}\r\nx-request-id: {request_id}\r\ncontent-length: 0\r\n"
+    writer.write(f"{request}\r\n".encode() * (number - 1) + f"{request}connection: close\r\n\r\n".encode())
+    async with asyncio.timeout(30):
+        answers = await reader.read(-1)
+    writer.close()
+    return answers.count(b"HTTP/1.1 405 ")
 
 
 def _all_of(reader: int) -> str:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 from access.calls import CALLS, Answer, Clients, Field
-from observability.metrics import grown, samples
+from observability.metrics import grown, grows_to, samples
 
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
+from gateway.request import current, under_way
 from gateway.sandbox import seed
 from gateway.telemetry.requests import Requests
 
@@ -52,7 +53,6 @@ async def test_every_call_is_counted_once_by_what_became_of_it(clients: Clients,
     clients.dev.sandbox.faults.arm("status=500", times=None)
     answers.append(await call(clients, {**good, "cache-control": "no-cache"}))
 
-    after = await samples(clients)
     door, operation = (
         ("graphql", name.partition(".")[2]) if isinstance(call, Field) else ("grpc", name.partition(".")[2])
     )
@@ -62,10 +62,9 @@ async def test_every_call_is_counted_once_by_what_became_of_it(clients: Clients,
         expected[labels] = expected.get(labels, 0) + 1
     assert {each.reason for each in answers} >= {"OK"}
     assert len(expected) >= 4
-    assert grown(before, after, "session_gateway_requests_total") == expected
-    assert grown(before, after, "session_gateway_request_duration_seconds_count") == {
-        frozenset({"door": door, "operation": operation}.items()): len(answers)
-    }
+    await grows_to(clients, before, "session_gateway_requests_total", expected)
+    timed = {frozenset({"door": door, "operation": operation}.items()): float(len(answers))}
+    await grows_to(clients, before, "session_gateway_request_duration_seconds_count", timed)
 
 
 @pytest.mark.parametrize(
@@ -87,10 +86,8 @@ async def test_a_document_goes_by_names_that_no_client_can_choose(
 ) -> None:
     before = await samples(clients)
     await clients.http.post(clients.dev.graphql_url, **request_)
-    after = await samples(clients)
-
     labels = {"door": "graphql", "operation": operation, "code": code}
-    assert grown(before, after, "session_gateway_requests_total") == {frozenset(labels.items()): 1}
+    await grows_to(clients, before, "session_gateway_requests_total", {frozenset(labels.items()): 1})
 
 
 async def test_a_call_that_cannot_be_read_is_counted_by_its_status(clients: Clients) -> None:
@@ -98,10 +95,8 @@ async def test_a_call_that_cannot_be_read_is_counted_by_its_status(clients: Clie
     call: Any = clients.channel.unary_unary("/emporix.sessioncontext.v1.SessionContextService/GetSessionContext")
     with pytest.raises(grpc.aio.AioRpcError):
         await call(b"\xff", metadata=tuple(KEY.items()))
-    after = await samples(clients)
-
     labels = {"door": "grpc", "operation": "GetSessionContext", "code": "INVALID_ARGUMENT"}
-    assert grown(before, after, "session_gateway_requests_total") == {frozenset(labels.items()): 1}
+    await grows_to(clients, before, "session_gateway_requests_total", {frozenset(labels.items()): 1})
 
 
 async def test_health_checks_are_not_counted(clients: Clients) -> None:
@@ -115,7 +110,7 @@ async def test_health_checks_are_not_counted(clients: Clients) -> None:
 
 @pytest.mark.parametrize("door", ["grpc", "graphql"])
 async def test_what_is_under_way_is_counted_until_its_caller_goes_away(clients: Clients, door: str) -> None:
-    clients.dev.sandbox.faults.arm("latency=400ms", "get", times=None)
+    clients.dev.sandbox.faults.arm("latency=2000ms", "get", times=None)
     before = await samples(clients)
     stub = pb_grpc.SessionContextServiceStub(clients.channel)
     request = pb.GetSessionContextRequest(tenant="acme", session_id=seed.ANONYMOUS_SESSION)
@@ -138,11 +133,9 @@ async def test_what_is_under_way_is_counted_until_its_caller_goes_away(clients: 
         while await in_flight() != 0:
             await asyncio.sleep(0.01)
 
-    after = await samples(clients)
     operation = {"grpc": "GetSessionContext", "graphql": "sessionContext"}[door]
-    assert grown(before, after, "session_gateway_requests_total") == {
-        frozenset({"door": door, "operation": operation, "code": "CANCELLED"}.items()): 1
-    }
+    cancelled = {"door": door, "operation": operation, "code": "CANCELLED"}
+    await grows_to(clients, before, "session_gateway_requests_total", {frozenset(cancelled.items()): 1})
 
 
 async def test_overhead_leaves_out_what_upstream_took(clients: Clients) -> None:
@@ -152,9 +145,9 @@ async def test_overhead_leaves_out_what_upstream_took(clients: Clients) -> None:
     for headers in (KEY, KEY, {**KEY, "cache-control": "no-cache"}):  # a miss, a hit, and the caller's own wish
         assert (await clients.http.post(clients.dev.graphql_url, json=GET, headers=headers)).status_code == 200
 
-    after = await samples(clients)
     of_graphql = frozenset({("door", "graphql")})
-    assert grown(before, after, "session_gateway_request_overhead_seconds_count") == {of_graphql: 2}
+    await grows_to(clients, before, "session_gateway_request_overhead_seconds_count", {of_graphql: 2})
+    after = await samples(clients)
     (whole,) = grown(before, after, "session_gateway_request_duration_seconds_sum").values()
     (beside,) = grown(before, after, "session_gateway_request_overhead_seconds_sum").values()
     assert 0 < beside <= whole - 0.6
@@ -228,6 +221,17 @@ async def test_upstream_is_told_the_id(clients: Clients, door: str) -> None:
     assert asked.headers["x-request-id"] == f"for-upstream-by-{door}"
 
 
+def test_what_comes_after_a_request_is_no_part_of_it() -> None:
+    nothing: Mapping[str, str] = {}
+    requests = Requests()
+    request = requests.begin("grpc", "x", nothing.get)
+    assert under_way() is request
+    requests.end(request)
+
+    assert under_way() is None
+    assert current() is not request
+
+
 def test_ids_of_two_gateways_do_not_meet() -> None:
     nothing: Mapping[str, str] = {}
     ids = {Requests().begin("grpc", "x", nothing.get).id for _ in range(1000)}
@@ -248,3 +252,16 @@ async def test_everything_comes_to_an_end(clients: Clients) -> None:
     found = await samples(clients)
     for door in ("grpc", "graphql"):
         assert found["session_gateway_requests_in_flight", frozenset({("door", door)})] == 0
+
+
+async def test_requests_for_tokens_are_counted_by_what_became_of_them(clients: Clients) -> None:
+    before = await samples(clients)
+    clients.dev.sandbox.tokens.revoke(service_only=True)
+    await answered(clients, "grpc", None)  # upstream refuses the one there was, and another is asked for
+    clients.dev.sandbox.tokens.revoke(service_only=True)
+    clients.dev.sandbox.faults.arm("status=401", "token", times=1)
+    with pytest.raises(AssertionError):
+        await answered(clients, "grpc", None)
+
+    grown_by = grown(before, await samples(clients), "session_gateway_token_requests_total")
+    assert grown_by == {frozenset({("outcome", "ok")}): 1, frozenset({("outcome", "GATEWAY_CREDENTIALS_REFUSED")}): 1}
