@@ -1,14 +1,24 @@
-"""Reads the files that an operator gets, without an engine or a cluster."""
+"""Reads the files that an operator gets, without an engine or a cluster, and asks the gateway that they start."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import grpc
+import httpx
 import yaml
+
+from doors import GraphQLDoor, GrpcDoor
+from gateway.app import Addresses
+from gateway.sandbox import seed
+
+if TYPE_CHECKING:
+    from processes import Process
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -48,3 +58,17 @@ def instruction(name: str, stage: int = -1) -> str:
     """The one of this name in a stage of the Dockerfile."""
     (found,) = (rest for each, rest in instructions(stage) if each == name)
     return found
+
+
+async def addresses(gateway: Process) -> Addresses:
+    """Where a gateway of its own process listens, as it has logged."""
+    line = json.loads(await gateway.says(r"(\{.*listening.*\})"))
+    return Addresses(line["graphql"], line["grpc"], line["admin"])
+
+
+async def currencies(doors: Addresses) -> list[str | None]:
+    """The seeded session's, as each door tells it."""
+    async with httpx.AsyncClient() as client, grpc.aio.insecure_channel(doors.grpc) as channel:
+        both = (GraphQLDoor(client, doors.graphql), GrpcDoor(channel))
+        seen = [await door.get("acme", seed.CUSTOMER_SESSION) for door in both]
+    return [each and each.fields["currency"] for each in seen]
