@@ -71,4 +71,4 @@ async def currencies(doors: Addresses) -> list[str | None]:
     async with httpx.AsyncClient() as client, grpc.aio.insecure_channel(doors.grpc) as channel:
         both = (GraphQLDoor(client, doors.graphql), GrpcDoor(channel))
         seen = [await door.get("acme", seed.CUSTOMER_SESSION) for door in both]
-    return [each and each.fields["currency"] for each in seen]
+    return [None if each is None else each.fields["currency"] for each in seen]
