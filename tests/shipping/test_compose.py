@@ -63,15 +63,15 @@ def test_the_gateway_has_time_to_stop() -> None:
 @pytest.fixture(scope="module")
 async def sandbox() -> AsyncIterator[str]:
     """Its port on loopback; run as Compose runs it."""
-    command = _on_loopback(SERVICES["sandbox"]["command"])
+    command = ["127.0.0.1" if each == "0.0.0.0" else each for each in SERVICES["sandbox"]["command"]]
     command[command.index("--port") + 1] = "0"
     async with running(*command) as process:
         yield await process.says(r"http://127\.0\.0\.1:(\d+)")
 
 
 @pytest.fixture(scope="module")
-async def cache() -> AsyncIterator[str]:
-    """Port of a Redis."""
+async def redis_port() -> AsyncIterator[str]:
+    """Where a Redis listens on loopback."""
     program = find_redis_server()
     if program is None:
         if os.environ.get("CI"):
@@ -82,18 +82,20 @@ async def cache() -> AsyncIterator[str]:
 
 
 @pytest.fixture(scope="module")
-def environment(sandbox: str, cache: str) -> dict[str, str]:
+def environment(sandbox: str, redis_port: str) -> dict[str, str]:
     """What Compose gives the gateway, but on loopback, and with ports that are free."""
+    here = {
+        "//sandbox:8001": f"//127.0.0.1:{sandbox}",
+        "//cache:6379": f"//127.0.0.1:{redis_port}",
+        "0.0.0.0": "127.0.0.1",
+        **{f"/run/secrets/{name}": str(ROOT / secret["file"]) for name, secret in COMPOSE["secrets"].items()},
+    }
     given: Mapping[str, str] = SERVICES["gateway"]["environment"]
-    here = {name: value.replace("//sandbox:8001", f"//127.0.0.1:{sandbox}") for name, value in given.items()}
-    here = {name: value.replace("//cache:6379", f"//127.0.0.1:{cache}") for name, value in here.items()}
-    for secret, source in COMPOSE["secrets"].items():
-        file = str(ROOT / source["file"])
-        here = {name: value.replace(f"/run/secrets/{secret}", file) for name, value in here.items()}
-    assert "/run/secrets/" not in "".join(here.values())
+    there = re.compile("|".join(map(re.escape, here)))
+    environment = {name: there.sub(lambda found: here[found[0]], value) for name, value in given.items()}
     ports = {f"SESSION_GATEWAY_{each}__PORT": "0" for each in ("GRAPHQL", "GRPC", "ADMIN")}
     assert not ports.keys() & given.keys()
-    return {**dict(zip(here, _on_loopback(list(here.values())), strict=True)), **ports}
+    return {**environment, **ports}
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +155,3 @@ async def _exit_status(options: list[str], code: str, **variables: str) -> int:
         sys.executable, *options, code, env={**os.environ, **variables}, stderr=asyncio.subprocess.DEVNULL
     )
     return await process.wait()
-
-
-def _on_loopback(values: list[str]) -> list[str]:
-    return ["127.0.0.1" if each == "0.0.0.0" else each for each in values]
