@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from stage import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = Path(sys.executable).parent / "session-gateway"
@@ -56,12 +56,12 @@ class Process:
 
 
 @asynccontextmanager
-async def running(*arguments: str, **variables: str) -> AsyncIterator[Process]:
+async def running(*arguments: str, program: Sequence[str] = (str(SCRIPT),), **variables: str) -> AsyncIterator[Process]:
     """A process, while the block runs, with no settings but these variables."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SESSION_GATEWAY_")}
     environment = {**inherited, **BYTECODE, **ONE_WORKER, **variables}
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(SCRIPT, *arguments, env=environment, stdout=pipe, stderr=pipe)
+    process = await asyncio.create_subprocess_exec(*program, *arguments, env=environment, stdout=pipe, stderr=pipe)
     assert process.stdout is not None
     assert process.stderr is not None
     running = Process(process)
