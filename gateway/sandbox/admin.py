@@ -54,7 +54,7 @@ def handle(sandbox: Sandbox, request: Request) -> Answer:
         return answers.json(400, {"code": 400, "message": str(error)})
 
 
-def _handle(sandbox: Sandbox, request: Request) -> Answer:  # noqa: C901 - the table above, row by row
+def _handle(sandbox: Sandbox, request: Request) -> Answer:  # noqa: C901, PLR0912 - the table above, row by row
     match request.method, *request.segments[1:]:
         case "GET", "sessions":
             return answers.json(200, [list(each) for each in sandbox.store.ids()])

@@ -101,7 +101,8 @@ class Report:
             took = f"{row.quantile(0.5):8.1f} {row.quantile(0.99):8.1f}"
             yield f"{door:8} {operation:21} {row.requests:9,} {took}  {errors}"
         yield ""
-        yield f"requests       {self.tally.requests:,} in {self.rounds} rounds; faults that struck {sum(self.struck.values()):,}"
+        struck = sum(self.struck.values())
+        yield f"requests       {self.tally.requests:,} in {self.rounds} rounds; faults that struck {struck:,}"
         yield "errors         " + ", ".join(f"{reason} {count:,}" for reason, count in self.tally.errors.most_common())
         yield f"wrong answers  {len(self.wrong)}"
         yield from (f"    {each}" for each in self.wrong[:_SHOWN])
@@ -121,5 +122,6 @@ class Report:
             for name, found in self._growths().items():
                 label, unit = name.partition("_")[0], "MB" if name == "memory_mb" else name
                 start, end = values[name]
-                yield f"{label:14} {start} to {end}: {found.per_hour:+.1f} {unit} an hour after warm-up, {found.verdict}"
+                slope = f"{found.per_hour:+.1f} {unit} an hour after the warm-up"
+                yield f"{label:14} {start} to {end}: {slope}, {found.verdict}"
             yield f"cpu            {last.cpu - first.cpu:.1f} s"

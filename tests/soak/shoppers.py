@@ -16,7 +16,7 @@ from soak.upstream import FIELDS, TENANT, UNKNOWN_FIELD, Upstream, version_of
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from doors import Door, Seen
     from soak.history import Effect
@@ -54,7 +54,6 @@ class Round:
 
     sessions: dict[str, str]
     """Id to a shopper's token."""
-    saas_token: str
     history: History = field(default_factory=History)
     wrong: list[str] = field(default_factory=list)
     """Answers that are wrong by themselves."""
@@ -73,15 +72,14 @@ class Setting:
     """Whether some fault explains that a call which began then ended with that reason."""
     max_age: float
     """How old an answer may be whose caller wishes nothing, in seconds."""
+    saas_token: str
 
 
-async def play(
-    setting: Setting, chance: random.Random, name: str, saas_token: str, ends: Callable[[], bool], clients: int
-) -> Round:
+async def play(setting: Setting, chance: random.Random, name: str, ends: Callable[[], bool], clients: int) -> Round:
     """One round until `ends` says so; it is checked then, and its sessions are gone. `wrong` tells what is wrong."""
     upstream = setting.upstream
     sessions = {each: await upstream.create(each) for each in (f"{name}-{number}" for number in range(4))}
-    played = Round(sessions, saas_token)
+    played = Round(sessions)
     async with asyncio.TaskGroup() as tasks:
         for number in range(clients):
             shopper = Shopper(f"client-{number}", setting, played, chance, number)
@@ -110,14 +108,14 @@ async def _check(upstream: Upstream, played: Round) -> None:
 
 
 class Shopper:
-    """Does one thing after another, from a deck that holds them all. Its attributes are its own, but for the counter."""
+    """Does one thing after another, from a deck of all. Its attributes are its own, but for the counter."""
 
     def __init__(self, name: str, setting: Setting, played: Round, chance: random.Random, number: int) -> None:
         self._name = name
         self._setting = setting
         self._round = played
         self._chance = chance
-        self._doors = itertools.cycle(setting.doors[number % 2 :] + setting.doors[: number % 2])
+        self._doors = itertools.cycle([*setting.doors[number % 2 :], *setting.doors[: number % 2]])
         self._values = 0
         self._known: dict[str, int] = {}
         """By session: the highest version seen."""
@@ -261,7 +259,7 @@ class Shopper:
         new = f"{session}-{value.replace('#', '-')}"
         self._round.created.append(new)
         state = {**FIELDS, "context": {self._name: value}, "additional_properties": {UNKNOWN_FIELD: {"of": new}}}
-        call = door.replace(TENANT, new, state, Caller(saas_token=self._round.saas_token), upsert=True)
+        call = door.replace(TENANT, new, state, Caller(saas_token=self._setting.saas_token), upsert=True)
         await self._noted(door, "create", new, setting(self._name, value), call)
 
     async def _attribute(self, door: Door, session: str) -> None:
@@ -333,7 +331,7 @@ class Shopper:
         """It is refused, for the right reason, whatever upstream does."""
         caller = self._caller(session)
         cases: dict[str, tuple[str, Callable[[], Awaitable[object]]]] = {
-            "no tenant": ("INVALID_ARGUMENT", lambda: door.get("A!", session)),
+            "no tenant": ("CALLER_NOT_PERMITTED", lambda: door.get("A!", session)),
             "no session id": ("INVALID_ARGUMENT", lambda: door.get(TENANT, "")),
             "no currency": ("INVALID_ARGUMENT", lambda: door.patch(TENANT, session, {"currency": "euro"}, caller)),
             "long name": ("INVALID_ARGUMENT", lambda: door.add_attribute(TENANT, session, "n" * 300, 1, caller)),
@@ -390,7 +388,7 @@ class Shopper:
         return None
 
     def _caller(self, session: str) -> Caller:
-        return Caller(self._round.sessions[session], self._round.saas_token)
+        return Caller(self._round.sessions[session], self._setting.saas_token)
 
     def _new_value(self) -> str:
         self._values += 1

@@ -4,7 +4,6 @@ Sandbox, gateway and, with `--cache redis`, Redis run in processes of their own.
 error that no fault explains, or the gateway's death. Ctrl-C ends it early, with the report so far.
 """
 
-# ruff: noqa: E402 - a script, which makes its own way to its modules
 from __future__ import annotations
 
 import asyncio
@@ -36,6 +35,8 @@ from soak.weather import Weather
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from doors import Door
+
 __all__ = ["soak"]
 
 _ROUND: Final = 4.0
@@ -53,7 +54,6 @@ async def soak(  # noqa: PLR0917
     stop: asyncio.Event | None = None,
 ) -> Report:
     """Soak a gateway; `tell` hears every second how it goes. Raises NotStarted."""
-    folder.mkdir(parents=True, exist_ok=True)
     stopped = stop or asyncio.Event()
     how = {"seconds": seconds, "seed": seed, "clients": clients, "cache": cache, "workers": workers}
     report = Report(how)
@@ -78,7 +78,7 @@ async def soak(  # noqa: PLR0917
                 raise error
         report.struck = await upstream.struck()
         report.spells = [(name, start - began, end - began) for name, start, end in weather.log]
-        report.died = not Path(f"/proc/{system.pid}/fd").exists()
+        report.died = system.gone()
         report.complaints = system.complaints()
     return report
 
@@ -94,8 +94,8 @@ async def _rounds(  # noqa: PLR0917
     until: float,
 ) -> None:
     async with grpc.aio.insecure_channel(system.grpc) as channel, httpx.AsyncClient() as client:
-        doors = [GrpcDoor(channel, "gateway"), GraphQLDoor(client, system.graphql, "gateway")]
-        setting = Setting(upstream, doors, report.tally, weather.explains, MAX_AGE)
+        doors: list[Door] = [GrpcDoor(channel, "gateway"), GraphQLDoor(client, system.graphql, "gateway")]
+        setting = Setting(upstream, doors, report.tally, weather.explains, MAX_AGE, Sandbox().saas_token)
         while time.monotonic() < until and not stopped.is_set():
             ends_at = min(until, time.monotonic() + _ROUND)
             name = f"soak-{report.rounds}"
@@ -103,7 +103,6 @@ async def _rounds(  # noqa: PLR0917
                 setting,
                 chance,
                 name,
-                Sandbox().saas_token,
                 lambda ends_at=ends_at: stopped.is_set() or time.monotonic() >= ends_at,  # type: ignore[misc]  # bound
                 clients,
             )
@@ -174,6 +173,7 @@ def main(  # noqa: PLR0917
         with _telling(seconds, interval) as tell:
             return await soak(seconds, chosen, clients, cache, workers, out, tell, stop)
 
+    out.mkdir(parents=True, exist_ok=True)
     try:
         report = asyncio.run(run())
     except NotStarted as error:

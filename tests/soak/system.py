@@ -72,6 +72,10 @@ class System:
     log: Path
     """The gateway's."""
 
+    def gone(self) -> bool:
+        """Whether the gateway has ended."""
+        return not Path(f"/proc/{self.pid}/fd").exists()
+
     def complaints(self) -> list[str]:
         """Lines of errors in the gateway's log."""
         lines = self.log.read_text("utf-8", "replace").splitlines()
@@ -82,8 +86,8 @@ class System:
 async def running_system(cache: str, workers: int, folder: Path) -> AsyncIterator[System]:
     """Start all, and stop all. Raises NotStarted."""
     with _cache(cache) as backend:
-        async with _process(folder / "sandbox.log", "sandbox", "--port", "0") as (_, said):
-            sandbox = await said(r"sandbox  (\S+)")
+        async with _process(folder / "sandbox.log", "sandbox", "--port", "0") as (_, sandbox_said):
+            sandbox = await sandbox_said(r"sandbox  (\S+)")
             variables = _settings(sandbox, backend)
             more = () if workers == 1 else ("--workers", str(workers))
             async with _process(folder / "gateway.log", "serve", *more, **variables) as (pid, said):

@@ -53,6 +53,8 @@ def _spell(name: str, explains: set[str], operations: tuple[str, ...], faults: M
     return Spell(name, frozenset(explains), armed)
 
 
+# Writes of attributes are never late: upstream checks no version of them, so that one which arrives after the gateway
+# has given it up, and sent it again, is there twice, and nobody could prevent it.
 SPELLS: Final = (
     _spell(
         "answers lost",
@@ -64,7 +66,8 @@ SPELLS: Final = (
     _spell("5xx", _LOST, _ALL, {"status=500": 0.04, "status=502": 0.04, "status=503": 0.06, "status=504": 0.04}),
     _spell("5xx after the write", _LOST, _WRITES, {"status=500-after-write": 0.1}),
     _spell("slow", _LOST, _ALL, {"latency=20ms": 0.5, "latency=120ms": 0.1}),
-    _spell("too slow", _LOST, _ALL, {"latency=700ms": 0.06, "hang": 0.02}),
+    _spell("too slow", _LOST, (*_READS, "put", "patch-own"), {"latency=700ms": 0.06}),
+    _spell("no answer", _LOST, _ALL, {"hang": 0.05}),
     _spell("rate limits", {*_LOST, "RATE_LIMITED"}, _ALL, {"status=429;retry-after=1": 0.06}),
     _spell("malformed", {*_LOST, "UPSTREAM_MALFORMED"}, _ALL, {"not-json": 0.05, "wrong-json": 0.05}),
     _spell("false conflicts", _LOST, ("put", "patch-own"), {"status=409": 0.1, "status=412": 0.1}),
