@@ -53,6 +53,7 @@ def _spell(name: str, explains: set[str], operations: tuple[str, ...], faults: M
     return Spell(name, frozenset(explains), armed)
 
 
+# Answers to writes are never malformed: the fault is a 200 whatever became of the write, a conflict too.
 # Writes of attributes are never late: upstream checks no version of them, so that one which arrives after the gateway
 # has given it up, and sent it again, is there twice, and nobody could prevent it.
 SPELLS: Final = (
@@ -69,8 +70,10 @@ SPELLS: Final = (
     _spell("too slow", _LOST, (*_READS, "put", "patch-own"), {"latency=700ms": 0.06}),
     _spell("no answer", _LOST, _ALL, {"hang": 0.05}),
     _spell("rate limits", {*_LOST, "RATE_LIMITED"}, _ALL, {"status=429;retry-after=1": 0.06}),
-    _spell("malformed", {*_LOST, "UPSTREAM_MALFORMED"}, _ALL, {"not-json": 0.05, "wrong-json": 0.05}),
-    _spell("false conflicts", _LOST, ("put", "patch-own"), {"status=409": 0.1, "status=412": 0.1}),
+    _spell("malformed", {*_LOST, "UPSTREAM_MALFORMED"}, _READS, {"not-json": 0.05, "wrong-json": 0.05}),
+    _spell(
+        "false conflicts", {*_LOST, "SESSION_NOT_FOUND"}, ("put", "patch-own"), {"status=409": 0.1, "status=412": 0.1}
+    ),
     _spell("conflicts by 409", set(), (), {}),
     _spell("conflicts by 412", set(), (), {}),
     _spell("shoppers' tokens refused", _TOKENS, ("get-own", "patch-own", "add-own-attribute"), {"status=401": 0.05}),
