@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from cache.conftest import redis_program
 
 from doors import Refused
 from gateway.cli import DEV_DEFAULTS
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from doors import Door, Seen
 
+__all__ = ["redis_program"]
+
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("cache", ["memory", "redis"])
@@ -36,7 +39,7 @@ async def test_a_short_soak_finds_nothing_wrong(
     if cache == "redis":
         request.getfixturevalue("redis_program")
 
-    report = await soak(12, 7, 16, cache, 1, tmp_path)
+    report = await soak(15, 7, 16, cache, 1, tmp_path)
 
     found = report.as_dict()
     record_property("figures", f"{found['requests']:,} requests, errors {found['errors']}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
 import time
 from dataclasses import dataclass, field
@@ -122,11 +121,6 @@ class Weather:
         now = time.monotonic()
         return [(each.spell.name, each.began, min(each.until, now)) for each in self._past]
 
-    @property
-    def missing(self) -> set[str]:
-        """Spells that have not been on yet."""
-        return {each.name for each in self._spells} - {each.spell.name for each in self._past}
-
     def explains(self, reason: str, began: float) -> bool:
         """Whether a call that began then could end so."""
         return any(reason in each.spell.explains and each.until + _AFTERWARDS >= began for each in self._past)
@@ -135,18 +129,11 @@ class Weather:
         """Change until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
+                deck = self._deck()
                 for each in range(2):
-                    tasks.create_task(self._hand(self._deck(), calm=each == 1))
+                    tasks.create_task(self._hand(deck, calm=each == 1))
         finally:
             self._cache.thaw()
-
-    async def clear(self) -> None:
-        """Fine weather, for good."""
-        now = time.monotonic()
-        for each in self._past:
-            each.until = min(each.until, now)
-        await self._upstream.arm({})
-        await self._upstream.switch(conflict="disguised-404")
 
     def _deck(self) -> Iterator[Spell]:
         while True:
@@ -156,7 +143,7 @@ class Weather:
 
     async def _hand(self, deck: Iterator[Spell], *, calm: bool) -> None:
         """One spell after another; `calm` has a pause between them."""
-        for spell in itertools.islice(deck, None):
+        for spell in deck:
             length = self._longest * self._chance.uniform(0.5, 1.0)
             if spell.name.startswith(("outage", "redis")):
                 length = min(length, _LONGEST_OUTAGE)
