@@ -33,10 +33,12 @@ lint: $(VENV)/synced
 	@tag=$$(git describe --tags --abbrev=0 2>/dev/null); \
 	if [ -n "$$tag" ]; then $(BIN)/buf breaking --against ".git#tag=$$tag"; else echo "buf breaking: no release is tagged yet"; fi
 
-# Writers, readers and faults for so many seconds, and a checker over the history: make soak SECONDS=600
+# All operations at both doors while upstream fails, every answer checked: .soak/soak.json, .png and .svg. For shorter,
+# and with Redis: make soak SECONDS=60 ARGS="--cache redis"
 SECONDS := 600
 soak: $(VENV)/synced
-	@$(BIN)/python tests/soak/soak.py --seconds $(SECONDS)
+	@$(BIN)/uv sync --frozen --inexact --group bench --quiet
+	@$(BIN)/python tests/soak/soak.py --seconds $(SECONDS) $(ARGS)
 
 # The gateway beside its peers, on this machine: bench/results.json, .png and .svg, in 25 minutes. A part of it:
 # make bench ARGS="--only grpc --peers ours,envoy --seconds 2"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.struct_pb2 import Struct, Value
@@ -82,10 +83,20 @@ class Door(Protocol):
     """Which one it is of, where there are several."""
 
     async def get(
-        self, tenant: str, session_id: str, *, min_version: int | None = None, timeout: float = 10
+        self,
+        tenant: str,
+        session_id: str,
+        *,
+        min_version: int | None = None,
+        max_age: float | None = None,
+        timeout: float = 10,
     ) -> Seen | None: ...
-    async def batch(self, tenant: str, session_ids: Sequence[str]) -> list[Seen | None]: ...
-    async def get_own(self, tenant: str, caller: Caller, *, min_version: int | None = None) -> Seen | None: ...
+    async def batch(
+        self, tenant: str, session_ids: Sequence[str], *, max_age: float | None = None
+    ) -> list[Seen | None]: ...
+    async def get_own(
+        self, tenant: str, caller: Caller, *, min_version: int | None = None, max_age: float | None = None
+    ) -> Seen | None: ...
     async def replace(
         self,
         tenant: str,
@@ -154,9 +165,15 @@ class GrpcDoor:
         self._own = pb_grpc.OwnSessionContextServiceStub(channel)
 
     async def get(
-        self, tenant: str, session_id: str, *, min_version: int | None = None, timeout: float = 10
+        self,
+        tenant: str,
+        session_id: str,
+        *,
+        min_version: int | None = None,
+        max_age: float | None = None,
+        timeout: float = 10,
     ) -> Seen | None:
-        options = pb.ReadOptions(min_version=min_version)
+        options = pb.ReadOptions(min_version=min_version, max_age=_duration(max_age))
         request = pb.GetSessionContextRequest(tenant=tenant, session_id=session_id, read_options=options)
         try:
             answer = await _called(self._managed.GetSessionContext, request, Caller(), timeout)
@@ -166,14 +183,20 @@ class GrpcDoor:
             raise
         return _seen(answer.session_context)
 
-    async def batch(self, tenant: str, session_ids: Sequence[str]) -> list[Seen | None]:
-        request = pb.BatchGetSessionContextsRequest(tenant=tenant, session_ids=session_ids)
+    async def batch(
+        self, tenant: str, session_ids: Sequence[str], *, max_age: float | None = None
+    ) -> list[Seen | None]:
+        request = pb.BatchGetSessionContextsRequest(
+            tenant=tenant, session_ids=session_ids, read_options=pb.ReadOptions(max_age=_duration(max_age))
+        )
         answer = await _called(self._managed.BatchGetSessionContexts, request, Caller(), 10)
         assert [each.session_id for each in answer.entries] == list(session_ids)
         return [_seen(each.session_context) if each.HasField("session_context") else None for each in answer.entries]
 
-    async def get_own(self, tenant: str, caller: Caller, *, min_version: int | None = None) -> Seen | None:
-        options = pb.ReadOptions(min_version=min_version)
+    async def get_own(
+        self, tenant: str, caller: Caller, *, min_version: int | None = None, max_age: float | None = None
+    ) -> Seen | None:
+        options = pb.ReadOptions(min_version=min_version, max_age=_duration(max_age))
         request = pb.GetOwnSessionContextRequest(tenant=tenant, read_options=options)
         try:
             answer = await _called(self._own.GetOwnSessionContext, request, caller, 10)
@@ -290,6 +313,10 @@ class GrpcDoor:
         return _written(await _called(self._own.RemoveOwnAttribute, request, caller, 10))
 
 
+def _duration(seconds: float | None) -> Duration | None:
+    return None if seconds is None else Duration(nanos=round(seconds % 1 * 1e9), seconds=int(seconds))
+
+
 async def _called(method: Any, request: Message, caller: Caller, timeout: float) -> Any:
     try:
         return await method(request, timeout=timeout, metadata=tuple(caller.headers().items()))
@@ -381,21 +408,33 @@ class GraphQLDoor:
         self._url = url
 
     async def get(
-        self, tenant: str, session_id: str, *, min_version: int | None = None, timeout: float = 10
+        self,
+        tenant: str,
+        session_id: str,
+        *,
+        min_version: int | None = None,
+        max_age: float | None = None,
+        timeout: float = 10,
     ) -> Seen | None:
-        arguments = "tenant: $t, sessionId: $s, minVersion: $v"
-        query = f"query($t: String!, $s: ID!, $v: Version) {{ sessionContext({arguments}) {SELECTION} }}"
-        variables = {"t": tenant, "s": session_id, "v": min_version}
+        arguments = "tenant: $t, sessionId: $s, minVersion: $v, maxAge: $a"
+        query = f"query($t: String!, $s: ID!, $v: Version, $a: Float) {{ sessionContext({arguments}) {SELECTION} }}"
+        variables = {"t": tenant, "s": session_id, "v": min_version, "a": max_age}
         return _seen_json(await self._one(query, variables, Caller(), timeout))
 
-    async def batch(self, tenant: str, session_ids: Sequence[str]) -> list[Seen | None]:
-        query = f"query($t: String!, $s: [ID!]!) {{ sessionContexts(tenant: $t, sessionIds: $s) {SELECTION} }}"
-        found = await self._one(query, {"t": tenant, "s": list(session_ids)}, Caller(), 10)
+    async def batch(
+        self, tenant: str, session_ids: Sequence[str], *, max_age: float | None = None
+    ) -> list[Seen | None]:
+        arguments = "tenant: $t, sessionIds: $s, maxAge: $a"
+        query = f"query($t: String!, $s: [ID!]!, $a: Float) {{ sessionContexts({arguments}) {SELECTION} }}"
+        found = await self._one(query, {"t": tenant, "s": list(session_ids), "a": max_age}, Caller(), 10)
         return [_seen_json(each) for each in found]
 
-    async def get_own(self, tenant: str, caller: Caller, *, min_version: int | None = None) -> Seen | None:
-        query = f"query($t: String!, $v: Version) {{ mySessionContext(tenant: $t, minVersion: $v) {SELECTION} }}"
-        return _seen_json(await self._one(query, {"t": tenant, "v": min_version}, caller, 10))
+    async def get_own(
+        self, tenant: str, caller: Caller, *, min_version: int | None = None, max_age: float | None = None
+    ) -> Seen | None:
+        arguments = "tenant: $t, minVersion: $v, maxAge: $a"
+        query = f"query($t: String!, $v: Version, $a: Float) {{ mySessionContext({arguments}) {SELECTION} }}"
+        return _seen_json(await self._one(query, {"t": tenant, "v": min_version, "a": max_age}, caller, 10))
 
     async def replace(
         self,

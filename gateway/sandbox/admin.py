@@ -7,6 +7,7 @@ POST   /_sandbox/carts/{tenant}/{id}              what the cart service does whe
 GET    /_sandbox/switches                         the switches; PATCH sets those named
 GET    /_sandbox/faults                           the armed faults; DELETE disarms them
 POST   /_sandbox/faults                           arm one: {"fault", "operation"?, "times"?, "probability"?}
+GET    /_sandbox/figures                          requests under way, most at a time, and how often each fault struck
 GET    /_sandbox/requests                         the requests that came; DELETE forgets them
 POST   /_sandbox/tokens                           issue one: {"tenant", "session_id", "customer_id"?, "lifetime"?}
 DELETE /_sandbox/tokens                           revoke all service tokens; /_sandbox/tokens/{token} one of any kind
@@ -53,7 +54,7 @@ def handle(sandbox: Sandbox, request: Request) -> Answer:
         return answers.json(400, {"code": 400, "message": str(error)})
 
 
-def _handle(sandbox: Sandbox, request: Request) -> Answer:  # noqa: C901 - the table above, row by row
+def _handle(sandbox: Sandbox, request: Request) -> Answer:  # noqa: C901, PLR0912 - the table above, row by row
     match request.method, *request.segments[1:]:
         case "GET", "sessions":
             return answers.json(200, [list(each) for each in sandbox.store.ids()])
@@ -71,6 +72,9 @@ def _handle(sandbox: Sandbox, request: Request) -> Answer:  # noqa: C901 - the t
             return _switches(sandbox, method, request.body)
         case method, "faults":
             return _faults(sandbox, method, request.body)
+        case "GET", "figures":
+            struck = dict(sandbox.faults.struck)
+            return answers.json(200, {"underWay": sandbox.under_way, "peak": sandbox.peak, "struck": struck})
         case "GET", "requests":
             return answers.json(200, [each._asdict() for each in sandbox.requests])
         case "DELETE", "requests":

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias
 
@@ -72,6 +73,8 @@ class Armed:
     """A fault that waits for requests."""
 
     fault: Fault
+    text: str
+    """As it was written."""
     operation: str = "*"
     """Name of an operation, `*` for all."""
     times: int | None = 1
@@ -83,12 +86,14 @@ class Faults:
     """The armed faults. Chance comes from a seeded generator, so that a run can be had again."""
 
     def __init__(self, seed: int = 0) -> None:
+        self.struck: Counter[str] = Counter()
+        """How often each has struck, by its text."""
         self._armed: list[Armed] = []
         self._random = random.Random(seed)  # noqa: S311 - for tests
 
     def arm(self, fault: str, operation: str = "*", *, times: int | None = 1, probability: float = 1.0) -> None:
         """Let requests of an operation fail. Raises ValueError for a text that is no fault."""
-        self._armed.append(Armed(Fault.parse(fault), operation, times, probability))
+        self._armed.append(Armed(Fault.parse(fault), fault, operation, times, probability))
 
     def clear(self) -> None:
         """Disarm all."""
@@ -107,6 +112,7 @@ class Faults:
         return None
 
     def _use(self, armed: Armed) -> None:
+        self.struck[armed.text] += 1
         if armed.times is not None:
             armed.times -= 1
             if armed.times <= 0:

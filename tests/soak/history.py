@@ -77,6 +77,10 @@ class Read:
     gateway: str = ""
     began: float = -math.inf
     """When its client asked."""
+    max_age: float = math.inf
+    """How many seconds old it may be, by what its client asked for or the gateway's settings say."""
+    anew: bool = False
+    """Its client did not say what it had seen before: an earlier version is as good, within `max_age`."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ def violations(history: History) -> list[str]:
         *_reads_of_what_never_was(history),
         *_reads_that_go_back(history),
         *_reads_older_than_writes(history, made),
+        *_reads_older_than_allowed(history, made),
     ]
 
 
@@ -203,19 +208,14 @@ def _reads_that_go_back(history: History) -> Iterator[str]:
         version = event.version if isinstance(event, Read) else event.told
         if version is None:
             continue
-        if version < seen.get(key, 0):
+        if version < seen.get(key, 0) and not (isinstance(event, Read) and event.anew):
             yield f"after version {seen[key]}: {event}"
         seen[key] = max(version, seen.get(key, 0))
 
 
 def _reads_older_than_writes(history: History, made: Mapping[str, Mapping[int, list[Effect]]]) -> Iterator[str]:
     """A read that began after a write was acknowledged by the same gateway is shown that write, or a later one."""
-    left = {
-        (session, effect): number
-        for session, all_of in made.items()
-        for number, effects in all_of.items()
-        for effect in effects
-    }
+    left = _versions_left(made)
     writes = [
         each for each in history.events if isinstance(each, Write) and each.outcome is Outcome.APPLIED and each.gateway
     ]
@@ -228,3 +228,26 @@ def _reads_older_than_writes(history: History, made: Mapping[str, Mapping[int, l
             if same and write.ended < read.began and read.version < version:
                 yield f"older than version {version}, which its gateway had acknowledged: {read}"
                 break
+
+
+def _reads_older_than_allowed(history: History, made: Mapping[str, Mapping[int, list[Effect]]]) -> Iterator[str]:
+    """A read shows all writes, whoever's, that were acknowledged more than its `max_age` before it began."""
+    left = _versions_left(made)
+    ended: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    for write in history.events:
+        if isinstance(write, Write) and write.outcome is Outcome.APPLIED:
+            ended[write.session].append((write.ended, left.get((write.session, write.effect), 0)))
+    for read in history.events:
+        if isinstance(read, Read) and math.isfinite(read.max_age):
+            due = max((version for end, version in ended[read.session] if end < read.began - read.max_age), default=0)
+            if read.version < due:
+                yield f"older than version {due}, which was there {read.max_age} s before: {read}"
+
+
+def _versions_left(made: Mapping[str, Mapping[int, list[Effect]]]) -> dict[tuple[str, Effect], int]:
+    return {
+        (session, effect): number
+        for session, all_of in made.items()
+        for number, effects in all_of.items()
+        for effect in effects
+    }
