@@ -2,48 +2,53 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from starlette.requests import Request
     from starlette.types import ASGIApp
 
-    from gateway.telemetry.prometheus import Metrics
+    from gateway.readiness import Report
 
-__all__ = ["Readiness", "admin_app"]
-
-
-class Readiness:
-    """Whether callers are to be sent here: once all doors are open, and until the gateway is told to stop."""
-
-    def __init__(self) -> None:
-        self.ready = False
-
-    @contextmanager
-    def declared(self) -> Iterator[None]:
-        """Be ready while the block runs."""
-        self.ready = True
-        try:
-            yield
-        finally:
-            self.ready = False
+__all__ = ["admin_app"]
 
 
-def admin_app(metrics: Metrics, readiness: Readiness) -> ASGIApp:
-    """The application behind the admin listener."""
+class Reporter(Protocol):
+    """Knows how things stand."""
+
+    async def report(self) -> Report:
+        """How everything stands."""
+        ...
+
+
+class Exposed(Protocol):
+    """Metrics, of one process or of several."""
+
+    @property
+    def content_type(self) -> str:
+        """Of the exposition."""
+        ...
+
+    def exposition(self) -> bytes:
+        """All of them in the text format that Prometheus reads."""
+        ...
+
+
+def admin_app(metrics: Exposed, reporter: Reporter) -> ASGIApp:
+    """The application behind the admin listener. `/readyz` is JSON: `{"ready": true, "checks": {"doors": "open"}}`."""
 
     async def livez(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> Response:
-        return PlainTextResponse("ok\n") if readiness.ready else PlainTextResponse("not ready\n", 503)
+        report = await reporter.report()
+        body = msgspec.json.encode(report) + b"\n"
+        return Response(body, 200 if report.ready else 503, media_type="application/json")
 
     async def exposition(_: Request) -> Response:
         return Response(metrics.exposition(), headers={"content-type": metrics.content_type})

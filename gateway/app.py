@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import httpx
@@ -12,13 +13,11 @@ import httpx
 from gateway import contracts
 from gateway.access.audit import Audit
 from gateway.access.guard import Access, Guard
-from gateway.access.jwks import fetching
 from gateway.access.keys import KeyRing
 from gateway.access.limits import LeashedBuckets, RateLimits
 from gateway.access.principal import Permission, Principal
 from gateway.access.rates import Rate
-from gateway.access.tokens import Issuer, TokenIssuers
-from gateway.admin import Readiness, admin_app
+from gateway.admin import admin_app
 from gateway.cache.contexts import CachedClient, marked_by
 from gateway.cache.entry import Entry
 from gateway.cache.flights import Flights
@@ -28,6 +27,7 @@ from gateway.cache.marks import Marks
 from gateway.cache.readthrough import Fetched, ReadThrough
 from gateway.cache.shared import SharedCache
 from gateway.cache.shelf import Shelf
+from gateway.ending import Ending
 from gateway.graphql.compiled import Compiler
 from gateway.graphql.documents import Documents
 from gateway.graphql.http import GraphQLEndpoint
@@ -37,29 +37,37 @@ from gateway.graphql.playground import Playground
 from gateway.graphql.schema import make_schema
 from gateway.graphql.server import serve_graphql
 from gateway.listener import listening
+from gateway.readiness import Readiness
+from gateway.reloading import reloading
 from gateway.rpc.limits import Limits
 from gateway.rpc.server import serve_rpc
 from gateway.sessions.service import OwnSessionContexts, SessionContexts
 from gateway.sessions.writer import Writer
 from gateway.settings import ConfigurationError
 from gateway.stores import MemoryStore, RedisBuckets, RedisConnections, RedisStore, open_redis
+from gateway.succession import Succession
 from gateway.telemetry.prometheus import Metrics
 from gateway.tls import Certificates
 from gateway.upstream.client import SessionContextClient
+from gateway.upstream.first_tokens import obtaining_first_tokens
 from gateway.upstream.http import Http
 from gateway.upstream.oauth import ClientCredentials, ServiceToken, ServiceTokens
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
     from pathlib import Path
 
+    from gateway.access.tokens import TokenIssuers
     from gateway.graphql.schema import GatewaySchema
+    from gateway.settings import Access as AccessSettings
     from gateway.settings import Grpc, Limited, Settings, Tls
 
 __all__ = [
     "Addresses",
+    "Doors",
     "open_access",
     "open_cache",
+    "open_doors",
     "open_gateway",
     "open_rate_limits",
     "open_upstream",
@@ -71,12 +79,25 @@ _MAX_CONNECTIONS: Final = 256
 """To upstream, at a time, in one process."""
 
 
+_FEW: Final = 5
 _FETCH_TIME: Final = 5.0
 """Seconds for an issuer's document."""
 _REDIS_PATIENCE: Final = 1.0
 """Seconds to connect to Redis, and for it to answer; what waits for it has less (`cache.budget`)."""
 _OPEN_FOR: Final = 30.0
 """Seconds for which a write counts as under way if its end is not known: longer than upstream would work on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """Where callers come in."""
+
+    graphql: str
+    """URL of the GraphQL endpoint."""
+    grpc: str
+    """Host and port, as gRPC's clients take them."""
+    reload: Callable[[Settings], Awaitable[None]]
+    """Takes callers and tenants' clients from other settings, which are the same in all else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +113,56 @@ class Addresses:
 
 
 @asynccontextmanager
-async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]) -> AsyncIterator[Addresses]:
-    """Serve while the block runs. `playground_headers` are filled in for whoever opens the playground.
+async def open_gateway(
+    settings: Settings,
+    playground_headers: Mapping[str, str],
+    *,
+    ending: Ending | None = None,
+    shared: bool = False,
+    read_again: Callable[[], Settings] | None = None,
+) -> AsyncIterator[Addresses]:
+    """Serve while the block runs, in this process alone.
+
+    `playground_headers` are filled in for whoever opens the playground. Ports are `shared` as `gateway.listener.bind`
+    has it. With `read_again` it obeys SIGHUP (see `gateway.reloading`).
 
     Raises OSError when a port cannot be had, CertificateError, and ConfigurationError for bad trusted documents. On
     leaving, the doors close first and let calls under way finish.
     """
+    metrics, readiness = Metrics(), Readiness()
+    async with (
+        listening(
+            admin_app(metrics, readiness),
+            host=settings.admin.host,
+            port=settings.admin.port,
+            grace=settings.shutdown.grace,
+            shared=shared,
+        ) as admin,
+        open_doors(settings, playground_headers, metrics, readiness, ending=ending or Ending(), shared=shared) as doors,
+        nullcontext() if read_again is None else reloading(settings, read_again, doors.reload, readiness),
+    ):
+        yield Addresses(doors.graphql, doors.grpc, admin)
+
+
+@asynccontextmanager
+async def open_doors(
+    settings: Settings,
+    playground_headers: Mapping[str, str],
+    metrics: Metrics,
+    readiness: Readiness,
+    *,
+    ending: Ending,
+    shared: bool,
+) -> AsyncIterator[Doors]:
+    """As `open_gateway`, without the operator's listener, which several processes have in common."""
+    readiness.set("doors", "opening", met=False)
     schema = make_schema(introspection=settings.graphql.introspection)
     documents = prepare_documents(settings, schema)
     async with AsyncExitStack() as stack:
-        metrics = Metrics()
         http, tokens = await stack.enter_async_context(open_upstream(settings))
-        client = await stack.enter_async_context(open_cache(settings, SessionContextClient(http, tokens), metrics))
+        client = await stack.enter_async_context(
+            open_cache(settings, SessionContextClient(http, tokens), metrics, readiness)
+        )
 
         writer = Writer(
             max_attempts=settings.writes.max_attempts, max_document=settings.writes.max_document, observer=metrics
@@ -115,19 +174,12 @@ async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]
             batch_concurrency=settings.reads.batch_concurrency,
         )
         own = OwnSessionContexts(client, writer)
-        access = await stack.enter_async_context(open_access(settings))
+        longest_call = max(settings.graphql.budget, settings.grpc.budget)
+        accesses = await stack.enter_async_context(Succession[Access](longest_call))
+        access = await accesses.next(open_access(settings))
         limits = await stack.enter_async_context(open_rate_limits(settings, metrics))
         guard = Guard(access, limits, sessions, own, Audit())
 
-        readiness = Readiness()
-        admin = await stack.enter_async_context(
-            listening(
-                admin_app(metrics, readiness),
-                host=settings.admin.host,
-                port=settings.admin.port,
-                grace=settings.shutdown.grace,
-            )
-        )
         rpc = await stack.enter_async_context(
             serve_rpc(
                 guard,
@@ -139,6 +191,9 @@ async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]
                 limits=_limits(settings.grpc),
                 reflected=settings.grpc.reflection,
                 certificates=_certificates(settings.grpc.tls, "grpc.tls"),
+                readiness=readiness,
+                ending=ending,
+                shared=shared,
             )
         )
         playground = _playground(settings, playground_headers)
@@ -159,19 +214,32 @@ async def open_gateway(settings: Settings, playground_headers: Mapping[str, str]
                 grace=settings.shutdown.grace,
                 certificates=_certificates(settings.graphql.tls, "graphql.tls"),
                 origins=settings.graphql.cors_origins,
+                ending=ending,
+                shared=shared,
             )
         )
-        with readiness.declared():  # last in, first out: a load balancer hears of the end before a door closes
-            yield Addresses(graphql, rpc, admin)
+        if settings.upstream.lazy_tokens:
+            readiness.set("tokens", "asked for when needed", met=True)
+        else:
+            tell = partial(_tell_of_tokens, readiness)
+            await stack.enter_async_context(obtaining_first_tokens(tokens, settings.tenants, tell))
+        readiness.set("doors", "open", met=True)
+        ending.when_begun(lambda: readiness.set("doors", "closing", met=False))
+
+        async def reload(found: Settings) -> None:
+            tokens.renew_with(_credentials(found))
+            access.become(await accesses.next(open_access(found)))
+
+        yield Doors(graphql, rpc, reload)
+        ending.begin()
+        await ending.pause(settings.shutdown.delay)  # a load balancer hears of the end before a door closes
 
 
 @asynccontextmanager
 async def open_upstream(settings: Settings) -> AsyncIterator[tuple[Http, ServiceTokens]]:
     """The way to upstream, and the gateway's own tokens for it, while the block runs."""
     limits = httpx.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_CONNECTIONS)
-    credentials = {
-        name: ClientCredentials(tenant.client_id, tenant.client_secret) for name, tenant in settings.tenants.items()
-    }
+    credentials = _credentials(settings)
     async with httpx.AsyncHTTPTransport(limits=limits) as transport:
         http = Http(transport, str(settings.upstream.base_url), timeout=settings.upstream.timeout)
         store = MemoryStore[ServiceToken](max_entries=len(credentials))
@@ -179,8 +247,22 @@ async def open_upstream(settings: Settings) -> AsyncIterator[tuple[Http, Service
             yield http, tokens
 
 
+def _credentials(settings: Settings) -> dict[str, ClientCredentials]:
+    return {
+        name: ClientCredentials(tenant.client_id, tenant.client_secret) for name, tenant in settings.tenants.items()
+    }
+
+
+def _tell_of_tokens(readiness: Readiness, missing: Collection[str]) -> None:
+    """There may be very many tenants: a few are named."""
+    names = ", ".join(sorted(missing)[:_FEW]) + (f" and {len(missing) - _FEW} more" if len(missing) > _FEW else "")
+    readiness.set("tokens", f"none yet for {names}" if missing else "ok", met=not missing)
+
+
 @asynccontextmanager
-async def open_cache(settings: Settings, client: SessionContextClient, metrics: Metrics) -> AsyncIterator[CachedClient]:
+async def open_cache(
+    settings: Settings, client: SessionContextClient, metrics: Metrics, readiness: Readiness
+) -> AsyncIterator[CachedClient]:
     """The client, read through whatever cache the settings name, while the block runs."""
     cache = settings.cache
     backend = cache.backend.get_secret_value()
@@ -214,6 +296,7 @@ async def open_cache(settings: Settings, client: SessionContextClient, metrics: 
                     open_for=_OPEN_FOR,
                 )
             )
+            readiness.remark("cache", partial(_state_of, shared))
             invalidations = await stack.enter_async_context(
                 Invalidations(connections.listener, store.channel, marks, shared.origin, max_silence=cache.max_silence)
             )
@@ -227,6 +310,10 @@ async def open_cache(settings: Settings, client: SessionContextClient, metrics: 
             own_session_ids,
             uncached=uncached,
         )
+
+
+async def _state_of(shared: SharedCache) -> str:
+    return "ok" if await shared.reachable() else "degraded: Redis does not answer, upstream is asked"
 
 
 @asynccontextmanager
@@ -249,6 +336,20 @@ async def open_access(settings: Settings) -> AsyncIterator[Access]:
         name: Principal.of(name, "certificate", map(Permission, entry.permissions), entry.tenants, _rate(entry))
         for name, entry in access.certificates.items()
     }
+    ring = KeyRing(keys) if keys else None
+    if not access.issuers:
+        yield Access(ring, None, certificates)
+        return
+    async with _open_issuers(access) as tokens:
+        yield Access(ring, tokens, certificates)
+
+
+@asynccontextmanager
+async def _open_issuers(access: AccessSettings) -> AsyncIterator[TokenIssuers]:
+    # Cryptography is 20 MB and a tenth of the start, for those alone who have JWTs to verify.
+    from gateway.access.jwks import fetching  # noqa: PLC0415
+    from gateway.access.tokens import Issuer, TokenIssuers  # noqa: PLC0415
+
     issuers = tuple(
         Issuer(
             name,
@@ -266,15 +367,11 @@ async def open_access(settings: Settings) -> AsyncIterator[Access]:
         )
         for name, entry in access.issuers.items()
     )
-    ring = KeyRing(keys) if keys else None
-    if not issuers:
-        yield Access(ring, None, certificates)
-        return
     async with (
         httpx.AsyncHTTPTransport() as transport,
         TokenIssuers(issuers, fetching(Http(transport, ""), timeout=_FETCH_TIME)) as tokens,
     ):
-        yield Access(ring, tokens, certificates)
+        yield tokens
 
 
 @asynccontextmanager
@@ -284,7 +381,7 @@ async def open_rate_limits(settings: Settings, metrics: Metrics) -> AsyncIterato
     backend = cache.backend.get_secret_value()
     async with AsyncExitStack() as stack:
         shared = None
-        if backend not in {"none", "memory"} and _any_rate(settings):
+        if backend not in {"none", "memory"} and settings.limits_rates:
             connections = await stack.enter_async_context(
                 open_redis(cache.backend, cluster=cache.cluster, patience=_REDIS_PATIENCE)
             )
@@ -300,12 +397,6 @@ async def open_rate_limits(settings: Settings, metrics: Metrics) -> AsyncIterato
 def _rate(entry: Limited) -> Rate | None:
     """What a caller's own entry says, if it says anything."""
     return None if entry.rate is None else Rate.of(entry.rate, entry.burst)
-
-
-def _any_rate(settings: Settings) -> bool:
-    access = settings.access
-    entries = [*access.keys.values(), *access.issuers.values(), *access.certificates.values()]
-    return bool(settings.rate_limits.rate or any(each.rate for each in entries))
 
 
 def _certificates(tls: Tls | None, name: str) -> Certificates | None:

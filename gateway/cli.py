@@ -1,10 +1,12 @@
-"""The command line: `session-gateway serve | dev | sandbox | check | keys | cache | schema`."""
+"""The command line: `session-gateway serve | dev | sandbox | check | keys | cache | schema`.
+
+A command imports what only it needs: a supervisor of workers has no use for gRPC, nor `keys new` for GraphQL.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
@@ -17,18 +19,18 @@ from pydantic import ValidationError
 from gateway import contracts, sandbox
 from gateway.access.keys import new_key
 from gateway.access.principal import Permission
-from gateway.app import open_gateway, open_redis_store, open_upstream, prepare_documents
-from gateway.cache.shared import EVERYTHING, message_of
+from gateway.ending import Ending
 from gateway.errors import GatewayError
-from gateway.graphql.schema import make_schema
+from gateway.failures import Unserved, explained
+from gateway.listener import authority, shared_with_others
 from gateway.logs import configure_logs
 from gateway.sandbox import seed
 from gateway.settings import CONFIG_VARIABLE, Access, ConfigurationError, Settings, load_settings
-from gateway.stores import RedisError
 from gateway.tls import CertificateError
+from gateway.workers.count import count_workers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from gateway.app import Addresses
     from gateway.stores import RedisStore
@@ -78,6 +80,7 @@ DEV_DEFAULTS: Final[dict[str, dict[str, object]]] = {
     "graphql": {"playground": True, "introspection": True},
     "grpc": {"reflection": True},
     "cache": {"backend": "memory"},
+    "upstream": {"lazy_tokens": True},
     "shutdown": {"grace": 1.0},
 }
 """What `dev` sets where neither the environment nor a file does."""
@@ -92,9 +95,22 @@ def main() -> None:
 @main.command()
 @_config
 @_insecure
-def serve(config: Path | None, *, insecure: bool) -> None:
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    help="Processes that share the ports; else the setting, or one for each core.",
+)
+def serve(config: Path | None, *, insecure: bool, workers: int | None) -> None:
     """Run the gateway for production."""
-    settings = _settings(config)
+    overrides = {} if workers is None else {"workers": workers}
+
+    def read_again() -> Settings:
+        found = load_settings(config, overrides=overrides)
+        if not insecure and (exposed := _exposed(found)):
+            raise ConfigurationError(exposed)
+        return found
+
+    settings = _settings(config, overrides=overrides)
     exposed = _exposed(settings)
     if exposed and not insecure:
         click.echo(f"session-gateway: {exposed}: {_REMEDY}", err=True)
@@ -102,14 +118,14 @@ def serve(config: Path | None, *, insecure: bool) -> None:
     configure_logs(settings.log)
     if exposed:
         _log.critical("insecure", problem=exposed)
-    _run(_serve(settings))
+    _run(_serve(settings, read_again))
 
 
 @main.command()
 @_config
 def dev(config: Path | None) -> None:
     """Run the gateway together with the sandbox, to try things out."""
-    settings = _settings(config, DEV_DEFAULTS)
+    settings = _settings(config, DEV_DEFAULTS, {"workers": 1})
     configure_logs(settings.log)
     _run(_dev(settings))
 
@@ -201,6 +217,8 @@ def cache_group() -> None:
 @_config
 def clear(config: Path | None) -> None:
     """Remove all entries, also from the memory of gateways that have one in front of Redis."""
+    from gateway.cache.shared import EVERYTHING, message_of
+
     removed = _run(_with_store(_settings(config), lambda store: store.clear(message_of("cli", EVERYTHING, 0))))
     click.echo(f"{removed} keys removed")
 
@@ -217,7 +235,13 @@ def stats(config: Path | None) -> None:
 @click.argument("contract", type=click.Choice(["graphql", "proto"]))
 def schema(contract: str) -> None:
     """Print the GraphQL schema, or the protobuf source."""
-    click.echo(f"{make_schema().as_str()}\n" if contract == "graphql" else contracts.proto(), nl=False)
+    if contract == "proto":
+        click.echo(contracts.proto(), nl=False)
+        return
+
+    from gateway.graphql.schema import make_schema
+
+    click.echo(f"{make_schema().as_str()}")
 
 
 def _exposed(settings: Settings) -> str | None:
@@ -234,15 +258,20 @@ def _exposed(settings: Settings) -> str | None:
 
 def _documents(settings: Settings) -> None:
     """Exit with what is wrong with the manifest of trusted documents, if anything is."""
+    from gateway.app import prepare_documents
+    from gateway.graphql.schema import make_schema
+
     try:
         prepare_documents(settings, make_schema(introspection=settings.graphql.introspection))
     except ConfigurationError as error:
         _refuse(error)
 
 
-def _settings(config: Path | None, defaults: Mapping[str, object] | None = None) -> Settings:
+def _settings(
+    config: Path | None, defaults: Mapping[str, object] | None = None, overrides: Mapping[str, object] | None = None
+) -> Settings:
     try:
-        return load_settings(config, defaults)
+        return load_settings(config, defaults, overrides)
     except ConfigurationError as error:
         _refuse(error)
 
@@ -256,47 +285,69 @@ def _refuse(error: ConfigurationError) -> NoReturn:
 def _run(work: Coroutine[object, object, Result]) -> Result:
     try:
         return uvloop.run(work)
-    except* (OSError, CertificateError, ConfigurationError) as group:
-        failures = list(_leaves(group))
-    for each in failures:
-        click.echo(f"session-gateway: {getattr(each, 'strerror', None) or each}", err=True)
-    sys.exit(2 if any(isinstance(each, ConfigurationError) for each in failures) else 1)
+    except* (OSError, CertificateError, ConfigurationError, Unserved) as group:
+        problems, status = explained(group)
+    for each in problems:
+        click.echo(f"session-gateway: {each}", err=True)
+    sys.exit(status)
 
 
-def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
-    """The errors themselves: each listener that is up already wraps what comes through it in a group of its own."""
-    for each in group.exceptions:
-        if isinstance(each, BaseExceptionGroup):
-            yield from _leaves(each)
-        else:
-            yield each
+async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> None:
+    ending = Ending()
+    ending.obey_signals()
+    workers, reason = count_workers(settings)
+    if reason is not None:
+        _log.info("one_worker", reason=reason)
+    _tell_of_sharing(settings)
+    if workers > 1:
+        if settings.limits_rates and not settings.cache.in_redis:
+            _log.warning("rates_by_worker", workers=workers, problem="without Redis each worker counts by itself")
+        from gateway.workers.supervisor import supervise
 
+        await supervise(settings, workers, ending, read_again)
+        return
 
-async def _serve(settings: Settings) -> None:
-    async with open_gateway(settings, {}) as doors:
-        _log.info("listening", graphql=doors.graphql, grpc=doors.grpc, admin=doors.admin)
-        await _told_to_stop()
+    from gateway.app import open_gateway
+
+    async with open_gateway(settings, {}, ending=ending, shared=True, read_again=read_again) as doors:
+        _log.info("listening", graphql=doors.graphql, grpc=doors.grpc, admin=doors.admin, workers=1)
+        await ending.wait()
         _log.info("stopping")
 
 
+def _tell_of_sharing(settings: Settings) -> None:
+    """Another gateway on the same ports is meant to be there during a rolling restart; at other times, by mistake."""
+    for name, door in {"graphql": settings.graphql, "grpc": settings.grpc}.items():
+        if door.port and shared_with_others(door.host, door.port):
+            _log.warning("port_shared", listener=name, address=authority(door.host, door.port))
+
+
 async def _dev(settings: Settings) -> None:
+    from gateway.app import open_gateway
+
+    ending = Ending()
+    ending.obey_signals()
     async with sandbox.serve(sandbox.Sandbox(), settings.sandbox.host, settings.sandbox.port) as upstream:
         settings = settings.model_copy(
             update={"upstream": settings.upstream.model_copy(update={"base_url": upstream.url})}
         )
-        async with open_gateway(settings, dev_headers(upstream.sandbox)) as doors:
+        async with open_gateway(settings, dev_headers(upstream.sandbox), ending=ending) as doors:
             click.echo(_welcome(doors, upstream, tls=settings.grpc.tls is not None))
-            await _told_to_stop()
+            await ending.wait()
 
 
 async def _sandbox(host: str, port: int) -> None:
+    ending = Ending()
+    ending.obey_signals()
     async with sandbox.serve(sandbox.Sandbox(), host, port) as running:
         click.echo(f"sandbox  {running.url}")
-        await _told_to_stop()
+        await ending.wait()
 
 
 async def _check(settings: Settings) -> int:
     """Try every tenant's credentials; returns how many do not work."""
+    from gateway.app import open_upstream
+
     problems = 0
     async with open_upstream(settings) as (_, tokens):
         for tenant in settings.tenants:
@@ -315,20 +366,15 @@ async def _with_store(settings: Settings, work: Callable[[RedisStore], Awaitable
     """Have something done in Redis. Raises OSError when it cannot be."""
     if settings.cache.backend.get_secret_value() in {"none", "memory"}:
         raise OSError("cache.backend: is no Redis, and a gateway's own memory goes with it")
+
+    from gateway.app import open_redis_store
+    from gateway.stores import RedisError
+
     try:
         async with open_redis_store(settings) as (store, _), asyncio.timeout(_REDIS_TIME):
             return await work(store)
     except (RedisError, TimeoutError) as error:
         raise OSError(f"cache.backend: Redis cannot be asked: {str(error) or 'no answer in time'}") from error
-
-
-async def _told_to_stop() -> None:
-    """Wait for SIGINT or SIGTERM."""
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for each in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(each, told.set)
-    await told.wait()
 
 
 def dev_headers(upstream: sandbox.Sandbox) -> Mapping[str, str]:

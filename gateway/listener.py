@@ -6,24 +6,28 @@ Signals, logging and the event loop belong to whoever runs the process, and seve
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.ending import Ending
 from gateway.protocol import BoundedHead
 from gateway.tls import server_context
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from starlette.types import ASGIApp
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    from uvicorn.server import Protocols
 
     from gateway.tls import Certificates
 
-__all__ = ["authority", "bind", "listening"]
+__all__ = ["authority", "bind", "claim", "listening", "shared_with_others"]
 
 _BACKLOG: Final = 2048
 _HANDSHAKE: Final = 10.0
@@ -31,6 +35,11 @@ _HANDSHAKE: Final = 10.0
 _FAREWELL: Final = 0.5
 """Seconds for a client to answer TLS's farewell. One that keeps an idle connection does not read, so does not answer;
 asyncio would wait for half a minute, and each such connection would hold up the shutdown for as long as it may."""
+_FIRST_REQUEST: Final = 1.0
+"""Seconds that a connection gets for its first request when the listener closes: it has only just been made."""
+_LOOK_EVERY: Final = 0.05
+_CANCELLED: Final = 1.0
+"""Seconds for what was cancelled to come to its end."""
 
 
 @asynccontextmanager
@@ -42,16 +51,22 @@ async def listening(
     grace: float,
     protocol: Callable[..., HttpToolsProtocol] = BoundedHead,
     certificates: Certificates | None = None,
+    ending: Ending | None = None,
+    shared: bool = False,
 ) -> AsyncIterator[str]:
-    """Listen while the block runs; yields the base URL. Port 0 takes a free one.
+    """Listen while the block runs; yields the base URL. Port 0 takes a free one; `shared`, as `bind` has it.
 
-    On leaving, no new connection is taken, and requests under way get `grace` seconds. `protocol` is uvicorn's HTTP
-    protocol, or makes one derived from it. With certificates it speaks TLS, and takes those there are whenever a client
-    connects. Raises OSError when the port cannot be had.
+    On leaving, no new connection is taken, and requests under way get `grace` seconds, or less when `ending` is
+    hastened. As soon as that begins, answers ask clients to take their next request elsewhere. `protocol` is uvicorn's
+    HTTP protocol, or makes one derived from it. With certificates it speaks TLS, and takes those there are whenever a
+    client connects. Raises OSError when the port cannot be had.
     """
     tls = None if certificates is None else server_context(certificates)
-    listener = bind(host, port)
+    ending = ending or Ending()
+    listener = bind(host, port, shared=shared)
     server = _Server(
+        ending,
+        grace,
         uvicorn.Config(
             app,
             http=protocol,  # type: ignore[arg-type]  # is called, and nothing else
@@ -60,11 +75,11 @@ async def listening(
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=grace,  # type: ignore[arg-type]  # goes to asyncio.wait_for, which takes floats
             timeout_keep_alive=75,
             ssl_context_factory=None if tls is None else lambda *_: tls,
-        )
+        ),
     )
+    ending.when_begun(server.discourage)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(server.serve(sockets=[listener]), name=f"listen on {host}:{port}")
         try:
@@ -82,28 +97,75 @@ def authority(host: str, port: int) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals alone, and bounds how long TLS may take, for which uvicorn has no setting."""
+    """Leaves signals alone, bounds how long TLS may take, and loses no request when it ends: uvicorn does neither."""
+
+    def __init__(self, ending: Ending, grace: float, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ending = ending
+        self._grace = grace
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen on the sockets. uvicorn's own does this too, after much else that is of no use here."""
-        config, tls = self.config, self.config.ssl
-
-        def protocol() -> asyncio.Protocol:
-            return config.http_protocol_class(config=config, server_state=self.server_state, app_state={})  # type: ignore[call-arg]  # each of uvicorn's takes these
-
         loop = asyncio.get_running_loop()
         self.servers = [
-            await loop.create_server(
-                protocol,
-                sock=each,
-                backlog=config.backlog,
-                ssl=tls,
-                ssl_handshake_timeout=_HANDSHAKE if tls else None,
-                ssl_shutdown_timeout=_FAREWELL if tls else None,
-            )
+            await loop.create_server(self._protocol, sock=each, backlog=self.config.backlog, **self._tls())
             for each in sockets or ()
         ]
         self.started = True
+
+    def discourage(self) -> None:
+        """Ask clients to make new connections from now on, which may bring them to another gateway."""
+        farewell = (b"connection", b"close")
+        self.config.encoded_headers.append(farewell)  # for every second from the next on
+        self.server_state.default_headers.append(farewell)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections, and give requests their time."""
+        await self._close_listeners(sockets or [])
+        state, loop = self.server_state, asyncio.get_running_loop()
+        began = loop.time()
+        grace = self._grace
+        while (state.connections or state.tasks) and not self._ending.hastened and loop.time() < began + grace:
+            fresh = loop.time() < began + _FIRST_REQUEST
+            for each in list(state.connections):
+                if not (fresh and _awaits_its_first(each)):
+                    each.shutdown()
+            await asyncio.sleep(_LOOK_EVERY)
+        for each in list(state.connections):
+            each.shutdown()
+        tasks = list(state.tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CANCELLED)
+
+    async def _close_listeners(self, listeners: list[socket.socket]) -> None:
+        """The kernel resets connections that it has made and nobody has taken: so they are taken first, to the last."""
+        copies = [each.dup() for each in listeners]  # what is closed by asyncio would go on to listen, but for nobody
+        for server in self.servers:
+            server.close()
+        for each in listeners:
+            each.close()
+        connections = [connection for each in copies for connection in _taken_from(each)]
+        for each in copies:
+            each.close()
+        connected = (self._connect(each) for each in connections)
+        await asyncio.gather(*connected)
+
+    async def _connect(self, connection: socket.socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection, **self._tls())
+        except OSError:  # its client has gone
+            connection.close()
+
+    def _protocol(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(config=self.config, server_state=self.server_state, app_state={})  # type: ignore[call-arg]  # each of uvicorn's takes these
+
+    def _tls(self) -> _Tls:
+        tls = self.config.ssl
+        if tls is None:
+            return {}
+        return {"ssl": tls, "ssl_handshake_timeout": _HANDSHAKE, "ssl_shutdown_timeout": _FAREWELL}
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -111,15 +173,67 @@ class _Server(uvicorn.Server):
         yield
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises OSError, with a `strerror` that names the address."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        why = str(error.strerror).partition(" (while")[0]  # what create_server adds is the address once more
-        raise OSError(error.errno, f"cannot listen on {authority(host, port)}: {why}") from error
-    # Connections inherit it. asyncio sets it for sockets of IPPROTO_TCP alone, and create_server's name no protocol:
-    # an answer's body would wait for the client's delayed acknowledgement of its head.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+class _Tls(TypedDict, total=False):
+    ssl: ssl.SSLContext
+    ssl_handshake_timeout: float
+    ssl_shutdown_timeout: float
+
+
+def _awaits_its_first(connection: Protocols) -> bool:
+    """Whether no request has come by this connection yet."""
+    return isinstance(connection, HttpToolsProtocol) and connection.cycle is None
+
+
+def _taken_from(listener: socket.socket) -> Iterator[socket.socket]:
+    """Connections that wait to be taken. Those that cannot be are left."""
+    listener.setblocking(False)
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        connection.setblocking(False)
+        yield connection
+
+
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A socket that listens. Raises OSError, with a `strerror` that names the address.
+
+    A `shared` port is taken also where another process of the same user has it and shares it: the kernel spreads new
+    connections over all of them (SO_REUSEPORT).
+    """
+    listener = claim(host, port, shared=shared)
+    listener.listen(_BACKLOG)
     return listener
+
+
+def claim(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """As `bind`, but it does not listen yet: it keeps the port, and no client comes to it."""
+    claimed = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        claimed.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            claimed.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if claimed.family == socket.AF_INET6:
+            claimed.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        claimed.bind((host, port))
+    except OSError as error:
+        claimed.close()
+        raise OSError(error.errno, f"cannot listen on {authority(host, port)}: {error.strerror}") from error
+    # Connections inherit it. asyncio sets it for sockets that name IPPROTO_TCP alone: an answer's body would wait for
+    # the client's delayed acknowledgement of its head.
+    claimed.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return claimed
+
+
+def shared_with_others(host: str, port: int) -> bool:
+    """Whether a process listens there already that shares the port."""
+    try:
+        claim(host, port, shared=True).close()
+    except OSError:
+        return False  # it cannot be had at all
+    try:
+        claim(host, port).close()
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
+    return False

@@ -55,8 +55,13 @@ class ConfigurationError(Exception):
 
 
 class _Section(BaseModel):
+    # Pydantic could read the docstrings under fields, but takes 0.1 s of every start to find them in the source.
     model_config = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True, validate_default=True
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=True,
+        defer_build=True,
     )
 
 
@@ -144,6 +149,9 @@ class Upstream(_Section):
     """Where it is."""
     timeout: Seconds = 5.0
     """Bound of one exchange, in seconds; a caller's deadline that comes sooner bounds it further."""
+    lazy_tokens: bool = False
+    """Whether a tenant's token is asked for when it is needed first. Else all are asked for at the start, and `/readyz`
+    says no until each has been had once."""
 
 
 class Tenant(_Section):
@@ -293,12 +301,20 @@ class Writes(_Section):
 class Shutdown(_Section):
     """What happens when the gateway is told to stop."""
 
+    delay: Annotated[float, Field(ge=0, le=3600)] = 0.0
+    """Seconds for which everything is served as before, after `/readyz` and health have begun to say no: as long as
+    load balancers take to hear of it, 5 in Kubernetes."""
     grace: Annotated[float, Field(ge=0, le=3600)] = 10.0
-    """Seconds that requests under way get."""
+    """Seconds that requests under way get after that."""
 
 
 class Cache(_Section):
     """The read-through cache. All times are in seconds."""
+
+    @property
+    def in_redis(self) -> bool:
+        """Whether the backend is a Redis, which all processes have in common."""
+        return self.backend.get_secret_value() not in {"none", "memory"}
 
     backend: SecretStr = SecretStr("none")
     """`none`, `memory`, or the URL of a Redis or Valkey: `redis://`, `rediss://` (TLS), `valkey://`, `valkeys://`, with
@@ -468,8 +484,12 @@ class Settings(BaseSettings):
         frozen=True,
         hide_input_in_errors=True,
         validate_default=True,
+        defer_build=True,
     )
 
+    workers: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Processes that share the ports; as `serve --workers`. Left out, as many as there are cores for this gateway, or
+    one with `cache.backend = "memory"`. Bounds and rates that are not kept in Redis are each worker's own."""
     upstream: Upstream = Upstream()
     tenants: dict[Annotated[str, Field(pattern=_TENANT)], Tenant] = Field(min_length=1)
     graphql: GraphQL = GraphQL()
@@ -484,6 +504,22 @@ class Settings(BaseSettings):
     log: Log = Log()
     shutdown: Shutdown = Shutdown()
 
+    @property
+    def limits_rates(self) -> bool:
+        """Whether any caller may make only so many calls a second."""
+        access = self.access
+        entries = [*access.keys.values(), *access.issuers.values(), *access.certificates.values()]
+        return bool(self.rate_limits.rate or any(each.rate for each in entries))
+
+    @model_validator(mode="after")
+    def _check_workers(self) -> Self:
+        if (self.workers or 1) > 1 and self.cache.backend.get_secret_value() == "memory":
+            raise ValueError(
+                "workers: must be 1 with cache.backend memory, as what one worker writes would stay older in the memory"
+                " of another; or let them share a Redis, with cache.memory_tier"
+            )
+        return self
+
     @model_validator(mode="after")
     def _check_certificates(self) -> Self:
         if self.access.certificates and (self.grpc.tls is None or self.grpc.tls.client_ca_file is None):
@@ -491,8 +527,12 @@ class Settings(BaseSettings):
         return self
 
 
-def load_settings(file: Path | None = None, defaults: Mapping[str, object] | None = None) -> Settings:
-    """Read the environment, over the TOML file, over the defaults. Raises ConfigurationError."""
+def load_settings(
+    file: Path | None = None,
+    defaults: Mapping[str, object] | None = None,
+    overrides: Mapping[str, object] | None = None,
+) -> Settings:
+    """Read the overrides, over the environment, over the TOML file, over the defaults. Raises ConfigurationError."""
 
     class Layered(Settings):
         @classmethod
@@ -504,7 +544,8 @@ def load_settings(file: Path | None = None, defaults: Mapping[str, object] | Non
             dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings passes all four by name
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return env_settings, InitSettingsSource(settings_cls, given), init_settings
+            over = InitSettingsSource(settings_cls, dict(overrides or {}))
+            return over, env_settings, InitSettingsSource(settings_cls, given), init_settings
 
     problems = list(_unknown_variables())
     try:

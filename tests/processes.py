@@ -21,6 +21,9 @@ SCRIPT = Path(sys.executable).parent / "session-gateway"
 BYTECODE = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(ROOT / ".pytest_cache" / "bytecode")}
 """Keeps what is compiled, wherever else it may not be kept: a start takes a third of the time."""
 
+ONE_WORKER = {"SESSION_GATEWAY_WORKERS": "1"}
+"""Unless a test is about workers: one process is the simplest thing to look at."""
+
 
 @dataclass
 class Process:
@@ -56,7 +59,7 @@ class Process:
 async def running(*arguments: str, **variables: str) -> AsyncIterator[Process]:
     """A process, while the block runs, with no settings but these variables."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SESSION_GATEWAY_")}
-    environment = {**inherited, **BYTECODE, **variables}
+    environment = {**inherited, **BYTECODE, **ONE_WORKER, **variables}
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(SCRIPT, *arguments, env=environment, stdout=pipe, stderr=pipe)
     assert process.stdout is not None

@@ -112,6 +112,10 @@ class SharedCache:
             self._settling.cancel()
         await self._tasks.__aexit__(None, None, None)  # an error passes by: the group would wrap it
 
+    async def reachable(self) -> bool:
+        """Whether Redis answers, in its time."""
+        return bool(await self._tried("ping", self._store.ping))
+
     async def get(self, key: str, as_of: Token) -> Looked:
         """Look for an entry, now, which is `as_of`; or see what somebody finds who is looking for it already.
 

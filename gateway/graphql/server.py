@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive
 
     from gateway.direct import Headers, Response
+    from gateway.ending import Ending
     from gateway.graphql.http import GraphQLEndpoint
     from gateway.graphql.playground import Playground
     from gateway.tls import Certificates
@@ -40,6 +41,8 @@ async def serve_graphql(
     grace: float,
     certificates: Certificates | None = None,
     origins: Sequence[str] = (),
+    ending: Ending | None = None,
+    shared: bool = False,
 ) -> AsyncIterator[str]:
     """Listen while the block runs; yields the endpoint's URL. Scripts of other `origins` may call it (CORS).
 
@@ -49,7 +52,16 @@ async def serve_graphql(
     app = BrowserHeaders(shared_with(origins, routes))
     direct = _DirectEndpoint(endpoint, always(secure=certificates is not None))
     protocol = BoundedHead if origins else partial(DirectProtocol, direct=direct)  # CORS is ASGI's
-    async with listening(app, host=host, port=port, grace=grace, certificates=certificates, protocol=protocol) as url:
+    async with listening(
+        app,
+        host=host,
+        port=port,
+        grace=grace,
+        certificates=certificates,
+        protocol=protocol,
+        ending=ending,
+        shared=shared,
+    ) as url:
         yield f"{url}{PATH}"
 
 

@@ -1,4 +1,4 @@
-"""grpc.health.v1: every service serves until the end, and whoever watches hears of that.
+"""grpc.health.v1: every service serves while the gateway is ready, and whoever watches hears of changes.
 
 grpcio-health-checking has a servicer too, but its watches never end by themselves, so that each holds up the shutdown
 for as long as it may; and their number has no bound, though they need no credential.
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+    from gateway.readiness import Readiness
+
 __all__ = ["MAX_WATCHES", "HealthServicer"]
 
 MAX_WATCHES: Final = 100
@@ -29,14 +31,22 @@ _List: Any = health_pb2.HealthListResponse  # type: ignore[attr-defined]  # the 
 class HealthServicer(health_pb2_grpc.HealthServicer):
     """Health of these services, and of the whole under the empty name."""
 
-    def __init__(self, services: Iterable[str]) -> None:
+    def __init__(self, services: Iterable[str], readiness: Readiness) -> None:
         self._services = frozenset(("", *services))
-        self._ending = asyncio.Event()
+        self._readiness = readiness
+        self._ended = False
+        self._changed = asyncio.Event()
         self._watches = 0
+        readiness.when_changed(self._tell_watches)
 
     def end(self) -> None:
         """Say NOT_SERVING from now on. Watches tell so, and end."""
-        self._ending.set()
+        self._ended = True
+        self._tell_watches()
+
+    def _tell_watches(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
     async def Check(  # noqa: N802 - named by the proto, as are the others
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -61,14 +71,20 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watch already")
         self._watches += 1
         try:
-            await context.write(self._answer(request.service))
-            if not self._ending.is_set():
-                await self._ending.wait()
-                await context.write(self._answer(request.service))
+            told = None
+            while True:
+                changed, answer = self._changed, self._answer(request.service)
+                if answer != told:
+                    await context.write(answer)
+                    told = answer
+                if self._ended and answer == self._answer(request.service):
+                    return
+                await changed.wait()
         finally:
             self._watches -= 1
 
     def _answer(self, service: str) -> health_pb2.HealthCheckResponse:
         if service not in self._services:
             return _Status(status=_Status.SERVICE_UNKNOWN)
-        return _Status(status=_Status.NOT_SERVING if self._ending.is_set() else _Status.SERVING)
+        serving = self._readiness.ready and not self._ended
+        return _Status(status=_Status.SERVING if serving else _Status.NOT_SERVING)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
+from gateway.ending import Ending
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
-from gateway.listener import authority, bind
+from gateway.listener import authority, claim
+from gateway.readiness import Readiness
 from gateway.rpc.handlers import Methods
 from gateway.rpc.health import HealthServicer
 from gateway.rpc.limits import Limits
@@ -42,38 +44,60 @@ async def serve_rpc(
     limits: Limits = _NO_LIMITS,
     reflected: bool = True,
     certificates: Certificates | None = None,
+    readiness: Readiness | None = None,
+    ending: Ending | None = None,
+    shared: bool = False,
 ) -> AsyncIterator[str]:
     """Listen while the block runs; yields host and port, as clients take them. Port 0 takes a free one.
 
-    With certificates it speaks TLS, and takes those there are whenever a client connects.
+    With certificates it speaks TLS, and takes those there are whenever a client connects. Health says what `readiness`
+    does. A `shared` port is taken as `gateway.listener.bind` has it.
 
-    On leaving, health says NOT_SERVING, no new calls are taken, and those under way get `grace` seconds. `budget`
-    bounds a call, in seconds; `max_message` a request, in bytes. Raises OSError when the port cannot be had.
+    On leaving, health says NOT_SERVING, no new calls are taken, and those under way get `grace` seconds, or less when
+    `ending` is hastened. `budget` bounds a call, in seconds; `max_message` a request, in bytes. Raises OSError when the
+    port cannot be had.
     """
+    ending = ending or Ending()
     methods: Any = Methods(patience=budget, max_answer=limits.max_answer)
     server = grpc.aio.server(
         handlers=[methods],
-        options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", max_message), *limits.options()],
+        options=[
+            ("grpc.so_reuseport", int(shared)),
+            ("grpc.max_receive_message_length", max_message),
+            *limits.options(),
+        ],
         maximum_concurrent_rpcs=limits.max_calls,
     )
     pb_grpc.add_SessionContextServiceServicer_to_server(SessionContextServicer(guard, budget=budget), methods)
     pb_grpc.add_OwnSessionContextServiceServicer_to_server(OwnSessionContextServicer(guard, budget=budget), methods)
-    checks = HealthServicer(SERVICES)
+    checks = HealthServicer(SERVICES, readiness or Readiness())
     health_pb2_grpc.add_HealthServicer_to_server(checks, methods)
     if reflected:
+        from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc  # noqa: PLC0415 - descriptors that nothing else needs
+
         described = reflection.aio.ReflectionServicer((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME))
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(described, methods)  # type: ignore[no-untyped-call]
-    bound = _bind(server, host, port, certificates)
+    bound = _bind(server, host, port, certificates, shared=shared)
     await server.start()
     try:
         yield authority(host, bound)
     finally:
         checks.end()
-        await server.stop(grace)
+        async with asyncio.TaskGroup() as tasks:
+            hastening = tasks.create_task(_hasten(server, ending), name="cut the grace short")
+            await server.stop(grace)
+            hastening.cancel()
 
 
-def _bind(server: grpc.aio.Server, host: str, port: int, certificates: Certificates | None) -> int:
-    bind(host, port).close()  # what is wrong is said by this alone: gRPC prints it and raises nothing of it
+async def _hasten(server: grpc.aio.Server, ending: Ending) -> None:
+    await ending.wait_hastened()
+    await server.stop(None)
+
+
+def _bind(server: grpc.aio.Server, host: str, port: int, certificates: Certificates | None, *, shared: bool) -> int:
+    claim(
+        host, port, shared=shared
+    ).close()  # what is wrong is said by this alone: gRPC prints it and raises nothing of it
     try:
         if certificates is None:
             return server.add_insecure_port(authority(host, port))

@@ -138,6 +138,10 @@ class RedisStore:
         self._prefix = prefix
         self.channel = f"{prefix}marks"
 
+    async def ping(self) -> bool:
+        """Whether it answers."""
+        return bool(await self._client.ping())
+
     async def get(self, key: str, *, lease: str, ttl: float) -> tuple[StoredEntry | None, str]:
         """The entry, if there is one, and the token for putting one in its place.
 

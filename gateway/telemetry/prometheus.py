@@ -61,15 +61,25 @@ class Metrics:
             registry=self._registry,
         )
         self._entries = Gauge(
-            "session_gateway_cache_entries", "Entries in the memory of this process.", registry=self._registry
+            "session_gateway_cache_entries",
+            "Entries in the memory of the gateway's processes.",
+            registry=self._registry,
+            multiprocess_mode="livesum",
         )
+        self._watched: list[tuple[Gauge, Callable[[], int]]] = []
 
     def watch_entries(self, count: Callable[[], int]) -> None:
         """Ask for the number of entries in memory whenever metrics are read."""
-        self._entries.set_function(count)
+        self._watched.append((self._entries, count))
+
+    def sample(self) -> None:
+        """Ask for whatever is watched: Gauge's own `set_function` does nothing where metrics go to files."""
+        for gauge, count in self._watched:
+            gauge.set(count())
 
     def exposition(self) -> bytes:
         """All metrics in the text format that Prometheus reads."""
+        self.sample()
         return generate_latest(self._registry)
 
     def write_finished(self, event: WriteFinished) -> None:

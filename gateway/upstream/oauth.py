@@ -148,6 +148,11 @@ class ServiceTokens:
         """Upstream took the tenant's token: whatever was refused before, the credentials are good."""
         self._tenant(tenant).accepted()
 
+    def renew_with(self, credentials: Mapping[str, ClientCredentials]) -> None:
+        """Use other credentials from now on, for tenants that there are; a token stays in use until the next is had."""
+        for tenant, each in credentials.items():
+            self._tenant(tenant).renew_with(each)
+
     def check(self, tenant: str) -> None:
         """Raise TenantNotConfigured for a tenant that there are no credentials for."""
         self._tenant(tenant)
@@ -204,9 +209,11 @@ class _TenantToken:
         self._refusals = _Backoff()
         self._refused_young = False
         self._used = False
+        self._stopped = False
         self._log = structlog.stdlib.get_logger(__name__).bind(tenant=tenant)
 
     def stop(self) -> None:
+        self._stopped = True
         for task in (self._fetching, self._renewing):
             if task is not None:
                 task.cancel()
@@ -231,6 +238,22 @@ class _TenantToken:
 
     def accepted(self) -> None:
         self._refused_young = False
+
+    def renew_with(self, credentials: ClientCredentials) -> None:
+        if credentials == self._credentials:
+            return
+        self._credentials = credentials
+        self._failures = _Backoff()
+        self._refusals = _Backoff()
+        self._refused_young = False
+        self._tasks.create_task(self._fetch_anew(), name=f"fetch token of {self._tenant} with new credentials")
+
+    async def _fetch_anew(self) -> None:
+        if self._fetching is not None and not self._fetching.done():
+            await asyncio.wait([self._fetching])  # it was sent with the old ones
+        if not self._stopped:
+            self._failures = _Backoff()
+            await self._fetched()
 
     def _count_refusal(self, *, young: bool) -> None:
         """A token may be revoked at any moment; but when new ones are refused in a row, do not hammer the endpoint."""

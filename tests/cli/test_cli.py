@@ -146,6 +146,7 @@ async def served(upstream_url: str, tmp_path_factory: pytest.TempPathFactory) ->
         f"""
         [upstream]
         base_url = "{upstream_url}"
+        lazy_tokens = true
         [tenants.acme]
         client_id = "acme-client"
         client_secret_file = "{folder / "secret"}"
@@ -179,7 +180,10 @@ async def test_serve_serves_by_both_doors(served: Served) -> None:
             assert found.fields["currency"] == "EUR"
 
 
-@pytest.mark.parametrize(("path", "content"), [("/livez", "ok\n"), ("/readyz", "ok\n"), ("/metrics", "# HELP ")])
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [("/livez", "ok\n"), ("/readyz", '{"ready":true,"checks":{"doors":"open"'), ("/metrics", "# HELP ")],
+)
 async def test_the_operators_listener(served: Served, path: str, content: str) -> None:
     async with httpx.AsyncClient() as client:
         response = await client.get(f"{served.admin}{path}")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import os
+import textwrap
+from itertools import pairwise
 from typing import TYPE_CHECKING, get_args
 
 import pytest
@@ -114,19 +118,33 @@ def test_settings_show_no_secret(file: Path) -> None:
     assert CANARY not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 
 
-def _fields(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, str | None]]:
+def _fields(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, str]]:
+    documented = dict(_documented(model))
     for name, field in model.model_fields.items():
         kinds = [each for each in (field.annotation, *get_args(field.annotation)) if isinstance(each, type)]
         sections = [each for each in kinds if issubclass(each, BaseModel)]
-        yield f"{path}{name}", field.description or "".join(each.__doc__ or "" for each in sections)
+        yield f"{path}{name}", documented.get(name) or "".join(each.__doc__ or "" for each in sections)
         for each in sections:
             yield from _fields(each, f"{path}{name}.")
+
+
+def _documented(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    """Fields with a docstring under them, those of its bases too."""
+    for kind in reversed(model.__mro__):
+        if kind.__module__ != Settings.__module__:
+            continue
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, below in pairwise(definition.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+                yield field.target.id, ast.literal_eval(below.value)
 
 
 def test_every_setting_has_a_docstring() -> None:
     found = dict(_fields(Settings))
 
     assert "tenants.client_secret_file" in found
+    assert "workers" in found
     assert [name for name, description in found.items() if not description] == []
 
 

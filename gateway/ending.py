@@ -1,0 +1,74 @@
+"""How a process comes to its end: told to stop, it says so and then closes its doors; told again, it hastens."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Ending"]
+
+
+class Ending:
+    """Whether this process is to end. One for all of its doors."""
+
+    def __init__(self) -> None:
+        self._begun = asyncio.Event()
+        self._hastened = asyncio.Event()
+        self._to_call: list[Callable[[], None]] = []
+
+    @property
+    def begun(self) -> bool:
+        """Whether it was told to stop."""
+        return self._begun.is_set()
+
+    @property
+    def hastened(self) -> bool:
+        """Whether it was told to do so at once: nothing more is to be waited for."""
+        return self._hastened.is_set()
+
+    def tell(self) -> None:
+        """Stop; who says so twice wants it at once."""
+        (self.hasten if self.begun else self.begin)()
+
+    def begin(self) -> None:
+        """Stop. Said again, it changes nothing."""
+        if not self.begun:
+            self._begun.set()
+            for each in self._to_call:
+                each()
+
+    def hasten(self) -> None:
+        """Stop at once."""
+        self.begin()
+        self._hastened.set()
+
+    def when_begun(self, call: Callable[[], None]) -> None:
+        """Call this as soon as it is told to stop; now, if it has been."""
+        self._to_call.append(call)
+        if self.begun:
+            call()
+
+    async def wait(self) -> None:
+        """Until it is told to stop."""
+        await self._begun.wait()
+
+    async def wait_hastened(self) -> None:
+        """Until it is told to do so at once."""
+        await self._hastened.wait()
+
+    async def pause(self, seconds: float) -> None:
+        """For so long, or until there is no time for it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hastened.wait()
+
+    def obey_signals(self) -> None:
+        """SIGINT and SIGTERM tell it, from now on."""
+        loop = asyncio.get_running_loop()
+        for each in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(each, self.tell)

@@ -1,0 +1,48 @@
+"""What is told of a process that cannot do its work, and the status that it ends with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.settings import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Unserved", "explained"]
+
+
+class Unserved(Exception):
+    """The work cannot be done; `problems` and `status` have been made out already, maybe by another process."""
+
+    def __init__(self, problems: tuple[str, ...], status: int) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+        self.status = status
+
+
+def explained(group: BaseExceptionGroup[Exception]) -> tuple[tuple[str, ...], int]:
+    """A line for each problem, and the exit status: 2 when the configuration is at fault, else 1."""
+    failures = list(_leaves(group))
+    problems: list[str] = []
+    status = 1
+    for each in failures:
+        match each:
+            case Unserved():
+                problems += each.problems
+                status = max(status, each.status)
+            case ConfigurationError():
+                problems += each.problems
+                status = 2
+            case _:
+                problems.append(str(getattr(each, "strerror", None) or each))
+    return tuple(problems), status
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
+    """The errors themselves: each listener that is up already wraps what comes through it in a group of its own."""
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from _leaves(each)
+        else:
+            yield each

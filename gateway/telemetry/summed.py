@@ -1,0 +1,111 @@
+"""Metrics of several processes as one: each writes its own to files, from which they are summed when asked for.
+
+That is how prometheus_client does it. What a process counted stays counted after its end, even by SIGKILL: its
+counters and histograms are added to those of all that have ended, and its gauges are dropped. (Left as they are, files
+would become more with every process that ends.)
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from prometheus_client import Metric
+
+__all__ = ["FOLDER_VARIABLE", "SummedMetrics"]
+
+FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""Names the folder to the processes that write there; prometheus_client reads it when it is imported."""
+
+_ENDED: Final = "ended"
+"""In a file's name, in the place of a process's number: all that have ended."""
+
+
+class SummedMetrics:
+    """Those of the processes that write to `folder`, and of this one, which does not. `pids` are all that run now."""
+
+    content_type: Final = CONTENT_TYPE_LATEST
+
+    def __init__(self, folder: Path, pids: Callable[[], Iterable[int]]) -> None:
+        self._folder = folder
+        self._registry = CollectorRegistry()
+        MultiProcessCollector(self._registry, str(folder))
+        self._registry.register(_Processes(pids))
+        self._restarts = Counter(
+            "session_gateway_worker_restarts",
+            "Workers that were started in the place of one that had ended.",
+            registry=self._registry,
+        )
+        self._log = structlog.stdlib.get_logger(__name__)
+
+    def exposition(self) -> bytes:
+        """All metrics in the text format that Prometheus reads."""
+        return generate_latest(self._registry)
+
+    def restarted(self) -> None:
+        """Count a worker that takes another's place."""
+        self._restarts.inc()
+
+    def ended(self, pid: int) -> None:
+        """Keep what a process counted, now that it has ended."""
+        for file in self._folder.glob(f"*_{pid}.db"):
+            try:
+                if not file.name.startswith("gauge_"):
+                    self._add(file)
+                file.unlink()
+            except (OSError, ValueError, RuntimeError) as error:  # it may have ended while it made the file
+                self._log.warning("metrics_lost", pid=pid, file=file.name, error=type(error).__name__)
+
+    def _add(self, file: Path) -> None:
+        kind, _, _ = file.name.rpartition("_")
+        counted = list(MmapedDict.read_all_values_from_file(file))
+        with closing(MmapedDict(str(self._folder / f"{kind}_{_ENDED}.db"))) as total:
+            for key, value, _, _ in counted:
+                before, _ = total.read_value(key)
+                total.write_value(key, before + value, 0.0)
+
+
+class _Processes(Collector):
+    """What the processes use, added up, by the usual names."""
+
+    def __init__(self, pids: Callable[[], Iterable[int]]) -> None:
+        self._pids = pids
+        self._began = _one(os.getpid()).get("process_start_time_seconds", 0.0)
+
+    def collect(self) -> Iterator[Metric]:
+        found = [_one(pid) for pid in self._pids()]
+
+        def total(name: str) -> float:
+            return sum(each.get(name, 0.0) for each in found)
+
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent = total("process_cpu_seconds_total") + ended.ru_utime + ended.ru_stime
+        yield CounterMetricFamily("process_cpu_seconds", "CPU time of all processes, ended ones included.", spent)
+        yield GaugeMetricFamily(
+            "process_resident_memory_bytes", "Resident memory of all processes.", total("process_resident_memory_bytes")
+        )
+        yield GaugeMetricFamily(
+            "process_virtual_memory_bytes", "Virtual memory of all processes.", total("process_virtual_memory_bytes")
+        )
+        yield GaugeMetricFamily("process_open_fds", "Open files of all processes.", total("process_open_fds"))
+        yield GaugeMetricFamily("process_max_fds", "Most open files of all processes.", total("process_max_fds"))
+        yield GaugeMetricFamily("process_start_time_seconds", "When the supervisor started.", self._began)
+
+
+def _one(pid: int) -> dict[str, float]:
+    """Of one process; nothing of one that has just ended."""
+    collector = ProcessCollector(pid=lambda: pid, registry=None)
+    return {sample.name: sample.value for metric in collector.collect() for sample in metric.samples}

@@ -1,0 +1,60 @@
+"""Gets the first token of each tenant at the start: what is wrong with one is known before a caller needs it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+from gateway.errors import UpstreamError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Collection
+
+    from gateway.upstream.oauth import ServiceTokens
+
+__all__ = ["obtaining_first_tokens"]
+
+_AT_A_TIME: Final = 10
+_WAIT: Final = 1.0
+"""Seconds to the next try, where the failure names none."""
+
+
+@asynccontextmanager
+async def obtaining_first_tokens(
+    tokens: ServiceTokens, tenants: Collection[str], tell: Callable[[Collection[str]], None]
+) -> AsyncIterator[None]:
+    """While the block runs, try until each tenant has had a token; `tell` of those that have not, whenever one has."""
+    tell(tenants)
+    task = asyncio.create_task(_obtain(tokens, tenants, tell), name="obtain first tokens")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _obtain(tokens: ServiceTokens, tenants: Collection[str], tell: Callable[[Collection[str]], None]) -> None:
+    missing = dict.fromkeys(tenants)
+    turns = asyncio.Semaphore(_AT_A_TIME)
+
+    async def obtain(tenant: str) -> None:
+        while tenant in missing:
+            async with turns:
+                wait = await one_try(tenant)
+            await asyncio.sleep(wait)
+
+    async def one_try(tenant: str) -> float:
+        """Returns the seconds to wait after a failure, which is in the log already."""
+        try:
+            await tokens.get(tenant)
+        except UpstreamError as error:
+            return error.retry_after or _WAIT
+        del missing[tenant]
+        tell(missing)
+        return 0.0
+
+    async with asyncio.TaskGroup() as tasks:
+        for each in tenants:
+            tasks.create_task(obtain(each), name=f"obtain the first token of {each}")

@@ -1,0 +1,58 @@
+"""How many workers there are to be."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gateway.settings import Settings
+
+__all__ = ["available_cores", "count_workers"]
+
+_CGROUPS: Final = Path("/sys/fs/cgroup")
+_OURS: Final = Path("/proc/self/cgroup")
+
+
+def count_workers(settings: Settings) -> tuple[int, str | None]:
+    """How many, and why it is not one for each core, if it is not."""
+    if settings.workers is not None:
+        return settings.workers, None
+    cores = available_cores()
+    if cores > 1 and settings.cache.backend.get_secret_value() == "memory":
+        return 1, "cache.backend is memory, which workers cannot share"
+    return cores, None
+
+
+def available_cores(groups: Path = _CGROUPS, ours: Path = _OURS) -> int:
+    """Cores that this process may use: those it may run on, or as many as its control group has time for."""
+    cores = len(os.sched_getaffinity(0))
+    return max(1, min([cores, *(math.ceil(quota) for quota in _quotas(groups, ours))]))
+
+
+def _quotas(groups: Path, ours: Path) -> Iterator[float]:
+    """Of this process's control group and those above it, in cores; a container's own is the topmost that it sees."""
+    for line in _text(ours).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2
+            for folder in (path, *map(str, Path(path).parents)):
+                allowed, _, period = _text(groups / folder.strip("/") / "cpu.max").partition(" ")
+                if allowed.isdigit():
+                    yield int(allowed) / int(period)
+        elif "cpu" in controllers.split(","):
+            for folder in (path, "/"):
+                controller = groups / "cpu" / folder.strip("/")
+                allowed, period = _text(controller / "cpu.cfs_quota_us"), _text(controller / "cpu.cfs_period_us")
+                if allowed.strip().isdigit():  # -1 means no bound
+                    yield int(allowed) / int(period)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("ascii")
+    except OSError:
+        return ""

@@ -1,0 +1,114 @@
+"""What a supervisor and a worker tell each other, over a pair of sockets that a worker inherits.
+
+Its end is as good as a message: a worker whose supervisor is gone stops, and a supervisor sees a worker's end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from gateway.readiness import Report  # noqa: TC001 - msgspec reads the annotation at run time
+from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    import socket
+
+__all__ = ["Beat", "Drain", "Failed", "Hasten", "Link", "Reload", "Start", "Up", "packed", "unpacked"]
+
+_LENGTH: Final = 4
+"""Bytes before each message that tell its length."""
+
+
+class Start(Struct, tag=True, frozen=True):
+    """To a worker: serve, with these settings."""
+
+    settings: bytes
+
+
+class Reload(Struct, tag=True, frozen=True):
+    """To a worker: take from these settings what can be taken while it runs."""
+
+    settings: bytes
+
+
+class Drain(Struct, tag=True, frozen=True):
+    """To a worker: stop."""
+
+
+class Hasten(Struct, tag=True, frozen=True):
+    """To a worker: stop at once."""
+
+
+class Up(Struct, tag=True, frozen=True):
+    """From a worker: its doors are open."""
+
+    graphql: str
+    grpc: str
+
+
+class Beat(Struct, tag=True, frozen=True):
+    """From a worker, every second: it is alive, and this is how it stands."""
+
+    report: Report
+
+
+class Failed(Struct, tag=True, frozen=True):
+    """From a worker: it cannot serve."""
+
+    problems: tuple[str, ...]
+    status: int
+
+
+Message: TypeAlias = Start | Reload | Drain | Hasten | Up | Beat | Failed
+
+
+class Link:
+    """One end."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+
+    @classmethod
+    async def over(cls, end: socket.socket) -> Link:
+        """Take this socket, and close it when the link is closed."""
+        return cls(*await asyncio.open_connection(sock=end))
+
+    def send(self, message: Message) -> None:
+        """Send when there is room; to nobody, if the other end is gone."""
+        encoded = msgspec.msgpack.encode(message)
+        self._writer.write(len(encoded).to_bytes(_LENGTH) + encoded)
+
+    async def receive(self) -> Message | None:
+        """The next message; None when the other end is gone."""
+        try:
+            length = await self._reader.readexactly(_LENGTH)
+            return self._decoder.decode(await self._reader.readexactly(int.from_bytes(length)))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+
+    async def close(self) -> None:
+        """Send what is still to be sent, and close."""
+        self._writer.close()
+        with suppress(ConnectionError):
+            await self._writer.wait_closed()
+
+
+def packed(settings: Settings) -> bytes:
+    """With secrets, for a worker alone: they go through a socket that only it has."""
+    plain = Settings.model_construct(**{name: getattr(settings, name) for name in Settings.model_fields})
+    return pickle.dumps(plain)
+
+
+def unpacked(settings: bytes) -> Settings:
+    """What was packed, as it was checked: files that they name may have changed since."""
+    unpickled = pickle.loads(settings)  # noqa: S301 - by our own supervisor, which has all that we have
+    assert isinstance(unpickled, Settings)  # noqa: S101 - as above
+    return unpickled

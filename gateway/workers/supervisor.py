@@ -1,0 +1,271 @@
+"""Starts workers, replaces those that end, and answers the operator for all of them.
+
+The ports are claimed here, before anything else: a port that cannot be had is told at once, and a free one that is
+asked for is the same for all workers. The claims do not listen, so that no client comes to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from gateway.admin import admin_app
+from gateway.failures import Unserved
+from gateway.listener import claim, listening
+from gateway.readiness import Readiness, Report
+from gateway.reloading import reloading
+from gateway.telemetry.summed import FOLDER_VARIABLE, SummedMetrics
+from gateway.workers.link import Beat, Drain, Failed, Hasten, Link, Reload, Start, Up, packed
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+    from gateway.ending import Ending
+    from gateway.settings import Settings
+    from gateway.workers.link import Message
+
+__all__ = ["supervise"]
+
+_SILENCE: Final = 30.0
+"""Seconds without a sign of life, after which a worker is taken to hang, and killed."""
+_MARGIN: Final = 5.0
+"""Seconds beyond the grace, after which a worker that was told to stop is killed."""
+_LAST_WORDS: Final = 5.0
+"""Seconds for a process to end whose link is at its end."""
+_STEADY: Final = 60.0
+"""A worker that lasted for so many seconds is replaced at once; one of its successors that does not, after a while."""
+_LONGEST_WAIT: Final = 30.0
+
+
+async def supervise(settings: Settings, count: int, ending: Ending, read_again: Callable[[], Settings]) -> None:
+    """Serve by so many workers until told to stop, and until they have ended; SIGHUP is obeyed (`gateway.reloading`).
+
+    Raises OSError when a port cannot be had, and Unserved, with what the first of them said, when workers do not come
+    up at the start; later on a worker that ends is replaced, again and again if need be.
+    """
+    with ExitStack() as claims:
+        unclaimed, settings = settings, _claimed(settings, claims)
+        folder = Path(claims.enter_context(tempfile.TemporaryDirectory(prefix="session-gateway-")))
+        supervisor = _Supervisor(settings, count, folder, ending)
+        async with (
+            listening(
+                admin_app(supervisor.metrics, supervisor),
+                host=settings.admin.host,
+                port=settings.admin.port,
+                grace=1.0,
+                shared=True,
+            ) as admin,
+            reloading(unclaimed, read_again, supervisor.reload, supervisor.readiness),
+        ):
+            await supervisor.run(admin)
+
+
+def _claimed(settings: Settings, claims: ExitStack) -> Settings:
+    """The settings with the ports that were taken."""
+    taken = {}
+    for name, door in {"graphql": settings.graphql, "grpc": settings.grpc}.items():
+        port = claims.enter_context(claim(door.host, door.port, shared=True)).getsockname()[1]
+        taken[name] = door.model_copy(update={"port": port})
+    return settings.model_copy(update=taken)
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """One of the places for a worker, and who holds it now."""
+
+    name: str
+    link: Link | None = None
+    process: Process | None = None
+    up: Up | None = None
+    report: Report | None = None
+    failed: Failed | None = None
+    lives: int = field(default=0)
+
+    def tell(self, message: Message) -> None:
+        if self.link is not None:
+            self.link.send(message)
+
+    def reported(self) -> Report:
+        return self.report or Report(ready=False, checks={"process": "is not up"})
+
+
+class _Supervisor:
+    def __init__(self, settings: Settings, count: int, folder: Path, ending: Ending) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._ending = ending
+        self._workers = [_Worker(str(number)) for number in range(1, count + 1)]
+        self._all_up = asyncio.Event()
+        self.metrics = SummedMetrics(folder, self._pids)
+        self.readiness = Readiness()
+        self.readiness.set("workers", "starting", met=False)
+        self._log = structlog.stdlib.get_logger(__name__)
+
+    async def report(self) -> Report:
+        """Ready once all have come up, and from then on as long as one of them is, until told to stop."""
+        reports = tuple(each.reported() for each in self._workers)
+        ready = sum(each.ready for each in reports)
+        if self._ending.begun:
+            self.readiness.set("workers", "stopping", met=False)
+        elif self._all_up.is_set():
+            self.readiness.set("workers", f"{ready} of {len(reports)} ready", met=ready > 0)
+        own = await self.readiness.report()
+        return Report(own.ready, own.checks, reports)
+
+    async def reload(self, found: Settings) -> None:
+        """Have workers take what can be taken from these settings; those to come get it too."""
+        self._settings = self._settings.model_copy(update={"access": found.access, "tenants": found.tenants})
+        self._tell(Reload(packed(self._settings)))
+
+    async def run(self, admin: str) -> None:
+        """Until told to stop, and until all have ended. `admin` is for the log."""
+        self._ending.when_begun(lambda: self._tell(Drain()))
+        async with asyncio.TaskGroup() as tasks:
+            keeping = [tasks.create_task(self._keep(each), name=f"keep worker {each.name}") for each in self._workers]
+            announcing = tasks.create_task(self._announce(admin), name="announce the doors")
+            hastening = tasks.create_task(self._hasten(), name="hasten workers")
+            await self._ending.wait()
+            announcing.cancel()
+            self._log.info("stopping")
+            allowed = self._settings.shutdown.delay + self._settings.shutdown.grace + _MARGIN
+            _, late = await asyncio.wait(keeping, timeout=allowed)
+            if late:
+                self._log.error("workers_killed", workers=[each.name for each in self._workers if each.process])
+            for each in late:
+                each.cancel()
+            hastening.cancel()
+
+    async def _announce(self, admin: str) -> None:
+        await self._all_up.wait()
+        doors = self._workers[0].up
+        if doors is not None:
+            self._log.info("listening", graphql=doors.graphql, grpc=doors.grpc, admin=admin, workers=len(self._workers))
+
+    async def _hasten(self) -> None:
+        await self._ending.wait_hastened()
+        self._tell(Hasten())
+
+    def _tell(self, message: Message) -> None:
+        for each in self._workers:
+            each.tell(message)
+
+    def _pids(self) -> Iterable[int]:
+        yield os.getpid()
+        for each in self._workers:
+            if each.process is not None:
+                yield each.process.pid
+
+    async def _keep(self, worker: _Worker) -> None:
+        """Have a worker in this place until told to stop."""
+        failures = 0
+        while not self._ending.begun:
+            began = time.monotonic()
+            status = await self._live(worker)
+            if not self._all_up.is_set():
+                self._give_up(worker, status)
+            steady = status == 0 or time.monotonic() - began >= _STEADY
+            failures = 0 if steady else failures + 1
+            await self._mourn(worker, status, _wait_after(failures))
+
+    def _give_up(self, worker: _Worker, status: int) -> None:
+        """At the start: what ails one ails all. Raises Unserved, unless told to stop."""
+        if not self._ending.begun:
+            said = worker.failed or Failed((f"a worker ended with status {status} before it was up",), 1)
+            raise Unserved(said.problems, said.status)
+
+    async def _mourn(self, worker: _Worker, status: int, wait: float) -> None:
+        """Between one worker and the next."""
+        if self._ending.begun:
+            return
+        said = () if worker.failed is None else worker.failed.problems
+        self._log.error("worker_ended", worker=worker.name, status=status, problems=said, next_in=round(wait, 1))
+        self.metrics.restarted()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await self._ending.wait()
+
+    async def _live(self, worker: _Worker) -> int:
+        """Start one, and listen to it until its end; returns its exit status."""
+        async with self._started(worker) as (link, process):
+            link.send(Start(packed(self._settings)))
+            if self._ending.begun:
+                link.send(Drain())
+            try:
+                while True:
+                    async with asyncio.timeout(_SILENCE):
+                        message = await link.receive()
+                    if message is None:
+                        break
+                    self._take(worker, message)
+            except TimeoutError:
+                self._log.error("worker_hangs", worker=worker.name, silent_for=_SILENCE)
+                process.kill()
+            try:
+                async with asyncio.timeout(_LAST_WORDS):
+                    return await process.wait()
+            except TimeoutError:
+                process.kill()
+                return await process.wait()
+
+    def _take(self, worker: _Worker, message: Message) -> None:
+        match message:
+            case Up():
+                worker.up = message
+                if worker.lives > 1:
+                    self._log.info("worker_replaced", worker=worker.name)
+                if all(each.up is not None for each in self._workers):
+                    self._all_up.set()
+            case Beat():
+                worker.report = message.report
+            case Failed():
+                worker.failed = message
+            case _:
+                pass
+
+    @asynccontextmanager
+    async def _started(self, worker: _Worker) -> AsyncIterator[tuple[Link, Process]]:
+        """A process of its own, not a fork: what gRPC has running does not live on in one. It ends with the block."""
+        ours, its = socket.socketpair()
+        with its:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",
+                "-m",
+                "gateway.workers.worker",
+                worker.name,
+                str(its.fileno()),
+                env={**os.environ, FOLDER_VARIABLE: str(self._folder)},
+                pass_fds=(its.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+        link = await Link.over(ours)
+        worker.link, worker.process, worker.failed = link, process, None
+        worker.lives += 1
+        try:
+            yield link, process
+        finally:
+            worker.link = worker.process = worker.up = worker.report = None
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            await link.close()
+            self.metrics.ended(process.pid)
+
+
+def _wait_after(failures: int) -> float:
+    """Seconds before the next try: none after the first failure, then doubling from one on, with jitter."""
+    if failures < 2:
+        return 0.0
+    return min(_LONGEST_WAIT, 2.0 ** (failures - 2)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter

@@ -1,0 +1,112 @@
+"""A worker: a gateway that a supervisor has started, and that ends with it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import uvloop
+
+from gateway.app import open_doors
+from gateway.ending import Ending
+from gateway.failures import explained
+from gateway.logs import configure_logs
+from gateway.readiness import Readiness
+from gateway.settings import ConfigurationError
+from gateway.telemetry.prometheus import Metrics
+from gateway.tls import CertificateError
+from gateway.workers.link import Beat, Drain, Failed, Hasten, Link, Reload, Start, Up, unpacked
+
+if TYPE_CHECKING:
+    from gateway.app import Doors
+    from gateway.settings import Settings
+
+__all__ = ["main"]
+
+_BEAT_EVERY: Final = 1.0
+
+
+def main() -> None:
+    """Run as `python -m gateway.workers.worker NAME DESCRIPTOR`, the descriptor of the inherited socket."""
+    _, name, descriptor = sys.argv
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to us too, but the supervisor decides
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    sys.exit(uvloop.run(_work(name, socket.socket(fileno=int(descriptor)))))
+
+
+async def _work(name: str, end: socket.socket) -> int:
+    """Do as the supervisor says, until it says to stop or is gone; returns the exit status."""
+    link = await Link.over(end)
+    try:
+        start = await link.receive()
+        if not isinstance(start, Start):  # the supervisor is gone already
+            return 0
+        settings = unpacked(start.settings)
+        configure_logs(settings.log)
+        structlog.contextvars.bind_contextvars(worker=name)
+        await _serve(settings, link)
+    except* (OSError, CertificateError, ConfigurationError) as group:
+        problems, status = explained(group)
+        link.send(Failed(problems, status))
+    else:
+        status = 0
+    finally:
+        await link.close()
+    return status
+
+
+async def _serve(settings: Settings, link: Link) -> None:
+    metrics, readiness, ending = Metrics(), Readiness(), Ending()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.begin)
+    reloads: asyncio.Queue[bytes] = asyncio.Queue()
+    async with asyncio.TaskGroup() as tasks:
+        aside = [
+            tasks.create_task(_tell(link, metrics, readiness), name="tell the supervisor how we are"),
+            tasks.create_task(_obey(link, ending, reloads), name="obey the supervisor"),
+        ]
+        async with open_doors(settings, {}, metrics, readiness, ending=ending, shared=True) as doors:
+            aside.append(tasks.create_task(_reload(doors, reloads), name="reload when told"))
+            link.send(Up(doors.graphql, doors.grpc))
+            await ending.wait()
+        for each in aside:
+            each.cancel()
+
+
+async def _tell(link: Link, metrics: Metrics, readiness: Readiness) -> None:
+    told = asyncio.Event()
+    readiness.when_changed(told.set)
+    while True:
+        told.clear()
+        metrics.sample()
+        link.send(Beat(await readiness.report()))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_BEAT_EVERY):
+                await told.wait()
+
+
+async def _reload(doors: Doors, reloads: asyncio.Queue[bytes]) -> None:
+    while True:
+        await doors.reload(unpacked(await reloads.get()))
+
+
+async def _obey(link: Link, ending: Ending, reloads: asyncio.Queue[bytes]) -> None:
+    while (message := await link.receive()) is not None:
+        match message:
+            case Drain():
+                ending.begin()
+            case Hasten():
+                ending.hasten()
+            case Reload():
+                reloads.put_nowait(message.settings)
+            case _:
+                pass
+    ending.begin()  # the supervisor is gone
+
+
+if __name__ == "__main__":
+    main()

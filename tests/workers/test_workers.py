@@ -1,0 +1,335 @@
+"""Several processes for one gateway, as an operator sees them: by their ports, log, metrics and end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import httpx
+import pytest
+import pytest_asyncio
+from processes import ROOT, run
+from workers_stage import ANYWHERE, TENANT, Served, ended, is_running, served
+
+from doors import Caller, GraphQLDoor, GrpcDoor
+from gateway import sandbox
+from gateway.sandbox import Sandbox, seed
+from stage import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from doors import Door
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def upstream() -> AsyncIterator[sandbox.SandboxServer]:
+    async with sandbox.serve(Sandbox()) as upstream:
+        yield upstream
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def two(upstream: sandbox.SandboxServer) -> AsyncIterator[Served]:
+    """A gateway of two workers, whose workers tests may end, but not the gateway."""
+    async with served("--workers", "2", upstream=upstream) as gateway:
+        yield gateway
+        gateway.process.process.terminate()
+        assert await gateway.process.end(within=10) == 0
+        assert gateway.process.out == []
+
+
+async def read(gateway: Served, door: str) -> None:
+    """One read, by a connection of its own."""
+    async with httpx.AsyncClient() as client, grpc.aio.insecure_channel(gateway.grpc, _APART) as channel:
+        entered: Door = GraphQLDoor(client, gateway.graphql) if door == "graphql" else GrpcDoor(channel)
+        found = await entered.get("acme", seed.CUSTOMER_SESSION)
+    assert found is not None
+    assert found.fields["currency"] == "EUR"
+
+
+_CALLER = Caller()
+_APART = [("grpc.use_local_subchannel_pool", 1)]
+"""Channels of one process share connections otherwise."""
+
+
+async def whole(gateway: Served) -> set[int]:
+    """Wait until both workers are ready; returns them."""
+
+    async def ready() -> bool:
+        checks: dict[str, str] = (await gateway.ready())["checks"]
+        return checks["workers"] == "2 of 2 ready"
+
+    async with asyncio.timeout(15):
+        while not await ready():
+            await asyncio.sleep(0.05)
+    return gateway.workers()
+
+
+# Serving
+
+
+async def test_all_workers_serve_by_both_doors_on_one_pair_of_ports(two: Served) -> None:
+    workers = await whole(two)
+    assert len(workers) == 2
+    assert two.pid not in workers
+    busy = {pid: cpu(pid) for pid in workers}
+
+    async def all_have_worked() -> bool:
+        await asyncio.gather(*(read(two, door) for door in ("graphql", "grpc") for _ in range(8)))
+        return all(cpu(pid) > busy[pid] for pid in workers)
+
+    async with asyncio.timeout(30):
+        while not await all_have_worked():
+            pass
+    assert all(listens(pid, two) for pid in workers)
+
+
+def cpu(pid: int) -> int:
+    """Ticks that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def listens(pid: int, gateway: Served) -> bool:
+    """Whether a process listens on both doors' ports."""
+    inodes = set()
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        target = str(each.readlink())
+        if target.startswith("socket:["):
+            inodes.add(target[8:-1])
+    ports = {httpx.URL(gateway.graphql).port, int(gateway.grpc.rpartition(":")[2])}
+    listening = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and inode in inodes:
+                listening.add(int(local.rpartition(":")[2], 16))
+    return ports <= listening
+
+
+async def test_metrics_are_those_of_all_workers(two: Served) -> None:
+    await whole(two)
+    before = await two.metric("session_gateway_writes_total")
+
+    async with httpx.AsyncClient() as client:
+        door = GraphQLDoor(client, two.graphql)
+        for value in range(3):
+            await door.add_attribute("acme", seed.ODD_SESSION, "number", value, _CALLER)
+    for value in range(9):
+        async with httpx.AsyncClient() as client:  # a connection each, so that both workers get some
+            await GraphQLDoor(client, two.graphql).add_attribute("acme", seed.ODD_SESSION, "n", value, _CALLER)
+
+    assert await two.metric("session_gateway_writes_total") == before + 12
+
+
+async def test_the_operator_learns_what_all_processes_use(two: Served) -> None:
+    workers = await whole(two)
+    mapped = sum(resident(pid) for pid in (two.pid, *workers))
+
+    assert await two.metric("process_resident_memory_bytes") == pytest.approx(mapped, rel=0.2)
+    assert await two.metric("process_open_fds") >= 3 * 5
+    assert await two.metric("process_cpu_seconds_total") > 0
+
+
+def resident(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+# Ends that were not meant
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_worker_that_ends_is_replaced_and_what_it_counted_stays(two: Served, how: signal.Signals) -> None:
+    before = await whole(two)
+    async with httpx.AsyncClient() as client:
+        await GraphQLDoor(client, two.graphql).add_attribute("acme", seed.ODD_SESSION, "a", how, _CALLER)
+    writes = await two.metric("session_gateway_writes_total")
+    attempts = await two.metric("session_gateway_write_attempts_count")
+    spent = await two.metric("process_cpu_seconds_total")
+    restarts = await two.metric("session_gateway_worker_restarts_total")
+
+    for pid in before:
+        os.kill(pid, how)
+        await ended(pid)
+        await eventually(lambda: len(two.workers()) == 2, within=15)
+    after = await whole(two)
+
+    assert not before & after
+    assert await two.metric("session_gateway_writes_total") == writes
+    assert await two.metric("session_gateway_write_attempts_count") == attempts
+    assert await two.metric("process_cpu_seconds_total") >= spent
+    assert await two.metric("session_gateway_worker_restarts_total") == restarts + 2
+    assert await two.metric("session_gateway_cache_entries") == 0
+    for door in ("graphql", "grpc"):
+        await read(two, door)
+    assert {each["status"] for each in two.events("worker_ended")[-2:]} == {0 if how == signal.SIGTERM else -how}
+
+
+async def test_one_that_crashes_again_and_again_is_given_more_and_more_time(two: Served) -> None:
+    await whole(two)
+    seen = len(two.events("worker_ended"))
+
+    async def killed_in_turn() -> None:
+        while len(two.events("worker_ended")) < seen + 8:
+            for pid in two.workers():
+                os.kill(pid, signal.SIGKILL)
+            await asyncio.sleep(0.05)
+
+    async with asyncio.timeout(30):
+        await killed_in_turn()
+
+    waits = [each["next_in"] for each in two.events("worker_ended")[seen:]]
+    assert waits[0] <= max(waits)
+    assert max(waits) >= 0.5
+    await whole(two)  # and it recovers
+
+
+async def test_workers_end_when_their_supervisor_is_killed(upstream: sandbox.SandboxServer) -> None:
+    async with served("--workers", "2", upstream=upstream) as gateway:
+        workers = gateway.workers()
+        assert len(workers) == 2
+
+        gateway.process.process.kill()
+
+        await ended(*workers)
+        port = int(gateway.grpc.rpartition(":")[2])
+        with socket.create_server(("127.0.0.1", port)):
+            pass  # nobody has it any more
+
+
+# Being told to stop
+
+
+async def test_told_to_stop_it_lets_calls_under_way_finish(upstream: sandbox.SandboxServer) -> None:
+    async with served("--workers", "2", upstream=upstream) as gateway:
+        workers = gateway.workers()
+        upstream.sandbox.faults.arm("latency=1000ms", "get", times=4)
+        before = upstream.sandbox.under_way
+        calls = asyncio.gather(*(read(gateway, door) for door in ("graphql", "grpc") for _ in range(2)))
+        await eventually(lambda: upstream.sandbox.under_way == before + 4)
+
+        gateway.process.process.terminate()
+
+        await calls
+        assert await gateway.process.end(within=10) == 0
+        assert not any(map(is_running, workers))
+    assert [each["event"] for each in gateway.events("workers_killed")] == []
+
+
+async def test_told_again_it_does_not_wait(upstream: sandbox.SandboxServer) -> None:
+    async with served("--workers", "2", upstream=upstream, SESSION_GATEWAY_SHUTDOWN__GRACE="600") as gateway:
+        upstream.sandbox.faults.arm("hang", "get", times=2)
+        before = upstream.sandbox.under_way
+        calls = asyncio.gather(*(read(gateway, door) for door in ("graphql", "grpc")), return_exceptions=True)
+        await eventually(lambda: upstream.sandbox.under_way == before + 2)
+
+        gateway.process.process.terminate()
+        await gateway.process.says('"stopping"')
+        gateway.process.process.send_signal(signal.SIGINT)
+
+        assert await gateway.process.end(within=10) == 0
+        assert all(isinstance(each, Exception) for each in await calls)
+    upstream.sandbox.faults.clear()
+
+
+# How many
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [(("--workers", "2"), {}), ((), {"SESSION_GATEWAY_WORKERS": "2"})],
+    ids=["flag", "setting"],
+)
+async def test_memory_that_workers_cannot_share_is_refused(
+    arguments: tuple[str, ...], variables: dict[str, str]
+) -> None:
+    memory = {"SESSION_GATEWAY_CACHE__BACKEND": "memory"}
+
+    status, process = await run("serve", *arguments, **{**ANYWHERE, **TENANT, **memory, **variables})
+
+    assert status == 2
+    (line,) = process.err
+    assert line.startswith("session-gateway: workers: must be 1 with cache.backend memory")
+    assert "Redis" in line
+
+
+async def test_a_flag_wins_over_the_setting(upstream: sandbox.SandboxServer) -> None:
+    variables = {"SESSION_GATEWAY_WORKERS": "2", "SESSION_GATEWAY_CACHE__BACKEND": "memory"}
+    async with served("--workers", "1", upstream=upstream, **variables) as gateway:
+        assert gateway.workers() == set()
+        await read(gateway, "graphql")
+
+
+# Trouble at the start
+
+
+async def test_a_port_in_use_is_told_once_by_whichever_process_finds_it() -> None:
+    async def refused(listener: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            ports = {**ANYWHERE, f"SESSION_GATEWAY_{listener}__PORT": str(port)}
+            status, process = await run("serve", "--workers", "2", **{**ports, **TENANT})
+        assert status == 1, listener
+        assert process.err == [f"session-gateway: cannot listen on 127.0.0.1:{port}: Address already in use"], listener
+
+    async with asyncio.TaskGroup() as tasks:
+        for each in ("GRAPHQL", "GRPC", "ADMIN"):
+            tasks.create_task(refused(each))
+
+
+async def test_what_keeps_workers_from_coming_up_is_told_once_and_ends_it(tmp_path: Path) -> None:
+    manifest = tmp_path / "documents.json"
+    manifest.write_text("[]")
+    variables = {"SESSION_GATEWAY_GRAPHQL__DOCUMENTS_FILE": str(manifest)}
+
+    status, process = await run("serve", "--workers", "2", **{**ANYWHERE, **TENANT, **variables})
+
+    assert status == 2
+    (line,) = process.err
+    assert line.startswith("session-gateway: graphql.documents_file: ")
+
+
+async def test_another_gateway_on_the_same_ports_is_told_of(two: Served, upstream: sandbox.SandboxServer) -> None:
+    await whole(two)
+    ports = {
+        "SESSION_GATEWAY_GRAPHQL__PORT": str(httpx.URL(two.graphql).port),
+        "SESSION_GATEWAY_GRPC__PORT": two.grpc.rpartition(":")[2],
+    }
+    async with served("--workers", "1", upstream=upstream, **ports) as second:
+        shared = second.events("port_shared")
+        assert [each["listener"] for each in shared] == ["graphql", "grpc"]
+        assert shared[1]["address"] == two.grpc
+        assert second.graphql == two.graphql
+    assert two.events("port_shared") == []
+
+
+# What a supervisor is made of
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("gateway.cli, gateway.workers.supervisor", ("grpc", "strawberry", "graphql", "httpx", "redis", "joserfc")),
+        (
+            "gateway.workers.worker",
+            ("joserfc", "cryptography.hazmat", "grpc_reflection.v1alpha", "gateway.cli"),
+        ),
+    ],
+    ids=["supervisor", "worker"],
+)
+async def test_nothing_is_imported_that_is_of_no_use(module: str, unwanted: tuple[str, ...]) -> None:
+    program = f"import {module}, sys; print(*set({unwanted!r}).intersection(sys.modules))"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE, cwd=ROOT
+    )
+    out, _ = await process.communicate()
+
+    assert process.returncode == 0
+    assert out.decode().split() == []
