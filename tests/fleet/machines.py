@@ -10,6 +10,7 @@ import asyncio
 import importlib.util
 import json
 import os
+import re
 import signal
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -33,6 +34,7 @@ __all__ = ["Fleet", "Machine", "Options", "missing", "opened"]
 _ADDRESSES: Final = ("127.0.0.11", "127.0.0.12", "127.0.0.13")
 _ENVOY: Final = Path(sys.executable).parent / "envoy"
 _CONFIGURATION: Final = ROOT / "deploy" / "envoy" / "envoy.yaml.in"
+_READY: Final = re.compile(r"cluster_state\W+ok\b(?s:.*)cluster_size\W+3\b")
 _PATIENCE: Final = 30.0
 """Seconds for anything to come up, or to end."""
 
@@ -292,16 +294,11 @@ async def _joined(nodes: Sequence[RedisServer]) -> None:
         for each in nodes[1:]:
             await clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", each.port)  # type: ignore[no-untyped-call]
         async with asyncio.timeout(_PATIENCE):
-            while not all(["ok" in str(await each.cluster("INFO")) and await _knows_all(each) for each in clients]):
+            while not all([_READY.search(str(await each.cluster("INFO"))) for each in clients]):
                 await asyncio.sleep(0.05)
     finally:
         for client in clients:
             await client.aclose()
-
-
-async def _knows_all(client: Redis) -> bool:
-    info = await client.execute_command("CLUSTER", "INFO")  # type: ignore[no-untyped-call]
-    return "16384" in str(info) and "'cluster_size': '3'" in str(info)
 
 
 async def _is_good(client: httpx.AsyncClient, url: str) -> bool:

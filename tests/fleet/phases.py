@@ -18,7 +18,7 @@ from doors import GraphQLDoor, GrpcDoor
 from fleet.shoppers import PATIENCE, Book, Load, raise_for_status
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from doors import Door
     from fleet.machines import Fleet
@@ -102,6 +102,7 @@ async def run(
     seconds: float,
     rate: float,
     sessions: int,
+    phases: Sequence[Phase] = PHASES,
     told: Callable[[str], None] = lambda _: None,
     during: Callable[[str, list[Door]], Awaitable[None]] | None = None,
 ) -> Run:
@@ -111,7 +112,7 @@ async def run(
         load = Load(doors, found.book, rate=rate, sessions=sessions)
         await load.put_in_place(fleet.client, fleet.sandbox_api)
         async with load:
-            for phase in PHASES:
+            for phase in phases:
                 told(phase.name)
                 before = await fleet.retries()
                 found.book.phase = phase.name

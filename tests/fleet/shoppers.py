@@ -195,26 +195,29 @@ class Load:
             if found is not None:
                 shopper.told = shopper.written[mark] = found.version
                 if found.context.get("mark") != mark:
-                    self._book.wrong.append(f"{shopper.session_id}: {door.name} showed another write than {mark!r}")
+                    self._wrong(shopper, door, f"showed another write than {mark!r}")
         finally:
             shopper.writing = False
 
     def _conflicted(self, shopper: _Shopper, door: Door, refused: Refused) -> None:
         """A write came first: one of this shopper's own, whose answer it never had."""
         if not shopper.doubtful:
-            self._book.wrong.append(f"{shopper.session_id}: {door.name} told of a conflict with nobody")
+            self._wrong(shopper, door, "told of a conflict with nobody")
         if refused.current is not None:
             shopper.doubtful = False
             self._shown(shopper, door, refused.current, shopper.seen)
 
     def _shown(self, shopper: _Shopper, door: Door, found: Seen | None, least: int) -> None:
         if found is None or found.session_id != shopper.session_id:
-            self._book.wrong.append(f"{shopper.session_id}: {door.name} showed {found and found.session_id}")
+            self._wrong(shopper, door, f"showed {'nothing' if found is None else found.session_id}")
             return
         if found.version < least:
-            self._book.wrong.append(f"{shopper.session_id}: {door.name} showed {found.version}, after {least}")
+            self._wrong(shopper, door, f"showed version {found.version}, after {least}")
         shopper.held.add((found.version, found.context.get("mark")))
         shopper.seen = max(shopper.seen, found.version)
+
+    def _wrong(self, shopper: _Shopper, door: Door, what: str) -> None:
+        self._book.wrong.append(f"{self._book.phase}: {shopper.session_id}: {door.name} {what}")
 
 
 async def raise_for_status(response: httpx.Response) -> None:
