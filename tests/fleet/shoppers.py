@@ -46,6 +46,8 @@ class Tally:
     """What callers of one door saw in one phase."""
 
     requests: int = 0
+    writes: int = 0
+    """Of them."""
     errors: Counter[str] = field(default_factory=Counter)
     """By kind: the gateway's reason, or what the load balancer said in its place."""
     older: int = 0
@@ -59,7 +61,7 @@ class Book:
 
     phase: str = "before"
     tallies: dict[tuple[str, str], Tally] = field(default_factory=dict)
-    """By phase and door; a request counts where it began."""
+    """By phase and door; a request counts where it ended."""
     wrong: list[str] = field(default_factory=list)
     unsent: int = 0
     """Requests that did not begin, as too many were under way."""
@@ -154,23 +156,29 @@ class Load:
             task.add_done_callback(self.under_way.discard)
 
     async def _request(self, door: Door, shopper: _Shopper, *, write: bool) -> None:
+        began, failed, older = time.perf_counter(), None, False
+        try:
+            if write:
+                await self._write(door, shopper)
+            else:
+                older = await self._read(door, shopper)
+        except (Refused, httpx.HTTPError) as error:
+            failed = _kind(error)
         tally = self._book.tally(self._book.phase, door.name)
         tally.requests += 1
-        began = time.perf_counter()
-        try:
-            await (self._write(door, shopper) if write else self._read(door, shopper, tally))
-        except (Refused, httpx.HTTPError) as error:
-            tally.errors[("write: " if write else "read: ") + _kind(error)] += 1
-        finally:
-            tally.seconds.append(time.perf_counter() - began)
+        tally.writes += write
+        tally.older += older
+        tally.seconds.append(time.perf_counter() - began)
+        if failed is not None:
+            tally.errors[f"{'write' if write else 'read'}: {failed}"] += 1
 
-    async def _read(self, door: Door, shopper: _Shopper, tally: Tally) -> None:
+    async def _read(self, door: Door, shopper: _Shopper) -> bool:
+        """Returns whether it was older than what this shopper had written, and nothing was said against that."""
         least, own = shopper.seen, shopper.told
         free = self._chance.randrange(_FREE_EVERY) == 0
         found = await door.get(TENANT, shopper.session_id, min_version=None if free else least, timeout=PATIENCE)
-        if found is not None and free and found.version < own:
-            tally.older += 1
         self._shown(shopper, door, found, 0 if free else least)
+        return found is not None and free and found.version < own
 
     async def _write(self, door: Door, shopper: _Shopper) -> None:
         shopper.writing = True
