@@ -104,7 +104,7 @@ async def run(
     sessions: int,
     phases: Sequence[Phase] = PHASES,
     told: Callable[[str], None] = lambda _: None,
-    during: Callable[[str, list[Door]], Awaitable[None]] | None = None,
+    during: Callable[[Fleet, str, list[Door]], Awaitable[None]] | None = None,
 ) -> Run:
     """Go through all phases, `rate` requests a second; `during` is awaited when what happens has happened."""
     found = Run()
@@ -118,7 +118,7 @@ async def run(
                 found.book.phase = phase.name
                 await phase.happens(fleet, load, found)
                 if during is not None:
-                    await during(phase.name, doors)
+                    await during(fleet, phase.name, doors)
                 await asyncio.sleep(seconds)
                 found.retries[phase.name] = {door: n - before[door] for door, n in (await fleet.retries()).items()}
             told("what was told is compared with what upstream has done")

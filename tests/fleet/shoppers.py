@@ -199,9 +199,10 @@ class Load:
             raise
         else:
             shopper.doubtful = False
-            self._shown(shopper, door, found, expected + 1)
-            if found is not None:
-                shopper.told = shopper.written[mark] = found.version
+            shopper.told = shopper.written[mark] = expected + 1
+            shopper.seen = max(shopper.seen, expected + 1)
+            if found is not None:  # it may have succeeded, and not been read back
+                self._shown(shopper, door, found, expected + 1)
                 if found.context.get("mark") != mark:
                     self._wrong(shopper, door, f"showed another write than {mark!r}")
         finally:

@@ -5,6 +5,7 @@ The same run as `make fleet`, at a lower rate and with shorter phases; each test
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from doors import Door
+    from fleet.machines import Fleet
 
 pytestmark = [
     pytest.mark.skipif(missing() is not None, reason=f"a fleet {missing()}"),
@@ -38,27 +40,43 @@ class Probed:
     """What single calls came to while upstream was frozen: `ok`, or a reason; by door."""
 
     warm: dict[str, set[str]] = field(default_factory=dict)
-    cold: dict[str, set[str]] = field(default_factory=dict)
-    write: dict[str, set[str]] = field(default_factory=dict)
+    cold: dict[str, str] = field(default_factory=dict)
+    write: dict[str, str] = field(default_factory=dict)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def ran(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Run, Probed]]:
     probed = Probed()
 
-    async def during(phase: str, doors: list[Door]) -> None:
-        if phase == "Redis is back":  # of an entry in Redis, or in their memory, have all gateways
-            for door in doors:
-                assert await reads(door, WARM) == {"ok"}
+    async def during(fleet: Fleet, phase: str, doors: list[Door]) -> None:
+        if phase == "Redis is back":
+            await kept_by_all(fleet, doors)
         if phase == "upstream frozen":
-            for door in doors:
-                probed.warm[door.name] = await reads(door, WARM)
-                probed.cold[door.name] = {await outcome(door, COLD)}
-                probed.write[door.name] = {await outcome(door, WARM, write=True)}
+            await asyncio.gather(*(probe(door, probed) for door in doors))
 
     options = Options(ttl=60, stale_if_error=0, upstream_timeout=1, budget=3, delay=1)
     async with opened(tmp_path_factory.mktemp("fleet"), options) as fleet:
-        yield await run(fleet, seconds=0.7, rate=RATE, sessions=100, during=during), probed
+        yield await run(fleet, seconds=0.5, rate=RATE, sessions=100, during=during), probed
+
+
+async def kept_by_all(fleet: Fleet, doors: list[Door]) -> None:
+    """Read until upstream hears nothing more of it."""
+    async with asyncio.timeout(20):
+        before = -1
+        while before != (before := await asked(fleet)):
+            for door in doors:
+                assert await reads(door, WARM) == {"ok"}
+
+
+async def asked(fleet: Fleet) -> int:
+    requests = (await fleet.client.get(f"{fleet.sandbox_api}/requests")).json()
+    return sum(each["operation"] == "get" and WARM in each["path"] for each in requests)
+
+
+async def probe(door: Door, probed: Probed) -> None:
+    probed.warm[door.name] = await reads(door, WARM)
+    probed.cold[door.name] = await outcome(door, COLD)
+    probed.write[door.name] = await outcome(door, COLD, write=True)
 
 
 async def reads(door: Door, session_id: str) -> set[str]:
@@ -71,7 +89,7 @@ async def outcome(door: Door, session_id: str, *, write: bool = False) -> str:
     try:
         if write:
             change = {"currency": "CHF"}
-            await door.patch(TENANT, session_id, change, CALLER, expected_version=10, timeout=PATIENCE)
+            await door.patch(TENANT, session_id, change, CALLER, expected_version=1, timeout=PATIENCE)
         else:
             assert await door.get(TENANT, session_id, timeout=PATIENCE) is not None
     except Refused as refused:
@@ -116,8 +134,8 @@ def test_while_upstream_is_frozen_what_is_cached_is_answered_and_all_else_ends_i
     run, probed = ran
     for door in ("graphql", "grpc"):
         assert probed.warm[door] == {"ok"}
-        assert probed.cold[door] <= OUT_OF_TIME
-        assert probed.write[door] <= {*OUT_OF_TIME, "WRITE_OUTCOME_UNKNOWN"}
+        assert probed.cold[door] in OUT_OF_TIME
+        assert probed.write[door] in {*OUT_OF_TIME, "WRITE_OUTCOME_UNKNOWN"}
     kinds = run.book.errors("upstream frozen") + run.book.errors("upstream goes on")
     reasons = {kind.partition(": ")[2] for kind in kinds}
     assert reasons <= {*OUT_OF_TIME, "WRITE_OUTCOME_UNKNOWN"}
