@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _AT_ONCE: Final = 16
 _LISTENERS: Final = 50
 """Connections that listen to messages, besides the gateway's, to see what one costs Redis."""
-_CHANNEL: Final = "session-gateway:marks"
+_CHANNEL: Final = "session-gateway:sessions:marks"
 _SCRIPT: Final = str(Path(sys.executable).parent / "session-gateway")
 _TIMES: Final = {"createdAt": "2026-02-04T16:36:44.047Z", "modifiedAt": "2026-02-04T17:01:56.173Z"}
 _DOCUMENT: Final[dict[str, object]] = {
