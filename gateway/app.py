@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
-
-import httpx
 
 from gateway import contracts
 from gateway.access.audit import Audit
@@ -20,11 +19,10 @@ from gateway.access.rates import Rate
 from gateway.admin import admin_app
 from gateway.cache.contexts import CachedClient, marked_by
 from gateway.cache.entry import Entry
-from gateway.cache.flights import Flights
 from gateway.cache.freshness import Policy
 from gateway.cache.invalidation import Invalidations
 from gateway.cache.marks import Marks
-from gateway.cache.readthrough import Fetched, ReadThrough
+from gateway.cache.readthrough import ReadThrough
 from gateway.cache.shared import SharedCache
 from gateway.cache.shelf import Shelf
 from gateway.ending import Ending
@@ -46,21 +44,38 @@ from gateway.sessions.writer import Writer
 from gateway.settings import ConfigurationError
 from gateway.stores import MemoryStore, RedisBuckets, RedisConnections, RedisStore, open_redis
 from gateway.succession import Succession
+from gateway.telemetry import Unobserved
+from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.prometheus import Metrics
+from gateway.telemetry.request_metrics import RequestMetrics
 from gateway.tls import Certificates
+from gateway.tracing import BadTracing, Untraced
+from gateway.upstream.attributed import Attributed
+from gateway.upstream.breaker import Breaker, Breaking, Rules
 from gateway.upstream.client import SessionContextClient
 from gateway.upstream.first_tokens import obtaining_first_tokens
 from gateway.upstream.http import Http
+from gateway.upstream.limiter import Limited, Limiter
 from gateway.upstream.oauth import ClientCredentials, ServiceToken, ServiceTokens
+from gateway.upstream.observed import Observed
+from gateway.upstream.retries import Budget, Retrying
+from gateway.upstream.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
     from pathlib import Path
 
     from gateway.access.tokens import TokenIssuers
+    from gateway.cache.flights import Flights
+    from gateway.cache.readthrough import Fetched
     from gateway.graphql.schema import GatewaySchema
     from gateway.settings import Access as AccessSettings
-    from gateway.settings import Grpc, Limited, Settings, Tls
+    from gateway.settings import Grpc, Settings, Tls, Upstream
+    from gateway.settings import Limited as LimitedCaller
+    from gateway.telemetry import UpstreamObserver
+    from gateway.telemetry.requests import Requests, RequestWatcher
+    from gateway.tracing import Tracing
+    from gateway.upstream.http import Send
 
 __all__ = [
     "Addresses",
@@ -75,10 +90,11 @@ __all__ = [
 ]
 
 
-_MAX_CONNECTIONS: Final = 256
-"""To upstream, at a time, in one process."""
-
-
+_CONNECT_SHARE: Final = 0.6
+"""How much of an exchange's time it may take to get a connection: less than all, so that what was never sent is told
+from what was sent and not answered."""
+_AS_GOOD_AS: Final = 0.9
+"""Of an exchange's time: a call that took so much of it counts as timed out."""
 _FEW: Final = 5
 _FETCH_TIME: Final = 5.0
 """Seconds for an issuer's document."""
@@ -86,6 +102,12 @@ _REDIS_PATIENCE: Final = 1.0
 """Seconds to connect to Redis, and for it to answer; what waits for it has less (`cache.budget`)."""
 _OPEN_FOR: Final = 30.0
 """Seconds for which a write counts as under way if its end is not known: longer than upstream would work on it."""
+
+
+_UNTRACED: Final = Untraced()
+_MANAGING: Final = ("get", "batch_get", "replace", "patch", "add_attribute", "remove_attribute")
+_OWN: Final = ("get", "update", "add_attribute", "remove_attribute")
+"""Use cases, each of which is a step of a trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +152,7 @@ async def open_gateway(
     leaving, the doors close first and let calls under way finish.
     """
     metrics, readiness = Metrics(), Readiness()
+    metrics.watch_process()
     async with (
         listening(
             admin_app(metrics, readiness),
@@ -159,10 +182,11 @@ async def open_doors(
     schema = make_schema(introspection=settings.graphql.introspection)
     documents = prepare_documents(settings, schema)
     async with AsyncExitStack() as stack:
-        http, tokens = await stack.enter_async_context(open_upstream(settings))
-        client = await stack.enter_async_context(
-            open_cache(settings, SessionContextClient(http, tokens), metrics, readiness)
-        )
+        tracing = await stack.enter_async_context(open_tracing(settings))
+        requests = open_requests(settings, metrics, tracing, stack)
+        http, tokens = await stack.enter_async_context(open_upstream(settings, metrics, tracing))
+        upstream = SessionContextClient(http, tracing.around("token", tokens, "get"))
+        client = await stack.enter_async_context(open_cache(settings, upstream, metrics, readiness, tracing))
 
         writer = Writer(
             max_attempts=settings.writes.max_attempts, max_document=settings.writes.max_document, observer=metrics
@@ -178,11 +202,18 @@ async def open_doors(
         accesses = await stack.enter_async_context(Succession[Access](longest_call))
         access = await accesses.next(open_access(settings))
         limits = await stack.enter_async_context(open_rate_limits(settings, metrics))
-        guard = Guard(access, limits, sessions, own, Audit())
+        guard = Guard(
+            access,
+            limits,
+            tracing.around("session", sessions, *_MANAGING),
+            tracing.around("own_session", own, *_OWN),
+            Audit(),
+        )
 
         rpc = await stack.enter_async_context(
             serve_rpc(
                 guard,
+                requests,
                 host=settings.grpc.host,
                 port=settings.grpc.port,
                 budget=settings.grpc.budget,
@@ -201,6 +232,7 @@ async def open_doors(
             schema,
             documents,
             guard,
+            requests,
             budget=settings.graphql.budget,
             max_body=settings.graphql.max_body,
             playground=playground,
@@ -236,15 +268,89 @@ async def open_doors(
 
 
 @asynccontextmanager
-async def open_upstream(settings: Settings) -> AsyncIterator[tuple[Http, ServiceTokens]]:
-    """The way to upstream, and the gateway's own tokens for it, while the block runs."""
-    limits = httpx.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_CONNECTIONS)
+async def open_tracing(settings: Settings) -> AsyncIterator[Tracing]:
+    """Traces, while the block runs, if they are wanted. Raises ConfigurationError when they cannot be made."""
+    if not settings.telemetry.traces:
+        yield Untraced()
+        return
+    try:
+        from gateway.tracing.export import open_spans  # noqa: PLC0415 - OpenTelemetry is an extra, and takes its time
+    except ModuleNotFoundError:
+        raise ConfigurationError(
+            "telemetry.traces: OpenTelemetry is not installed: install session-gateway[otel]"
+        ) from None
+    try:
+        async with open_spans() as spans:
+            yield spans
+    except BadTracing as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def open_requests(settings: Settings, metrics: Metrics, tracing: Tracing, stack: AsyncExitStack) -> Requests:
+    """Where the doors tell of requests: they are counted, and written into the log if this process has one."""
+    counted = RequestMetrics(metrics.registry)
+    watchers: list[RequestWatcher] = [counted]
+    lines = AccessLog.lines()
+    if lines is not None:
+        metrics.watch_lines(lambda: lines.dropped)
+        if settings.log.access:
+            log = AccessLog(lines, asyncio.get_running_loop())
+            stack.callback(log.end)
+            watchers.append(log)
+    requests = tracing.requests(*watchers)
+    metrics.when_sampled(lambda: counted.hand_over(requests.in_flight))
+    stack.callback(metrics.sample)  # for those who read it after the end of this process
+    return requests
+
+
+@asynccontextmanager
+async def open_upstream(
+    settings: Settings, observer: UpstreamObserver | None = None, tracing: Tracing = _UNTRACED
+) -> AsyncIterator[tuple[Http, ServiceTokens]]:
+    """The way to upstream, and the gateway's own tokens for it, while the block runs.
+
+    Tokens go the same way but for the retries: they have a back-off of their own, which all callers share.
+    """
+    upstream = settings.upstream
     credentials = _credentials(settings)
-    async with httpx.AsyncHTTPTransport(limits=limits) as transport:
-        http = Http(transport, str(settings.upstream.base_url), timeout=settings.upstream.timeout)
+    guarded, retried = _upstream_policies(upstream, observer or Unobserved())
+    async with Transport(
+        connect_timeout=_CONNECT_SHARE * upstream.timeout,
+        ca_file=upstream.ca_file,
+        max_connections=upstream.max_concurrent,
+    ) as transport:
+        base_url, timeout = str(upstream.base_url), upstream.timeout
+        attempts = Attributed(tracing.transport(transport))
+        once = Http(attempts, base_url, timeout=timeout, policy=guarded)
         store = MemoryStore[ServiceToken](max_entries=len(credentials))
-        async with ServiceTokens(http, store, credentials) as tokens:
-            yield http, tokens
+        async with ServiceTokens(once, store, credentials) as tokens:
+            yield Http(attempts, base_url, timeout=timeout, policy=retried), tokens
+
+
+def _upstream_policies(
+    upstream: Upstream, observer: UpstreamObserver
+) -> tuple[Callable[[Send], Send], Callable[[Send], Send]]:
+    """What is laid around an exchange, without and with retries. From without: retries, breaker, limit, records."""
+    limiter = Limiter(
+        max_concurrent=upstream.max_concurrent,
+        max_queued=upstream.max_queued,
+        max_wait=upstream.max_queue_wait,
+    )
+    rules = upstream.breaker
+    breaker = Breaker(Rules(rules.failure_rate, rules.min_calls, rules.window, rules.open_for, rules.probes))
+    slow = min(rules.slow_call, _AS_GOOD_AS * upstream.timeout)
+    budget = Budget(upstream.retries.budget, upstream.retries.min_per_second, time.monotonic())
+
+    def guarded(send: Send) -> Send:
+        limited = Limited(Observed(send, observer), limiter, observer)
+        return Breaking(limited, breaker, observer, slow=slow) if rules.enabled else limited
+
+    def retried(send: Send) -> Send:
+        if upstream.retries.max_attempts == 1:
+            return guarded(send)
+        return Retrying(guarded(send), budget, observer, max_attempts=upstream.retries.max_attempts)
+
+    return guarded, retried
 
 
 def _credentials(settings: Settings) -> dict[str, ClientCredentials]:
@@ -261,7 +367,7 @@ def _tell_of_tokens(readiness: Readiness, missing: Collection[str]) -> None:
 
 @asynccontextmanager
 async def open_cache(
-    settings: Settings, client: SessionContextClient, metrics: Metrics, readiness: Readiness
+    settings: Settings, client: SessionContextClient, metrics: Metrics, readiness: Readiness, tracing: Tracing
 ) -> AsyncIterator[CachedClient]:
     """The client, read through whatever cache the settings name, while the block runs."""
     cache = settings.cache
@@ -274,8 +380,8 @@ async def open_cache(
     async with AsyncExitStack() as stack:
 
         async def read_through(shelf: Shelf) -> ReadThrough:
-            flights = await stack.enter_async_context(Flights[Fetched]())
-            return ReadThrough(shelf, flights, policy, metrics)
+            flights: Flights[Fetched] = await stack.enter_async_context(tracing.flights())
+            return tracing.around("cache", ReadThrough(shelf, flights, policy, metrics), "get", "read")
 
         if backend == "none":
             yield CachedClient(client, None, None, own_session_ids)
@@ -301,6 +407,7 @@ async def open_cache(
             invalidations = await stack.enter_async_context(
                 Invalidations(connections.listener, store.channel, marks, shared.origin, max_silence=cache.max_silence)
             )
+            shared = tracing.around("shared_cache", shared, "get", "put", "forget", "open", "close")
         in_front = memory if shared is None or cache.memory_tier else None
         managed = Shelf(marks, metrics, policy.lifetime, in_front, shared, invalidations)
         own = Shelf(marks, metrics, policy.lifetime, own_memory, None, invalidations, marked_by=marked_by)
@@ -369,8 +476,8 @@ async def _open_issuers(access: AccessSettings) -> AsyncIterator[TokenIssuers]:
         for name, entry in access.issuers.items()
     )
     async with (
-        httpx.AsyncHTTPTransport() as transport,
-        TokenIssuers(issuers, fetching(Http(transport, ""), timeout=_FETCH_TIME)) as tokens,
+        Transport() as transport,
+        TokenIssuers(issuers, fetching(transport, timeout=_FETCH_TIME)) as tokens,
     ):
         yield tokens
 
@@ -395,7 +502,7 @@ async def open_rate_limits(settings: Settings, metrics: Metrics) -> AsyncIterato
         )
 
 
-def _rate(entry: Limited) -> Rate | None:
+def _rate(entry: LimitedCaller) -> Rate | None:
     """What a caller's own entry says, if it says anything."""
     return None if entry.rate is None else Rate.of(entry.rate, entry.burst)
 

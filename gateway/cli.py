@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from gateway import contracts, sandbox
 from gateway.access.keys import new_key
 from gateway.access.principal import Permission
+from gateway.deadline import Deadline
 from gateway.ending import Ending
 from gateway.errors import GatewayError
 from gateway.failures import Unserved, explained
@@ -352,7 +353,7 @@ async def _check(settings: Settings) -> int:
     async with open_upstream(settings) as (_, tokens):
         for tenant in settings.tenants:
             try:
-                token = await tokens.get(tenant)
+                token = await tokens.get(tenant, Deadline.never())
             except GatewayError as error:
                 found = error.message
             else:

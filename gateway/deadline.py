@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -13,7 +12,8 @@ from msgspec import Struct
 from gateway.errors import UpstreamTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
 
 __all__ = ["Deadline"]
 
@@ -46,18 +46,35 @@ class Deadline(Struct, frozen=True):
         """The point at which so much of the remaining time is used up."""
         return self if math.isinf(self.at) else Deadline.after(self.remaining * fraction)
 
-    @asynccontextmanager
-    async def bound(self, what: str) -> AsyncIterator[None]:
+    def bound(self, what: str) -> AbstractAsyncContextManager[None]:
         """Cancel the block when the deadline passes, and raise UpstreamTimeout, naming what was being done.
 
         The block does not begin when the deadline has passed already.
         """
-        if self.remaining <= 0:
-            raise UpstreamTimeout(f"{what}: there was no time left")
+        return _Bound(self, what)
+
+
+class _Bound:
+    """A class, because `asynccontextmanager` costs as much as the rest of it, at every call upstream."""
+
+    __slots__ = ("_deadline", "_timeout", "_what")
+
+    def __init__(self, deadline: Deadline, what: str) -> None:
+        self._deadline = deadline
+        self._what = what
+        self._timeout: asyncio.Timeout
+
+    async def __aenter__(self) -> None:
+        remaining = self._deadline.remaining
+        if remaining <= 0:
+            raise UpstreamTimeout(f"{self._what}: there was no time left")
+        self._timeout = asyncio.timeout(None if math.isinf(remaining) else remaining)
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
-            async with asyncio.timeout(None if math.isinf(self.at) else self.remaining) as timeout:
-                yield
-        except TimeoutError as error:
-            if not timeout.expired():
-                raise
-            raise UpstreamTimeout(f"{what} took longer than the time there was") from error
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError as timed_out:
+            raise UpstreamTimeout(f"{self._what} took longer than the time there was") from timed_out

@@ -40,14 +40,14 @@ class Response(Struct, frozen=True):
         await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
         await send({"type": "http.response.body", "body": self.body})
 
-    def encoded(self, headers: Headers, *, keep_alive: bool) -> bytes:
-        """As it goes over the wire (RFC 9112), with `headers` besides its own."""
+    def encoded(self, headers: Headers, *, close: bool) -> bytes:
+        """As it goes over the wire (RFC 9112), with `headers` besides its own, and word that this was the last."""
         parts = [_STATUS_LINE[self.status]]
         for name, value in headers:
             parts += name, b": ", value, b"\r\n"
         for name, value in self.headers:
             parts += name, b": ", value, b"\r\n"
-        parts += (b"\r\n" if keep_alive else b"connection: close\r\n\r\n"), self.body
+        parts += (b"connection: close\r\n\r\n" if close else b"\r\n"), self.body
         return b"".join(parts)
 
 
@@ -132,8 +132,10 @@ class DirectProtocol(BoundedHead):
         if response is None or exchange.disconnected:
             self.transport.close()
             return
-        self.transport.write(response.encoded(self.server_state.default_headers, keep_alive=exchange.keep_alive))
-        if not exchange.keep_alive:
+        headers = self.server_state.default_headers
+        discouraged = _CLOSE in headers
+        self.transport.write(response.encoded(headers, close=not exchange.keep_alive and not discouraged))
+        if discouraged or not exchange.keep_alive:
             self.transport.close()
         self.on_response_complete()
 
@@ -174,4 +176,6 @@ def _begun(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, None, None]) ->
     return loop.create_task(work)
 
 
+_CLOSE: Final = (b"connection", b"close")
+"""What the listener has its answers say when it is about to end."""
 _STATUS_LINE: Final = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in HTTPStatus}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator
@@ -24,7 +24,7 @@ class Begun(Generic[Result]):
 
     def __init__(self, work: Coroutine[Any, None, Result]) -> None:
         self._work = work
-        self._result: Result | None = None
+        self._result: Result
         self._waits_for: object = None
         self.done = False
         try:
@@ -45,4 +45,4 @@ class Begun(Generic[Result]):
             except StopIteration as end:
                 self.done = True
                 self._result = end.value
-        return cast("Result", self._result)
+        return self._result

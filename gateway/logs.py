@@ -10,8 +10,11 @@ import structlog
 from structlog.processors import ExceptionRenderer
 from structlog.tracebacks import ExceptionDictTransformer
 
+from gateway.lines import Lines
+from gateway.request import under_way
+
 if TYPE_CHECKING:
-    from structlog.typing import Processor
+    from structlog.typing import EventDict, Processor
 
     from gateway.settings import Log
 
@@ -22,10 +25,14 @@ _tracebacks = ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
 
 
 def configure_logs(settings: Log) -> None:
-    """Send our lines, and those of the libraries, the same way. To be called once, by whoever runs the process."""
+    """Send our lines, and those of the libraries, the same way. To be called once, by whoever runs the process.
+
+    Lines of a request have its id.
+    """
     readable = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        _of_request,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper("iso", utc=True),
@@ -41,7 +48,7 @@ def configure_logs(settings: Log) -> None:
         if readable
         else [_tracebacks, structlog.processors.JSONRenderer()]
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = Lines(sys.stderr.fileno(), readable=readable)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -54,3 +61,12 @@ def configure_logs(settings: Log) -> None:
     logging.getLogger("gateway").setLevel(level)
     quiet = max(logging.WARNING, logging.getLevelName(settings.level.upper()))
     logging.getLogger("uvicorn").setLevel(quiet)  # it reports each listener's coming and going
+
+
+def _of_request(_: object, __: str, event: EventDict) -> EventDict:
+    request = under_way()
+    if request is not None:
+        event.setdefault("request_id", request.id)
+        if request.trace_id is not None:
+            event.setdefault("trace_id", request.trace_id)
+    return event

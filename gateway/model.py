@@ -92,7 +92,9 @@ def decode_session_context(source: bytes) -> SessionContext:
     Raises ValueError (msgspec's errors are such), or RecursionError, when it is not a session context.
     """
     known = _known_fields.decode(source)
-    metadata = Metadata(known.metadata.version, _utc(known.metadata.created_at), _utc(known.metadata.modified_at))
+    metadata = known.metadata
+    if not (_in_utc(metadata.created_at) and _in_utc(metadata.modified_at)):
+        metadata = Metadata(metadata.version, _utc(metadata.created_at), _utc(metadata.modified_at))
     return SessionContext(
         session_id=known.session_id,
         customer_id=known.customer_id,
@@ -106,6 +108,10 @@ def decode_session_context(source: bytes) -> SessionContext:
         additional_properties=_additional_properties(source),
         source=source,
     )
+
+
+def _in_utc(time: datetime | None) -> bool:
+    return time is None or time.tzinfo is UTC
 
 
 def _utc(time: datetime | None) -> datetime | None:

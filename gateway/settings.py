@@ -142,6 +142,36 @@ class Connections(_Section):
     """Whether it may do so while it has no call under way; else it may every two hours."""
 
 
+class Retries(_Section):
+    """Repetitions of reads, and of what upstream has not begun on; lost writes are read back instead."""
+
+    max_attempts: int = Field(default=3, ge=1, le=10)
+    """How often one request is sent at most; 1 for no repetition."""
+    budget: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Repetitions, as a share of all requests, so that an outage is not made worse."""
+    min_per_second: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    """Repetitions a second that there may be besides, however few requests there are."""
+
+
+class CircuitBreaker(_Section):
+    """Leaves upstream alone while it keeps failing. All times are in seconds."""
+
+    enabled: bool = True
+    """Whether it does."""
+    failure_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the calls in the window that have to fail: by a 5xx, a broken connection, a time-out, or slowness."""
+    min_calls: int = Field(default=20, ge=1, le=100_000)
+    """Calls in the window below which nothing is concluded."""
+    window: Seconds = 10.0
+    """For how long a call counts."""
+    slow_call: Seconds = 4.0
+    """A call that takes so long has failed; never more than `upstream.timeout`."""
+    open_for: Seconds = 2.0
+    """How long upstream is left alone before it is tried again."""
+    probes: int = Field(default=3, ge=1, le=100)
+    """Calls that have to be well then."""
+
+
 class Upstream(_Section):
     """The REST API."""
 
@@ -149,6 +179,16 @@ class Upstream(_Section):
     """Where it is."""
     timeout: Seconds = 5.0
     """Bound of one exchange, in seconds; a caller's deadline that comes sooner bounds it further."""
+    ca_file: Path | None = None
+    """File of CAs' certificates in PEM that are trusted besides the system's."""
+    max_concurrent: int = Field(default=256, ge=1, le=10_000)
+    """Calls, and connections, at a time in one process."""
+    max_queued: Annotated[int, Field(ge=0, le=100_000)] = 256
+    """Calls that may wait for one of these to end; further ones are turned away at once."""
+    max_queue_wait: Annotated[float, Field(ge=0, le=60)] = 0.5
+    """How long one waits at most, in seconds, before it is turned away."""
+    retries: Retries = Retries()
+    breaker: CircuitBreaker = CircuitBreaker()
     lazy_tokens: bool = False
     """Whether a tenant's token is asked for when it is needed first. Else all are asked for at the start, and `/readyz`
     says no until each has been had once."""
@@ -472,6 +512,16 @@ class Log(_Section):
     """Lines of a lower level are left out."""
     format: Literal["auto", "json", "console"] = "auto"
     """`auto` is readable on a terminal and JSON elsewhere."""
+    access: bool = True
+    """Whether every request gets a line, of level `info`."""
+
+
+class Telemetry(_Section):
+    """What is told of the gateway's work besides logs and metrics."""
+
+    traces: bool = False
+    """Whether requests are traced, with what `session-gateway[otel]` installs. Where to and how many, the standard
+    variables of OpenTelemetry say: `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`, `OTEL_SERVICE_NAME`, ..."""
 
 
 class Settings(BaseSettings):
@@ -502,6 +552,7 @@ class Settings(BaseSettings):
     access: Access = Access()
     rate_limits: RateLimits = RateLimits()
     log: Log = Log()
+    telemetry: Telemetry = Telemetry()
     shutdown: Shutdown = Shutdown()
 
     @property

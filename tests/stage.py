@@ -43,7 +43,13 @@ async def opened(**sections: dict[str, object]) -> AsyncIterator[Dev]:
     async with sandbox.serve(Sandbox()) as upstream:
         defaults: dict[str, dict[str, object]] = {
             **DEV_DEFAULTS,
-            "upstream": {**DEV_DEFAULTS["upstream"], "base_url": upstream.url, "timeout": 1.0},
+            "upstream": {
+                **DEV_DEFAULTS["upstream"],
+                "base_url": upstream.url,
+                "timeout": 1.0,
+                "retries": {"max_attempts": 1},  # a fault that strikes once is to be seen
+                "breaker": {"enabled": False},  # and so is one that strikes for long
+            },
             "graphql": {**DEV_DEFAULTS["graphql"], **anywhere},
             "grpc": {**DEV_DEFAULTS["grpc"], **anywhere},
             "admin": anywhere,

@@ -22,6 +22,7 @@ from gateway.errors import (
     PermissionDenied,
     Unauthenticated,
 )
+from gateway.request import current
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -59,15 +60,13 @@ class Access:
         self._keys = keys
         self._issuers = issuers
         self._certificates = certificates
+        self.open_to_all = keys is None and issuers is None and not certificates
+        """Whether nothing is configured."""
 
     def become(self, other: Access) -> None:
         """Recognise callers as `other` does, from now on."""
         self._keys, self._issuers, self._certificates = other._keys, other._issuers, other._certificates
-
-    @property
-    def open_to_all(self) -> bool:
-        """Whether nothing is configured."""
-        return self._keys is None and self._issuers is None and not self._certificates
+        self.open_to_all = other.open_to_all
 
     async def principal(self, credentials: CallerCredentials, deadline: Deadline) -> Principal:
         """Who is calling, by the first credential that was sent: API key, token, client certificate.
@@ -133,14 +132,18 @@ class GuardedSessions:
     async def get(self, tenant: str, session_id: str, deadline: Deadline, options: ReadOptions = FRESH_ENOUGH) -> Found:
         """Read one."""
         await self._check(Permission.READ, "get", tenant, session_id, deadline)
-        return await self._sessions.get(tenant, session_id, deadline, options)
+        return _noted(await self._sessions.get(tenant, session_id, deadline, options))
 
     async def batch_get(
         self, tenant: str, session_ids: Sequence[str], deadline: Deadline, options: ReadOptions = FRESH_ENOUGH
     ) -> list[Found | GatewayError]:
         """Read several; it counts as so many calls."""
         await self._check(Permission.READ, "batch_get", tenant, None, deadline, cost=len(session_ids))
-        return await self._sessions.batch_get(tenant, session_ids, deadline, options)
+        found = await self._sessions.batch_get(tenant, session_ids, deadline, options)
+        for each in found:
+            if not isinstance(each, GatewayError):
+                _noted(each)
+        return found
 
     async def replace(
         self,
@@ -206,7 +209,10 @@ class GuardedSessions:
             await self._limits.check(principal, tenant, cost)
         except GatewayError as error:
             self._audit.refused(principal, operation, tenant, session_id, error)
+            current().failed(error.reason)
             raise
+        finally:
+            current().is_of(tenant, None if principal is None else principal.name)
         self.let_in += 1
         return principal
 
@@ -242,7 +248,7 @@ class GuardedOwnSession:
     async def get(self, tenant: str, deadline: Deadline, options: ReadOptions = FRESH_ENOUGH) -> Found:
         """Read it."""
         async with self._refusals_logged("get_own", tenant):
-            return await self._own.get(tenant, self._checked(tenant), deadline, options)
+            return _noted(await self._own.get(tenant, self._checked(tenant), deadline, options))
 
     async def update(self, tenant: str, patch: Callable[[], Patch], options: WriteOptions) -> Written:
         """Change some fields and attributes."""
@@ -263,6 +269,7 @@ class GuardedOwnSession:
         """The caller's token. Raises Unauthenticated when there is none, and CallerRateLimited."""
         if self._token is None:
             raise Unauthenticated("the Emporix access token is missing: send `authorization: Bearer <token>`")
+        current().is_of(tenant, _SHOPPER.name)
         self._limits.check_own(self._token, tenant)
         self.let_in += 1
         return self._token
@@ -282,7 +289,15 @@ class GuardedOwnSession:
         except _REFUSALS as error:
             known = None if isinstance(error, Unauthenticated) else _SHOPPER
             self._audit.refused(known, operation, tenant, None, error)
+            current().failed(error.reason)
             raise
+
+
+def _noted(found: Found) -> Found:
+    """What was found; where it came from is noted for the request."""
+    status = found.status
+    current().cache = "hit" if status.hit else status.fwd
+    return found
 
 
 _REFUSALS: Final = (Unauthenticated, PermissionDenied, CallerRateLimited)
@@ -305,6 +320,7 @@ async def _audited(
         outcome = "applied"
     except GatewayError as error:
         outcome = None if isinstance(error, but) else error.reason
+        current().failed(error.reason)
         raise
     except Exception:
         outcome = GatewayError.reason

@@ -16,6 +16,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
+import httpx
 import msgspec
 import structlog
 from joserfc.errors import JoseError, SecurityWarning
@@ -24,11 +25,10 @@ from joserfc.jws import JWSRegistry
 
 from gateway.deadline import Deadline
 from gateway.errors import UpstreamUnavailable
+from gateway.upstream.http import Http
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from gateway.upstream.http import Http
 
 __all__ = ["ALGORITHMS", "Fetch", "IssuerKeys", "KeySet", "Timing", "fetching", "is_safe"]
 
@@ -54,11 +54,14 @@ class Fetch(Protocol):
         ...
 
 
-def fetching(http: Http, *, timeout: float) -> Fetch:
+def fetching(transport: httpx.AsyncBaseTransport, *, timeout: float) -> Fetch:
     """Fetches over HTTP, each document within so many seconds."""
 
     async def fetch(url: str) -> bytes:
-        answer = await http.send("GET", url, deadline=Deadline.after(timeout), headers={"accept": "application/json"})
+        where = httpx.URL(url)
+        http = Http(transport, f"{where.scheme}://{where.netloc.decode()}", timeout=timeout)
+        deadline, headers = Deadline.after(timeout), {"accept": "application/json"}
+        answer = await http.send("GET", where.raw_path.decode(), deadline=deadline, headers=headers)
         if answer.status != 200 or len(answer.body) > _MAX_DOCUMENT:
             raise UpstreamUnavailable(f"an issuer answers {answer.status}, {len(answer.body)} bytes")
         return answer.body

@@ -14,10 +14,10 @@ import asyncio
 import hashlib
 import secrets
 import time
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
-from cachetools import LRUCache
 
 from gateway.access.rates import Rate, spend
 from gateway.errors import CallerRateLimited
@@ -52,7 +52,9 @@ class MemoryBuckets:
     """Buckets in the memory of this process."""
 
     def __init__(self, clock: Callable[[], float], max_buckets: int = _MAX_BUCKETS) -> None:
-        self._full_at: LRUCache[str, float] = LRUCache(max_buckets)
+        self._full_at: OrderedDict[str, float] = OrderedDict()
+        """What was used most recently is last."""
+        self._max_buckets = max_buckets
         self._clock = clock
 
     def __len__(self) -> int:
@@ -61,12 +63,10 @@ class MemoryBuckets:
     def spend(self, key: str, rate: Rate, cost: int) -> float:
         """Take so many tokens; returns seconds to wait, 0 for none."""
         now = self._clock()
-        try:
-            full_at = self._full_at[key]
-        except KeyError:
-            full_at = now
-        full_at, wait = spend(full_at, now, rate, cost)
-        self._full_at[key] = full_at
+        self._full_at[key], wait = spend(self._full_at.get(key, now), now, rate, cost)
+        self._full_at.move_to_end(key)
+        if len(self._full_at) > self._max_buckets:
+            self._full_at.popitem(last=False)
         return wait
 
 

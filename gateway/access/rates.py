@@ -40,6 +40,7 @@ def spend(full_at: float, now: float, rate: Rate, cost: int) -> tuple[float, flo
     Returns when it will be full now, and how many seconds there are to wait; if there are any, nothing was taken. Who
     asks for more than the bucket holds takes all that it holds.
     """
-    after = max(full_at, now) + min(cost, rate.burst) * rate.interval
-    wait = after - now - rate.burst * rate.interval
+    interval = rate.interval
+    after = max(full_at, now) + min(cost, rate.burst) * interval
+    wait = after - now - rate.burst * interval
     return (full_at, wait) if wait > _ROUNDING else (after, 0.0)

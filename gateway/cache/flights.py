@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["Flights"]
+__all__ = ["Flight", "Flights"]
 
 Value = TypeVar("Value")
 
 
 @dataclass(slots=True)
-class _Flight(Generic[Value]):
+class Flight(Generic[Value]):
+    """A fetch under way, and how many wait for it."""
+
     task: asyncio.Task[Value | Exception]
     waiting: int = 0
 
@@ -30,7 +32,7 @@ class Flights(Generic[Value]):
 
     def __init__(self) -> None:
         self._tasks = asyncio.TaskGroup()
-        self._flights: dict[str, _Flight[Value]] = {}
+        self._flights: dict[str, Flight[Value]] = {}
         self._running: set[asyncio.Task[Value | Exception]] = set()
 
     async def __aenter__(self) -> Self:
@@ -77,7 +79,7 @@ class Flights(Generic[Value]):
         """Let later callers begin anew: what is under way may bring back something that has become too old for them."""
         self._flights.pop(key, None)
 
-    def _depart(self, key: str, fetch: Callable[[], Awaitable[Value]]) -> _Flight[Value]:
+    def _depart(self, key: str, fetch: Callable[[], Awaitable[Value]]) -> Flight[Value]:
         async def fly() -> Value | Exception:
             """Failures are values here: no task of the group ever raises."""
             try:
@@ -90,11 +92,11 @@ class Flights(Generic[Value]):
         task = self._tasks.create_task(fly(), name=f"read {key}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        flight = _Flight(task)
+        flight = Flight(task)
         self._flights[key] = flight
         return flight
 
-    def _landed(self, key: str, flight: _Flight[Value]) -> None:
+    def _landed(self, key: str, flight: Flight[Value]) -> None:
         """No longer to be joined. Another may have taken its place."""
         if self._flights.get(key) is flight:
             del self._flights[key]

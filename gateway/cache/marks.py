@@ -55,7 +55,7 @@ class Marks:
         self._generation = 0
         self._folded = 0
         """A generation that counts for every session."""
-        self._folded_writers_until = float("-inf")
+        self._folded_writers_until: float | None = None
         """Until when a write under way counts for every session."""
 
     def __len__(self) -> int:
@@ -70,12 +70,12 @@ class Marks:
 
         `key` is None when it is not known which session's writes count: then all do.
         """
-        if token < self._folded or self._clock() < self._folded_writers_until:
+        if token < self._folded or (self._folded_writers_until and self._clock() < self._folded_writers_until):
             return False
         if key is None:
             return token == self._generation
-        mark = self._live(key)
-        if mark is None:
+        mark = self._marks.get(key)
+        if mark is None or mark.until <= self._clock():
             return True
         if mark.generation > token or mark.floor > (version or 0):
             return False
@@ -117,12 +117,9 @@ class Marks:
         if len(self._marks) > self._max_marks:
             _, oldest = self._marks.popitem(last=False)
             self._folded = max(self._folded, oldest.generation)
-            self._folded_writers_until = max(self._folded_writers_until, *oldest.writers.values(), float("-inf"))
+            if oldest.writers:
+                self._folded_writers_until = max(self._folded_writers_until or 0.0, *oldest.writers.values())
         return mark
-
-    def _live(self, key: str) -> _Mark | None:
-        mark = self._marks.get(key)
-        return None if mark is None or mark.until <= self._clock() else mark
 
     def _drop_expired(self, now: float) -> None:
         """The oldest come first, as every mark lives equally long."""

@@ -83,21 +83,23 @@ class ReadThrough:
         Raises SessionNotFound, MinVersionNotReached, and what the subject's `fetch` raises.
         """
         entry = self._shelf.remembered(subject.key)
-        if entry is not None and self._use(entry, options) is Use.FRESH:
-            return self._served(subject, entry, _HIT)
+        if entry is not None:
+            age = self._age(entry)
+            if use_of(age, entry.version, self._policy, options) is Use.FRESH:
+                return self._served(subject, entry, age, _HIT)
         entry, ticket = await self._shelf.look(subject.key, lambda entry: self._use(entry, options) is Use.FRESH)
         use = Use.NONE if entry is None else self._use(entry, options)
         if entry is not None and use is Use.FRESH:
-            return self._served(subject, entry, _HIT)
+            return self._served(subject, entry, self._age(entry), _HIT)
         if entry is not None and use is Use.STALE:
             self._flights.run_behind(subject.key, partial(self._fetch, subject, ticket))
-            return self._served(subject, entry, _STALE)
+            return self._served(subject, entry, self._age(entry), _STALE)
         try:
             return await self._forwarded(subject, entry, ticket, options, deadline)
         except UpstreamError as error:
             if entry is None or use is not Use.IF_ERROR:
                 raise
-            return self._served(subject, entry, _STALE_IF_ERROR, detail=error.reason)
+            return self._served(subject, entry, self._age(entry), _STALE_IF_ERROR, detail=error.reason)
 
     async def read(self, subject: Subject, deadline: Deadline) -> SessionContext:
         """Ask upstream, whatever there is, and keep what it answers. Raises as `get`."""
@@ -184,9 +186,8 @@ class ReadThrough:
         young = options.max_age is None or self._age(entry) < options.max_age
         return young and (entry.version or 0) >= (options.min_version or 0) and self._shelf.good(subject.key, entry)
 
-    def _served(self, subject: Subject, entry: Entry, event: CacheRead, detail: str = "") -> Found:
+    def _served(self, subject: Subject, entry: Entry, age: float, event: CacheRead, detail: str = "") -> Found:
         self._observer.cache_read(event)
-        age = self._age(entry)
         ttl = self._policy.ttl - age
         if event is _STALE_IF_ERROR:  # upstream was asked, if in vain: no hit (RFC 9211, 2.1)
             return Found(_context(subject, entry), CacheStatus(fwd="stale", ttl=ttl, age=age, detail=detail))

@@ -25,6 +25,7 @@ from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRul
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from gateway.graphql.limits import Circular, Excess, measure, prices
+from gateway.graphql.roots import root_field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -67,6 +68,8 @@ class Operation:
     name: str | None
     kind: OperationType
     cost: Cost
+    field: str
+    """Its root field, `several` where there are more than one. Names are the schema's if the document is valid."""
     plan: Plan | None = None
     """How to answer it, if it is compiled."""
 
@@ -165,11 +168,12 @@ class Documents:
             )
         if len(text) > self._limits.length:
             self._check(Excess.of("length", self._limits.length, len(text)), digest)
-        prepared = self._kept.get(digest)
-        if prepared is None:
+        try:
+            return self._kept[digest]
+        except KeyError:
             prepared = self._prepare(text, digest)
-            if _size(prepared) <= self._kept.maxsize:
-                self._kept[digest] = prepared
+        if _size(prepared) <= self._kept.maxsize:
+            self._kept[digest] = prepared
         return prepared
 
     def by_id(self, name: str) -> Prepared:
@@ -218,6 +222,7 @@ class Documents:
                 node.name.value if node.name else None,
                 node.operation,
                 cost,
+                root_field(node, document),
                 compiler.plan(document, node) if compiler else None,
             )
             for node, cost in zip(nodes, measured.costs, strict=True)

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from strawberry.types import Info
     from strawberry.types.field import StrawberryField
 
-__all__ = ["HANDLERS", "failure", "formatted", "time_to_wait"]
+__all__ = ["HANDLERS", "code_of", "failure", "formatted", "time_to_wait"]
+
+_INVALID: Final = "GRAPHQL_VALIDATION_FAILED"
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -59,16 +61,25 @@ HANDLERS: Final = (_Failures(),)
 
 def formatted(error: GraphQLError) -> GraphQLFormattedError:
     """An error as the response has it, with `extensions.code`."""
-    cause = error.original_error
-    while isinstance(cause, GraphQLError):
-        cause = cause.original_error
+    cause = _cause(error)
     if isinstance(cause, errors.GatewayError):
         return _formatted(error, cause.message, _extensions(cause))
     if cause is None:
-        return _formatted(error, error.message, {"code": "GRAPHQL_VALIDATION_FAILED", **(error.extensions or {})})
+        return _formatted(error, error.message, {"code": _INVALID, **(error.extensions or {})})
     incident = uuid.uuid4().hex
     _log.error("defect", incident=incident, path=error.path, exc_info=cause)
     return _formatted(error, f"internal error; its id in the log is {incident}", {"code": "INTERNAL"})
+
+
+def code_of(error: GraphQLError) -> str:
+    """Its `extensions.code`, as `formatted` has it."""
+    match _cause(error):
+        case errors.GatewayError(reason=reason):
+            return reason
+        case None:
+            return str((error.extensions or {}).get("code", _INVALID))
+        case _:
+            return errors.GatewayError.reason
 
 
 def time_to_wait(failed: Iterable[GraphQLError]) -> float | None:
@@ -76,6 +87,14 @@ def time_to_wait(failed: Iterable[GraphQLError]) -> float | None:
     causes = [each.original_error for each in failed]
     waits = [each.retry_after for each in causes if isinstance(each, errors.CallerRateLimited)]
     return max(waits) if waits and len(waits) == len(causes) else None
+
+
+def _cause(error: GraphQLError) -> Exception | None:
+    """What was raised, if it is not GraphQL's own."""
+    cause = error.original_error
+    while isinstance(cause, GraphQLError):
+        cause = cause.original_error
+    return cause
 
 
 def _formatted(error: GraphQLError, message: str, extensions: dict[str, object]) -> GraphQLFormattedError:

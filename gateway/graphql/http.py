@@ -15,8 +15,9 @@ from gateway.cache.freshness import parse_cache_control
 from gateway.credentials import CallerCredentials
 from gateway.deadline import Deadline
 from gateway.eagerly import Begun
+from gateway.errors import GatewayError
 from gateway.graphql.documents import NotExecutable
-from gateway.graphql.errors import time_to_wait
+from gateway.graphql.errors import code_of, time_to_wait
 from gateway.graphql.requests import Refused, Request, parameters_of
 from gateway.graphql.responses import LEGACY, failed, media_type_for, refused, result_response, too_many
 from gateway.graphql.schema import Context
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from gateway.graphql.documents import Documents, Operation
     from gateway.graphql.playground import Playground
     from gateway.graphql.requests import Parameters
+    from gateway.request import Request as Told
+    from gateway.telemetry.requests import Requests
 
 __all__ = ["GraphQLEndpoint"]
 
@@ -44,7 +47,7 @@ class GraphQLEndpoint:
     """Answers requests for `/graphql`; an ASGI application.
 
     `budget` bounds a request from its arrival on, in seconds; `max_body` its body, in bytes. With a playground, a
-    browser's GET gets that.
+    browser's GET gets that. `requests` are told of all others.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class GraphQLEndpoint:
         schema: strawberry.Schema,
         documents: Documents,
         guard: Guard,
+        requests: Requests,
         *,
         budget: float,
         max_body: int,
@@ -60,6 +64,7 @@ class GraphQLEndpoint:
         self._schema = schema
         self._documents = documents
         self._guard = guard
+        self._requests = requests
         self._budget = budget
         self._max_body = max_body
         self._playground = playground
@@ -76,28 +81,50 @@ class GraphQLEndpoint:
 
     async def answer(self, request: Request) -> Response | None:
         """What to answer; None when the client has gone away."""
+        told = self._requests.begin("graphql", request.method, request.header)
         try:
-            return await self._answer(request)
+            response = await self._answered(request, told)
         except ClientDisconnect:
+            told.failed("CANCELLED")
             return None
+        except asyncio.CancelledError:
+            told.failed("CANCELLED")
+            raise
+        else:
+            told.status = response.status
+            response.headers.append((b"x-request-id", told.id.encode()))
+            return response
+        finally:
+            self._requests.end(told)
+
+    async def _answered(self, request: Request, told: Told) -> Response:
+        try:
+            return await self._answer(request, told)
+        except ClientDisconnect:
+            raise
         except Exception:  # noqa: BLE001 - the outermost frame: nothing of a defect may reach the caller
             incident = uuid.uuid4().hex
             _log.exception("defect", incident=incident)
+            told.failed(GatewayError.reason)
             return failed(incident)
 
-    async def _answer(self, request: Request) -> Response:
+    async def _answer(self, request: Request, told: Told) -> Response:
         deadline = Deadline.after(self._budget)
         media_type = LEGACY
         try:
             media_type = media_type_for(request.headers("accept") or "*/*")
             parameters = await parameters_of(request, max_body=self._max_body, deadline=deadline)
-            document, plan = self._document(request, parameters)
+            document, plan = self._document(request, parameters, told)
             context = self._context(request, document, deadline)
             result = await _while_connected(request, self._execute(parameters, plan, context))
         except Refused as refusal:
+            told.failed("BAD_REQUEST")
             return refused(refusal, media_type)
         except NotExecutable as refusal:
+            told.failed(code_of(refusal.errors[0]))
             return result_response(ExecutionResult(data=None, errors=[*refusal.errors]), media_type)
+        if result.errors:
+            told.failed(code_of(result.errors[0]))
         if result.errors and context.untouched and not _has_data(result):
             wait = time_to_wait(result.errors)
             if wait is not None:
@@ -105,7 +132,7 @@ class GraphQLEndpoint:
         wanted = parameters.extensions is not None and parameters.extensions.get("cache") is True
         return result_response(result, media_type, context.reads, tell_of_cache=wanted)
 
-    def _document(self, request: Request, parameters: Parameters) -> tuple[DocumentNode, Plan | None]:
+    def _document(self, request: Request, parameters: Parameters, told: Told) -> tuple[DocumentNode, Plan | None]:
         """The document and the plan, if the operation may be executed. Raises Refused and NotExecutable."""
         prepared = parameters.prepared(self._documents)
         operation = prepared.operation(parameters.operationName)
@@ -113,6 +140,7 @@ class GraphQLEndpoint:
             _check_is_query(operation)
         document = prepared.valid()
         self._documents.check_cost(prepared, operation, parameters.variables or {})
+        told.operation, told.kind, told.name = operation.field, operation.kind.value, operation.name
         return document, operation.plan
 
     def _context(self, request: Request, document: DocumentNode, deadline: Deadline) -> Context:

@@ -127,6 +127,8 @@ class Cost:
 
     def of(self, variables: Mapping[str, object]) -> int:
         """The cost with these variables, as they were sent."""
+        if not self.per_entry:
+            return self.fixed
         return self.fixed + sum(each * self._entries(name, variables) for name, each in self.per_entry.items())
 
     def _entries(self, name: str, variables: Mapping[str, object]) -> int:

@@ -75,9 +75,10 @@ class Request:
 
     def headers(self, name: str) -> str | None:
         """All headers of this name, as one (RFC 9110, 5.3)."""
-        if name.encode() not in self._first:
+        key = name.encode()
+        if key not in self._first:
             return None
-        return ", ".join(value.decode("latin-1") for each, value in self._all if each == name.encode())
+        return ", ".join([value.decode("latin-1") for each, value in self._all if each == key])
 
     async def body(self, max_size: int) -> bytes:
         """The whole body. Raises Refused when it is larger than so many bytes, and ClientDisconnect."""

@@ -57,8 +57,8 @@ async def serve_graphql(
         host=host,
         port=port,
         grace=grace,
-        certificates=certificates,
         protocol=protocol,
+        certificates=certificates,
         ending=ending,
         shared=shared,
     ) as url:

@@ -57,7 +57,9 @@ class Call:
 
     def tell_of_cache(self, status: CacheStatus) -> None:
         """Say in the response metadata where an answer came from (RFC 9211) and how old it is (RFC 9111, 5.1)."""
-        self._context.set_trailing_metadata((("cache-status", status.header()), ("age", str(int(status.age)))))
+        before = self._context.trailing_metadata() or ()
+        told = (("cache-status", status.header()), ("age", str(int(status.age))))
+        self._context.set_trailing_metadata((*told, *before))
 
     def _header(self, name: str) -> str | None:
         value = self._metadata.get(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import uuid
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import grpc
 import structlog
@@ -16,6 +16,7 @@ from grpc_status import rpc_status
 
 from gateway import errors
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
+from gateway.request import current
 from gateway.rpc.convert import session_context_message
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-__all__ = ["CODES", "DOMAIN", "answers", "status_of"]
+__all__ = ["CODES", "DOMAIN", "abort", "answers", "status_of"]
 
 CODES: Final[dict[type[errors.GatewayError], grpc.StatusCode]] = {
     errors.InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
@@ -44,7 +45,7 @@ CODES: Final[dict[type[errors.GatewayError], grpc.StatusCode]] = {
 
 DOMAIN: Final = "session-gateway"
 
-_MAX_STATUS: Final = 5_500
+_MAX_STATUS: Final = 5_300
 """Bytes of a status that fit, in base64, into the 8 KiB of metadata that clients accept by default."""
 _MAX_MESSAGE: Final = 500
 """Bytes of a message as it goes over the wire, beside the status."""
@@ -71,15 +72,25 @@ def answers(
         try:
             return await method(self, request, context)
         except errors.GatewayError as error:
+            current().failed(error.reason)
             status = status_of(error)
         except Exception:  # noqa: BLE001 - the outermost frame of a call: nothing of a defect may reach the caller
             incident = uuid.uuid4().hex
             _log.exception("defect", incident=incident)
+            current().failed(errors.GatewayError.reason)
             status = status_of(errors.GatewayError(f"internal error; its id in the log is {incident}"))
-        await context.abort_with_status(rpc_status.to_status(status))
+        await abort(context, status)
         raise AssertionError("abort returns never")
 
     return answer
+
+
+async def abort(context: grpc.aio.ServicerContext[Any, Any], status: Status) -> None:
+    """End a call. What was to go into the trailing metadata goes along."""
+    sent = rpc_status.to_status(status)
+    await context.abort(
+        sent.code, sent.details, (*(sent.trailing_metadata or ()), *(context.trailing_metadata() or ()))
+    )
 
 
 def status_of(error: errors.GatewayError) -> Status:

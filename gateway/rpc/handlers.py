@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
-from grpc_status import rpc_status
 
 from gateway.errors import InvalidArgument
-from gateway.rpc.errors import status_of
+from gateway.rpc.errors import abort, status_of
+from gateway.rpc.told import told_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from google.protobuf.message import Message
+
+    from gateway.rpc.told import Answer
+    from gateway.telemetry.requests import Requests as Told
 
 __all__ = ["Methods"]
 
@@ -35,10 +38,12 @@ class Methods(grpc.GenericRpcHandler):
     """Stands for a server where generated code adds servicers to one. `patience` is how long a request may take.
 
     grpc.aio is asked for none of its registered methods: for each of them it has a task that waits for a call, and
-    looks after all of these tasks at every call.
+    looks after all of these tasks at every call. `told` is told of calls, save of those of gRPC's own services, which
+    load balancers make all the time.
     """
 
-    def __init__(self, *, patience: float, max_answer: int | None) -> None:
+    def __init__(self, told: Told, *, patience: float, max_answer: int | None) -> None:
+        self._told = told
         self._methods: dict[str, Handler] = {}
         self._requests = _Requests(patience)
         self._max_answer = max_answer
@@ -53,16 +58,19 @@ class Methods(grpc.GenericRpcHandler):
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
         """Add the methods of a service. One that streams its requests reads them itself, and is left as it is."""
         for name, handler in handlers.items():
-            self._methods[f"/{service}/{name}"] = self._bounded(name, handler)
+            self._methods[f"/{service}/{name}"] = self._bounded(service, name, handler)
 
-    def _bounded(self, name: str, handler: Handler) -> Handler:
+    def _bounded(self, service: str, name: str, handler: Handler) -> Handler:
         if handler.request_streaming:
             return handler
         if handler.response_streaming:
             return self._streaming(handler)
-        return self._unary(handler, writes=not name.startswith(("Get", "BatchGet")))
+        answer = self._unary(handler, writes=not name.startswith(("Get", "BatchGet")))
+        if not service.startswith("grpc."):
+            answer = told_of(self._told, f"{service}/{name}", answer)
+        return grpc.stream_unary_rpc_method_handler(answer)
 
-    def _unary(self, handler: Handler, *, writes: bool) -> Handler:
+    def _unary(self, handler: Handler, *, writes: bool) -> Answer:
         """A method's answer is its message, or that in bytes already."""
         decode, method, encode = _parts(handler, handler.unary_unary)
         requests, max_answer = self._requests, self._max_answer
@@ -77,7 +85,7 @@ class Methods(grpc.GenericRpcHandler):
                 encoded = encode(answer)
             return encoded
 
-        return grpc.stream_unary_rpc_method_handler(answer)
+        return answer
 
     def _streaming(self, handler: Handler) -> Handler:
         decode, method, encode = _parts(handler, handler.unary_stream)
@@ -144,8 +152,7 @@ def _parts(handler: Handler, method: Any) -> tuple[Callable[[bytes], Message], A
 
 
 async def _abort_unreadable(context: Context) -> NoReturn:
-    error = InvalidArgument.of("request", "is not the message that this method takes")
-    await context.abort_with_status(rpc_status.to_status(status_of(error)))
+    await abort(context, status_of(InvalidArgument.of("request", "is not the message that this method takes")))
     raise AssertionError("abort returns never")
 
 

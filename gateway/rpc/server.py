@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from gateway.access.guard import Guard
+    from gateway.telemetry.requests import Requests
     from gateway.tls import Certificates, Identity
 
 __all__ = ["SERVICES", "serve_rpc"]
@@ -35,6 +36,7 @@ _NO_LIMITS: Final = Limits()
 @asynccontextmanager
 async def serve_rpc(
     guard: Guard,
+    requests: Requests,
     *,
     host: str,
     port: int,
@@ -50,15 +52,15 @@ async def serve_rpc(
 ) -> AsyncIterator[str]:
     """Listen while the block runs; yields host and port, as clients take them. Port 0 takes a free one.
 
-    With certificates it speaks TLS, and takes those there are whenever a client connects. Health says what `readiness`
-    does. A `shared` port is taken as `gateway.listener.bind` has it.
+    `requests` are told of calls. With certificates it speaks TLS, and takes those there are whenever a client connects.
+    Health says what `readiness` does. A `shared` port is taken as `gateway.listener.bind` has it.
 
     On leaving, health says NOT_SERVING, no new calls are taken, and those under way get `grace` seconds, or less when
     `ending` is hastened. `budget` bounds a call, in seconds; `max_message` a request, in bytes. Raises OSError when the
     port cannot be had.
     """
     ending = ending or Ending()
-    methods: Any = Methods(patience=budget, max_answer=limits.max_answer)
+    methods: Any = Methods(requests, patience=budget, max_answer=limits.max_answer)
     server = grpc.aio.server(
         handlers=[methods],
         options=[
@@ -73,7 +75,10 @@ async def serve_rpc(
     checks = HealthServicer(SERVICES, readiness or Readiness())
     health_pb2_grpc.add_HealthServicer_to_server(checks, methods)
     if reflected:
-        from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc  # noqa: PLC0415 - descriptors that nothing else needs
+        from grpc_reflection.v1alpha import (  # noqa: PLC0415 - brings descriptors that nothing else needs
+            reflection,
+            reflection_pb2_grpc,
+        )
 
         described = reflection.aio.ReflectionServicer((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME))
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(described, methods)  # type: ignore[no-untyped-call]

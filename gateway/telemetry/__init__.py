@@ -6,7 +6,19 @@ from typing import Protocol
 
 from msgspec import Struct
 
-__all__ = ["CacheFailed", "CachePut", "CacheRead", "Observer", "Unobserved", "WriteFinished"]
+__all__ = [
+    "BreakerChanged",
+    "CacheFailed",
+    "CachePut",
+    "CacheRead",
+    "CallShed",
+    "Observer",
+    "Unobserved",
+    "UpstreamCalled",
+    "UpstreamObserver",
+    "UpstreamRetried",
+    "WriteFinished",
+]
 
 
 class WriteFinished(Struct, frozen=True):
@@ -43,6 +55,61 @@ class CacheFailed(Struct, frozen=True):
     operation: str
 
 
+class UpstreamCalled(Struct, frozen=True):
+    """A request was sent upstream, and answered or not."""
+
+    method: str
+    outcome: str
+    """`2xx` to `5xx`, `timeout`, `unreachable` (nothing was sent), `lost` (the connection broke), `malformed`, or
+    `cancelled` (whoever waited for it went away, or had no more time)."""
+    seconds: float
+
+
+class UpstreamRetried(Struct, frozen=True):
+    """A request is going to be sent upstream again."""
+
+    reason: str
+    """`unreachable`, `lost`, or the status."""
+
+
+class BreakerChanged(Struct, frozen=True):
+    """Upstream is left alone from now on, tried, or trusted again."""
+
+    state: str
+    """`closed`, `half_open` or `open`."""
+
+
+class CallShed(Struct, frozen=True):
+    """A call was turned away, because too many to upstream are under way."""
+
+    cause: str
+    """`full` (so is the queue), or `waited` (for as long as one may)."""
+
+
+class UpstreamObserver(Protocol):
+    """Takes records of the way upstream. Must be quick, and must not raise."""
+
+    def upstream_called(self, event: UpstreamCalled) -> None:
+        """Take the record of one request."""
+        ...
+
+    def upstream_retried(self, event: UpstreamRetried) -> None:
+        """Take the record of one repetition."""
+        ...
+
+    def breaker_changed(self, event: BreakerChanged) -> None:
+        """Take the record of one change."""
+        ...
+
+    def call_shed(self, event: CallShed) -> None:
+        """Take the record of one call."""
+        ...
+
+    def upstream_in_flight(self, number: int) -> None:
+        """So many calls are under way now."""
+        ...
+
+
 class Observer(Protocol):
     """Takes records. Must be quick, and must not raise."""
 
@@ -76,4 +143,19 @@ class Unobserved:
         """Take no notice."""
 
     def cache_failed(self, event: CacheFailed) -> None:
+        """Take no notice."""
+
+    def upstream_called(self, event: UpstreamCalled) -> None:
+        """Take no notice."""
+
+    def upstream_retried(self, event: UpstreamRetried) -> None:
+        """Take no notice."""
+
+    def breaker_changed(self, event: BreakerChanged) -> None:
+        """Take no notice."""
+
+    def call_shed(self, event: CallShed) -> None:
+        """Take no notice."""
+
+    def upstream_in_flight(self, number: int) -> None:
         """Take no notice."""

@@ -4,14 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.telemetry import CacheFailed, CachePut, CacheRead, WriteFinished
+    from gateway.telemetry import (
+        BreakerChanged,
+        CacheFailed,
+        CachePut,
+        CacheRead,
+        CallShed,
+        UpstreamCalled,
+        UpstreamRetried,
+        WriteFinished,
+    )
 
 __all__ = ["Metrics"]
+
+_BREAKER: Final = {"closed": 0, "half_open": 1, "open": 2}
 
 
 class Metrics:
@@ -66,16 +87,81 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livesum",
         )
-        self._watched: list[tuple[Gauge, Callable[[], int]]] = []
+
+        self._upstream = Histogram(
+            "session_gateway_upstream_request_duration_seconds",
+            "Requests to upstream, by method and by what became of them: 2xx to 5xx, timeout, unreachable, lost, ...",
+            ["method", "outcome"],
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            registry=self._registry,
+        )
+        self._retries = Counter(
+            "session_gateway_upstream_retries",
+            "Requests that were sent upstream again, by what had become of them.",
+            ["reason"],
+            registry=self._registry,
+        )
+        self._breaker = Gauge(
+            "session_gateway_upstream_breaker_state",
+            "Whether upstream is left alone: 0 closed, 1 half open, 2 open.",
+            registry=self._registry,
+            multiprocess_mode="livemax",
+        )
+        self._shed = Counter(
+            "session_gateway_upstream_shed",
+            "Calls turned away because too many to upstream were under way: the queue was full, or they had waited.",
+            ["cause"],
+            registry=self._registry,
+        )
+        self._in_flight = Gauge(
+            "session_gateway_upstream_in_flight",
+            "Calls to upstream that are under way.",
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
+
+        self._lines_dropped = Counter(
+            "session_gateway_log_lines_dropped",
+            "Lines of the log that were not written, since nobody read them in time.",
+            registry=self._registry,
+        )
+        self._to_sample: list[Callable[[], None]] = []
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """For metrics that are kept elsewhere."""
+        return self._registry
+
+    def watch_process(self) -> None:
+        """Tell of this process too, by the usual names: its time, memory and files, and Python's own."""
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
 
     def watch_entries(self, count: Callable[[], int]) -> None:
         """Ask for the number of entries in memory whenever metrics are read."""
-        self._watched.append((self._entries, count))
+        self.when_sampled(lambda: self._entries.set(count()))
+
+    def watch_lines(self, dropped: Callable[[], int]) -> None:
+        """Ask for the number of lines that were dropped so far whenever metrics are read."""
+        told = 0
+
+        def count() -> None:
+            nonlocal told
+            now = dropped()
+            self._lines_dropped.inc(now - told)
+            told = now
+
+        self.when_sampled(count)
+
+    def when_sampled(self, call: Callable[[], None]) -> None:
+        """Call this before metrics are read, for what is counted elsewhere."""
+        self._to_sample.append(call)
 
     def sample(self) -> None:
-        """Ask for whatever is watched: Gauge's own `set_function` does nothing where metrics go to files."""
-        for gauge, count in self._watched:
-            gauge.set(count())
+        """Ask for whatever is counted elsewhere: Gauge's own `set_function` does nothing where metrics go to files."""
+        for each in self._to_sample:
+            each()
 
     def exposition(self) -> bytes:
         """All metrics in the text format that Prometheus reads."""
@@ -103,3 +189,23 @@ class Metrics:
     def cache_failed(self, event: CacheFailed) -> None:
         """Count a failure of the shared cache."""
         self._failures.labels(event.operation).inc()
+
+    def upstream_called(self, event: UpstreamCalled) -> None:
+        """Count and time a request to upstream."""
+        self._upstream.labels(event.method, event.outcome).observe(event.seconds)
+
+    def upstream_retried(self, event: UpstreamRetried) -> None:
+        """Count a repetition."""
+        self._retries.labels(event.reason).inc()
+
+    def breaker_changed(self, event: BreakerChanged) -> None:
+        """Show the state."""
+        self._breaker.set(_BREAKER[event.state])
+
+    def call_shed(self, event: CallShed) -> None:
+        """Count a call that was turned away."""
+        self._shed.labels(event.cause).inc()
+
+    def upstream_in_flight(self, number: int) -> None:
+        """Show the number."""
+        self._in_flight.set(number)

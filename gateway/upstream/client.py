@@ -23,12 +23,11 @@ from gateway.upstream.oauth import CallerTokenAuth, ServiceTokenAuth
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import httpx
     from pydantic import SecretStr
 
     from gateway.deadline import Deadline
     from gateway.model import JSON, SessionContext
-    from gateway.upstream.http import Answer, Http
+    from gateway.upstream.http import Answer, Auth, Http
     from gateway.upstream.oauth import ServiceTokens
 
 __all__ = ["OwnSession", "Session", "SessionContextClient"]
@@ -117,7 +116,7 @@ class OwnSession:
 class _Exchange:
     """What the operations have in common: headers, credentials, and what an answer means."""
 
-    def __init__(self, http: Http, tenant: str, auth: httpx.Auth, authority: Authority, session_id: str | None) -> None:
+    def __init__(self, http: Http, tenant: str, auth: Auth, authority: Authority, session_id: str | None) -> None:
         self._http = http
         self._tenant = tenant
         self._auth = auth

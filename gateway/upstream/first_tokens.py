@@ -6,6 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
+from gateway.deadline import Deadline
 from gateway.errors import UpstreamError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ async def _obtain(tokens: ServiceTokens, tenants: Collection[str], tell: Callabl
     async def one_try(tenant: str) -> float:
         """Returns the seconds to wait after a failure, which is in the log already."""
         try:
-            await tokens.get(tenant)
+            await tokens.get(tenant, Deadline.never())  # which is bounded by itself
         except UpstreamError as error:
             return error.retry_after or _WAIT
         del missing[tenant]

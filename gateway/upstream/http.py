@@ -7,25 +7,21 @@ than the rest of the exchange.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import httpx
 
-from gateway.deadline import Deadline
 from gateway.errors import UpstreamMalformed, UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 
-__all__ = ["Answer", "Http"]
+    from gateway.deadline import Deadline
+
+__all__ = ["Answer", "Auth", "Exchange", "Http", "Send"]
 
 MAX_BODY: Final = 10 * 1024 * 1024
 """Largest answer that is read, in bytes: the platform's own bound for a body (API reference)."""
-
-
-_CONNECT_SHARE: Final = 0.6
-"""How much of an exchange's time it may take to get a connection: less than all, so that what was never sent is told
-from what was sent and not answered."""
 
 
 class Answer(NamedTuple):
@@ -36,16 +32,51 @@ class Answer(NamedTuple):
     body: bytes
 
 
+class Exchange(Protocol):
+    """Sends a request with this value of the header `authorization`. May be called again."""
+
+    def __call__(self, authorization: str) -> Awaitable[Answer]:
+        """Send it."""
+        ...
+
+
+class Auth(Protocol):
+    """Lends a request its credentials."""
+
+    async def __call__(self, exchange: Exchange, deadline: Deadline) -> Answer:
+        """Exchange with them, again if need be; what it waits for besides ends with the deadline."""
+        ...
+
+
+class Send(Protocol):
+    """Sends one request, and comes back with the whole answer by the deadline. May be called again with the same."""
+
+    def __call__(self, request: httpx.Request, deadline: Deadline) -> Awaitable[Answer]:
+        """Send it. Raises UpstreamTimeout, UpstreamUnavailable or UpstreamMalformed."""
+        ...
+
+
 class Http:
     """Sends requests to one base URL. The transport is lent: whoever made it closes it.
 
-    `timeout` bounds one exchange, in seconds; a caller's deadline that comes sooner bounds it further.
+    `timeout` bounds one exchange, in seconds; a caller's deadline that comes sooner bounds it further. `policy` is laid
+    around each of the exchanges.
     """
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, base_url: str, *, timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport,
+        base_url: str,
+        *,
+        timeout: float = 5.0,
+        policy: Callable[[Send], Send] | None = None,
+    ) -> None:
         self._transport = transport
-        self._base_url = base_url.rstrip("/")
         self._timeout = timeout
+        self._send = self._exchange if policy is None else policy(self._exchange)
+        self._origin = httpx.URL(base_url).join("/")
+        self._host = self._origin.netloc
+        self._prefix = httpx.URL(base_url).raw_path.rstrip(b"/")
 
     async def send(
         self,
@@ -55,38 +86,44 @@ class Http:
         deadline: Deadline,
         headers: Mapping[str, str],
         content: bytes | None = None,
-        auth: httpx.Auth | None = None,
+        auth: Auth | None = None,
     ) -> Answer:
-        """Send, with whatever further requests `auth` asks for.
+        """Send, with whatever further exchanges `auth` asks for.
 
         `target` is an encoded path with its query. Raises UpstreamTimeout, UpstreamUnavailable when no whole answer
         came, UpstreamMalformed when it cannot be read, and what `auth` raises.
         """
-        connecting = self._timeout * _CONNECT_SHARE
-        timeout = httpx.Timeout(self._timeout, connect=connecting, pool=connecting).as_dict()
-        request = httpx.Request(
-            method, self._base_url + target, headers=headers, content=content, extensions={"timeout": timeout}
+        common = [(b"host", self._host), *((name.encode(), value.encode()) for name, value in headers.items())]
+        if content is not None:
+            common.append((b"content-length", b"%d" % len(content)))
+
+        def exchange(*credentials: tuple[bytes, bytes]) -> Awaitable[Answer]:
+            return self._send(self._request(method, target, [*common, *credentials], content), deadline)
+
+        if auth is None:
+            return await exchange()
+        return await auth(lambda authorization: exchange((b"authorization", authorization.encode())), deadline)
+
+    def _request(
+        self, method: str, target: str, headers: list[tuple[bytes, bytes]], content: bytes | None
+    ) -> httpx.Request:
+        """The request, without what httpx would do again for each.
+
+        Its URL is the origin, parsed once; path and query go along as an extension
+        (https://www.python-httpx.org/advanced/extensions/#target). A stream that is given brings no headers along.
+        """
+        return httpx.Request(
+            method,
+            self._origin,
+            headers=headers,
+            stream=httpx.ByteStream(content or b""),
+            extensions={"target": self._prefix + target.encode("ascii")},
         )
-        async with deadline.bound(f"{method} upstream"):
-            return await self._with_auth(request, auth or httpx.Auth())
 
-    async def _with_auth(self, request: httpx.Request, auth: httpx.Auth) -> Answer:
-        """Drive the auth flow, as `httpx.AsyncClient` would (https://www.python-httpx.org/advanced/authentication/)."""
-        flow = auth.async_auth_flow(request)
+    async def _exchange(self, request: httpx.Request, deadline: Deadline) -> Answer:
+        """One exchange, and the meaning of its failures."""
         try:
-            request = await anext(flow)
-            while True:
-                answer = await self._exchange(request)
-                try:
-                    request = await flow.asend(httpx.Response(answer.status, headers=answer.headers, request=request))
-                except StopAsyncIteration:
-                    return answer
-        finally:
-            await flow.aclose()
-
-    async def _exchange(self, request: httpx.Request) -> Answer:
-        try:
-            async with Deadline.after(self._timeout).bound("one exchange with upstream"):
+            async with deadline.sooner(self._timeout).bound(f"{request.method} upstream"):
                 response = await self._transport.handle_async_request(request)
                 try:
                     return Answer(response.status_code, response.headers, await _read(response))
@@ -103,8 +140,11 @@ class Http:
 
 
 async def _read(response: httpx.Response) -> bytes:
+    stream: AsyncIterable[bytes] = response.aiter_bytes()
+    if "content-encoding" not in response.headers and isinstance(response.stream, httpx.AsyncByteStream):
+        stream = response.stream  # httpx's own way past it costs more, and decodes nothing then
     body = bytearray()
-    async for chunk in response.aiter_bytes():
+    async for chunk in stream:
         body += chunk
         if len(body) > MAX_BODY:
             raise UpstreamMalformed(f"upstream's answer is larger than {MAX_BODY} bytes")

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlencode
 
-import httpx
 import msgspec
 import structlog
 from msgspec import Meta, Struct
@@ -35,12 +34,12 @@ from gateway.errors import (
 from gateway.upstream.mapping import retry_after
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import Mapping
     from types import TracebackType
     from typing import Self
 
     from gateway.stores import MemoryStore
-    from gateway.upstream.http import Answer, Http
+    from gateway.upstream.http import Answer, Exchange, Http
 
 __all__ = ["CallerTokenAuth", "ClientCredentials", "ServiceToken", "ServiceTokenAuth", "ServiceTokens"]
 
@@ -72,8 +71,8 @@ class ServiceToken:
     missing_scope: str | None = None
 
 
-class ServiceTokenAuth(httpx.Auth):
-    """Adds the tenant's service token; after a 401 drops it and sends once more with a new one.
+class ServiceTokenAuth:
+    """Lends the tenant's service token; after a 401 drops it and exchanges once more with a new one.
 
     A refused request was not carried out, so that a write may be sent again too.
     """
@@ -82,32 +81,32 @@ class ServiceTokenAuth(httpx.Auth):
         self._tokens = tokens
         self._tenant = tenant
 
-    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """See `httpx.Auth`. Raises what `ServiceTokens.get` raises."""
-        token = await self._tokens.get(self._tenant)
-        response = yield _with_bearer(request, token.value)
-        if response.status_code == 401:
+    async def __call__(self, exchange: Exchange, deadline: Deadline) -> Answer:
+        """See `gateway.upstream.http.Auth`. Raises what `ServiceTokens.get` raises."""
+        token = await self._tokens.get(self._tenant, deadline)
+        answer = await exchange(_bearer(token.value))
+        if answer.status == 401:
             await self._tokens.drop(self._tenant, token)
-            token = await self._tokens.get(self._tenant)
-            response = yield _with_bearer(request, token.value)
-        if response.status_code != 401:
+            token = await self._tokens.get(self._tenant, deadline)
+            answer = await exchange(_bearer(token.value))
+        if answer.status != 401:
             self._tokens.accepted(self._tenant)
+        return answer
 
 
-class CallerTokenAuth(httpx.Auth):
-    """Adds the caller's own Emporix token as it came."""
+class CallerTokenAuth:
+    """Lends the caller's own Emporix token as it came."""
 
     def __init__(self, access_token: SecretStr) -> None:
         self._access_token = access_token
 
-    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """See `httpx.Auth`."""
-        yield _with_bearer(request, self._access_token)
+    async def __call__(self, exchange: Exchange, deadline: Deadline) -> Answer:  # noqa: ARG002 - nothing to wait for
+        """See `gateway.upstream.http.Auth`."""
+        return await exchange(_bearer(self._access_token))
 
 
-def _with_bearer(request: httpx.Request, token: SecretStr) -> httpx.Request:
-    request.headers["authorization"] = f"Bearer {token.get_secret_value()}"
-    return request
+def _bearer(token: SecretStr) -> str:
+    return f"Bearer {token.get_secret_value()}"
 
 
 class ServiceTokens:
@@ -132,13 +131,14 @@ class ServiceTokens:
             tenant.stop()
         await self._tasks.__aexit__(None, None, None)  # else it would wrap the error in a group
 
-    async def get(self, tenant: str) -> ServiceToken:
+    async def get(self, tenant: str, deadline: Deadline) -> ServiceToken:
         """The tenant's token, asked for now if there is none.
 
         Raises TenantNotConfigured; GatewayCredentialsRefused when the token endpoint refuses the credentials;
-        another UpstreamError when it cannot be asked. Cancelling a caller does not stop the request under way.
+        another UpstreamError when it cannot be asked, or not by the deadline. Cancelling a caller does not stop the
+        request under way.
         """
-        return await self._tenant(tenant).get()
+        return await self._tenant(tenant).get(deadline)
 
     async def drop(self, tenant: str, token: ServiceToken) -> None:
         """Forget a token that upstream refused, unless another has taken its place."""
@@ -218,14 +218,15 @@ class _TenantToken:
             if task is not None:
                 task.cancel()
 
-    async def get(self) -> ServiceToken:
+    async def get(self, deadline: Deadline) -> ServiceToken:
         self._used = True
         token = await self._store.get(self._tenant)
         if token is not None and time.monotonic() < token.expires_at:
             return token
         self._failures.check()
         self._refusals.check()
-        result = await self._fetched()
+        async with deadline.bound("waiting for a token"):
+            result = await self._fetched()
         if isinstance(result, UpstreamError):
             raise copy.copy(result)  # one error for each that waits, so that none grows another's traceback
         return result

@@ -1,6 +1,7 @@
 """A gateway into which secrets go at every opening, and to which everything happens. Run by test_redaction.
 
-Logs go to standard error, as configured in production; what callers got, metrics and `repr`s go to standard output.
+Logs go to standard error, as configured in production; what callers got, metrics, traces and `repr`s go to standard
+output.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ import httpx
 from access.calls import ATTRIBUTE, CALLS, Clients
 from access.issuing import AUDIENCE, FakeIssuer, issuing, rsa_key
 from access.test_table import GRANTS, KEYS, bearer, key
+from observability.collector import collecting
 
 from gateway.credentials import CallerCredentials
 from gateway.logs import configure_logs
@@ -70,7 +73,9 @@ async def main(form: str) -> None:
         name: {"hash": KEYS[name][1], "permissions": permissions, "tenants": tenants}
         for name, (permissions, tenants) in GRANTS.items()
     }
-    async with issuing() as fake:
+    async with issuing() as fake, collecting() as collector:
+        os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.url
+        os.environ["OTEL_BSP_SCHEDULE_DELAY"] = "50"
         issuer = {"issuer": fake.url, "audience": AUDIENCE, "tenants_claim": "tenants"}
         sections: dict[str, Any] = {
             "tenants": {"acme": {"client_id": "acme-client", "client_secret": CLIENT_SECRET}},
@@ -79,6 +84,7 @@ async def main(form: str) -> None:
             "cache": {"backend": f"redis://:{REDIS_PASSWORD}@127.0.0.1:1/0", "own_sessions": True, "memory_tier": True},
             "rate_limits": {"rate": 1000, "own_rate": 1000},
             "writes": {"max_attempts": 2},
+            "telemetry": {"traces": True},
         }
         async with opened(**sections) as dev:
             async with grpc.aio.insecure_channel(dev.doors.grpc) as channel, httpx.AsyncClient() as http:
@@ -97,12 +103,14 @@ async def main(form: str) -> None:
                 *(each[0].get_secret_value() for each in KEYS.values()),
                 *dev.sandbox.tokens._tokens,
             ]
-            told = {
+            told: dict[str, Any] = {
                 "secrets": sorted({*secrets, *ISSUED} - {seed.CUSTOMER_TOKEN, seed.ANONYMOUS_TOKEN}),
                 "seen": seen,
                 "metrics": metrics,
                 "reprs": [repr(settings), repr(credentials), *reprs()],
             }
+        told["spans"] = sorted({each.name for each in collector.spans})
+        told["traces"] = [each.decode("latin-1") for each in collector.raw]
     sys.stdout.write(json.dumps(told))
 
 

@@ -26,6 +26,8 @@ class Run:
     seen: list[list[str]]
     metrics: str
     reprs: list[str]
+    spans: list[str]
+    traces: list[str]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -83,10 +85,13 @@ def test_everything_has_happened(result: Run) -> None:
         "GATEWAY_CREDENTIALS_REFUSED",
         "INTERNAL",
     }
-    for event in ("authentication_failed", "refused", "write", "defect", "cache_unavailable"):
+    for event in ("request", "authentication_failed", "refused", "write", "defect", "cache_unavailable"):
         assert event in result.log
     assert len(result.log.splitlines()) > 500
     assert len(result.reprs) > 200
+    assert {"session.get", "own_session.update", "cache.get", "shared_cache.get", "token.get", "GET", "POST"} <= {
+        *result.spans
+    }
     assert len(result.secrets) > 12
     assert program.STORED_VALUE in json.dumps(result.seen)
 
@@ -109,6 +114,12 @@ def test_no_caller_is_told_by_an_error_what_another_has_stored(result: Run) -> N
 def test_no_metric_holds_a_secret_an_attribute_or_a_session(result: Run) -> None:
     assert "session_gateway_writes_total" in result.metrics
     assert found([*result.secrets, "canary"], result.metrics) == []
+
+
+def test_no_span_holds_a_secret_an_attribute_or_a_session(result: Run) -> None:
+    assert sum(map(len, result.traces)) > 100_000
+    for each in result.traces:
+        assert found([*result.secrets, "canary"], each) == []
 
 
 def test_no_object_shows_a_secret(result: Run) -> None:

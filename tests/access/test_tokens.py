@@ -9,7 +9,6 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 import pytest_asyncio
 from access.issuing import (
@@ -35,7 +34,7 @@ from gateway.access.principal import Permission, Principal
 from gateway.access.tokens import Issuer, TokenIssuers
 from gateway.deadline import Deadline
 from gateway.errors import CallerUnauthenticated
-from gateway.upstream.http import Http
+from gateway.upstream.transport import Transport
 from stage import eventually
 
 if TYPE_CHECKING:
@@ -64,8 +63,8 @@ async def taking(
     *issuers: Issuer, timing: Timing | None = None, timeout: float = 5.0, now: Callable[[], float] = time.time
 ) -> AsyncIterator[TokenIssuers]:
     async with (
-        httpx.AsyncHTTPTransport() as transport,
-        TokenIssuers(issuers, fetching(Http(transport, ""), timeout=timeout), timing, now) as tokens,
+        Transport() as transport,
+        TokenIssuers(issuers, fetching(transport, timeout=timeout), timing, now) as tokens,
     ):
         yield tokens
 

@@ -18,6 +18,7 @@ from gateway.graphql.http import GraphQLEndpoint
 from gateway.graphql.limits import Limits
 from gateway.graphql.schema import make_schema
 from gateway.sandbox import seed
+from gateway.telemetry.requests import Requests
 from stage import eventually, opened
 
 if TYPE_CHECKING:
@@ -688,7 +689,7 @@ class Broken:
 async def broken(schema: Any) -> AsyncIterator[httpx.AsyncClient]:
     fake: Any = Broken()
     documents = Documents(make_schema().core, Limits())
-    endpoint = BrowserHeaders(GraphQLEndpoint(schema, documents, fake, budget=5, max_body=MAX_BODY))
+    endpoint = BrowserHeaders(GraphQLEndpoint(schema, documents, fake, Requests(), budget=5, max_body=MAX_BODY))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(endpoint), base_url="http://gateway") as client:
         yield client
 

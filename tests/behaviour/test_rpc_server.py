@@ -24,6 +24,7 @@ from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb
 from gateway.model import decode_session_context
 from gateway.rpc.server import serve_rpc
 from gateway.sandbox import seed
+from gateway.telemetry.requests import Requests
 from stage import channel_to, eventually, opened
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ async def failing() -> AsyncIterator[tuple[Failing, grpc.aio.Channel]]:
     """Use cases that fail, and a channel to them through the real server."""
     fake: Any = Failing()
     async with (
-        serve_rpc(fake, host="127.0.0.1", port=0, budget=5, grace=0, max_message=MAX_MESSAGE) as address,
+        serve_rpc(fake, Requests(), host="127.0.0.1", port=0, budget=5, grace=0, max_message=MAX_MESSAGE) as address,
         channel_to(address) as channel,
     ):
         yield fake, channel

@@ -65,7 +65,7 @@ async def test_dev_says_where_it_listens_serves_by_both_doors_and_stops_when_tol
             process.process.send_signal(told)  # while its clients' connections are open
             assert await process.end(within=3) == 0
 
-    assert process.err == []
+    assert [json.loads(each)["event"] for each in process.err] == ["request"] * 2
     assert "Traceback" not in process.said
 
 
@@ -220,9 +220,11 @@ async def test_the_log_is_json_line_by_line_and_holds_no_secret(served: Served, 
                 with pytest.raises(Refused):
                     await call
             for fault in ("status=500", "wrong-json", "drop"):
-                await client.post(f"{upstream_url}/_sandbox/faults", json={"fault": fault, "operation": "get"})
+                armed = {"fault": fault, "operation": "get", "times": None}
+                await client.post(f"{upstream_url}/_sandbox/faults", json=armed)
                 with pytest.raises(Refused):
                     await door.get("acme", seed.CUSTOMER_SESSION)
+                await client.delete(f"{upstream_url}/_sandbox/faults")
         document = {"query": f'{{ "{CANARY}-query" }}', "variables": {"a": f"{CANARY}-variable"}}
         await client.post(served.graphql, json=document, headers={"authorization": f"Bearer {CANARY}-token"})
         await client.request("BREW", served.graphql, content=CANARY)

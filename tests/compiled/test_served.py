@@ -17,6 +17,7 @@ from gateway.graphql.limits import Limits
 from gateway.graphql.schema import make_schema
 from gateway.graphql.server import serve_graphql
 from gateway.sandbox import Sandbox, seed
+from gateway.telemetry.requests import Requests
 from stage import opened
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ async def served() -> AsyncIterator[tuple[str, Counting, Documents]]:
     strawberrys: Any = Counting(schema)
     documents = Documents(schema.core, Limits(), compiler=Compiler(schema), introspection=True)
     guard = guard_of(Script(0, failures=0), Access(None, None, {}))
-    endpoint = GraphQLEndpoint(strawberrys, documents, guard, budget=5, max_body=10_000)
+    endpoint = GraphQLEndpoint(strawberrys, documents, guard, Requests(), budget=5, max_body=10_000)
     async with serve_graphql(endpoint, None, host="127.0.0.1", port=0, grace=1) as url:
         yield url, strawberrys, documents
 
@@ -57,7 +58,7 @@ async def served() -> AsyncIterator[tuple[str, Counting, Documents]]:
 @pytest.mark.parametrize(
     ("request_", "expected"),
     [
-        ({"query": READ, "variables": WHOSE}, {"sessionContext": {"kind": "SessionContext", "sessionId": ""}}),
+        ({"query": READ, "variables": WHOSE}, {"sessionContext": {"kind": "SessionContext", "sessionId": "s-1"}}),
         ({"query": "{ __typename }"}, {"__typename": "Query"}),
         (
             {

@@ -29,6 +29,7 @@ from gateway.graphql.headers import BrowserHeaders
 from gateway.rpc.handlers import Methods
 from gateway.rpc.servicers import SessionContextServicer
 from gateway.sandbox import seed
+from gateway.telemetry.requests import Requests
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -116,6 +117,7 @@ class _Call:
 
     def __init__(self, message: bytes) -> None:
         self._message = message
+        self._trailing: tuple[tuple[str, str], ...] = ()
 
     async def read(self) -> bytes:
         return self._message
@@ -129,8 +131,14 @@ class _Call:
     def peer_identity_key(self) -> None:
         return None
 
-    def set_trailing_metadata(self, _: tuple[tuple[str, str], ...]) -> None:
-        pass
+    def set_trailing_metadata(self, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._trailing = metadata
+
+    def trailing_metadata(self) -> tuple[tuple[str, str], ...]:
+        return self._trailing
+
+    def code(self) -> int:
+        return 0
 
 
 async def measured() -> dict[str, Cost]:
@@ -170,7 +178,7 @@ async def _graphql() -> Callable[[], Awaitable[None]]:
 
 
 def _rpc() -> Callable[[], Awaitable[None]]:
-    methods: Any = Methods(patience=10.0, max_answer=4_194_304)
+    methods: Any = Methods(_only(Requests, lambda _: True), patience=10.0, max_answer=4_194_304)
     servicer = SessionContextServicer(_only(Guard, lambda _: True), budget=10.0)
     pb_grpc.add_SessionContextServiceServicer_to_server(servicer, methods)
     handler = methods.service(_Details(_METHOD)).stream_unary

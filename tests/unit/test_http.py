@@ -22,11 +22,12 @@ from gateway.errors import (
     UpstreamUnreachable,
 )
 from gateway.upstream.http import MAX_BODY, Http
+from gateway.upstream.transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from gateway.upstream.http import Answer
+    from gateway.upstream.http import Answer, Exchange
 
 
 class Connection:
@@ -79,7 +80,7 @@ async def send(
     deadline: Deadline | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> Answer:
-    async with httpx.AsyncHTTPTransport(verify=False) as own:
+    async with Transport() as own:
         http = Http(transport or own, url, timeout=timeout)
         return await http.send("GET", "/x", deadline=deadline or Deadline.after(5), headers={})
 
@@ -138,7 +139,7 @@ class TestARequest:
             came.append(await connection.request())
             await connection.send(whole(b""))
 
-        async with server(behave) as url, httpx.AsyncHTTPTransport(verify=False) as transport:
+        async with server(behave) as url, Transport() as transport:
             await Http(transport, f"{url}/").send(
                 "PUT",
                 "/a%2Fb/%252e?upsert=true",
@@ -159,43 +160,39 @@ class TestARequest:
                 came.append(await connection.request())
                 await connection.send(whole(b"", b"set-cookie: who=another; Path=/"))
 
-        async with server(behave) as url, httpx.AsyncHTTPTransport(verify=False) as transport:
+        async with server(behave) as url, Transport() as transport:
             for _ in range(2):
                 await send(url, transport=transport)
         assert len(came) == 2
         assert b"cookie" not in came[1].lower()
 
     async def test_is_repeated_as_often_as_the_credentials_ask_for(self) -> None:
-        class Thrice(httpx.Auth):
-            async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-                for number in range(3):
-                    request.headers["x-number"] = str(number)
-                    response = yield request
-                    statuses.append(response.status_code)
+        async def thrice(exchange: Exchange, deadline: Deadline) -> Answer:
+            for number in range(3):
+                answer = await exchange(f"Bearer {number}")
+                statuses.append(answer.status)
+            return answer
 
         statuses: list[int] = []
-        numbers: list[str] = []
+        came: list[str] = []
 
         async def handle(request: httpx.Request) -> httpx.Response:
-            numbers.append(request.headers["x-number"])
-            return httpx.Response(200 + len(numbers), content=b"%d" % len(numbers))
+            came.append(request.headers["authorization"])
+            return httpx.Response(200 + len(came), content=b"%d" % len(came))
 
         http = Http(httpx.MockTransport(handle), "http://upstream.test")
-        answer = await http.send("GET", "/", deadline=Deadline.after(5), headers={}, auth=Thrice())
-        assert numbers == ["0", "1", "2"]
+        answer = await http.send("GET", "/", deadline=Deadline.after(5), headers={}, auth=thrice)
+        assert came == ["Bearer 0", "Bearer 1", "Bearer 2"]
         assert statuses == [201, 202, 203]
         assert (answer.status, answer.body) == (203, b"3")
 
     async def test_is_not_sent_when_the_credentials_cannot_be_had(self) -> None:
-        class Refuses(httpx.Auth):
-            async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-                if request.method:
-                    raise SessionNotFound("any error of the tree")
-                yield request
+        async def refuses(exchange: Exchange, deadline: Deadline) -> Answer:
+            raise SessionNotFound("any error of the tree")
 
         http = Http(httpx.MockTransport(lambda request: pytest.fail("sent")), "http://upstream.test")
         with pytest.raises(SessionNotFound):
-            await http.send("GET", "/", deadline=Deadline.after(5), headers={}, auth=Refuses())
+            await http.send("GET", "/", deadline=Deadline.after(5), headers={}, auth=refuses)
 
     async def test_is_not_sent_when_the_deadline_has_passed(self) -> None:
         sent: list[httpx.Request] = []
@@ -237,7 +234,7 @@ class TestABrokenConnection:
         async def behave(connection: Connection) -> None:
             connection._writer.transport.abort()
 
-        async with server(behave) as url, httpx.AsyncHTTPTransport(verify=False) as transport:
+        async with server(behave) as url, Transport() as transport:
             with pytest.raises(UpstreamUnavailable):
                 await Http(transport, url).send(
                     "PUT", "/", deadline=Deadline.after(5), headers={}, content=b"x" * 5_000_000
@@ -249,7 +246,7 @@ class TestABrokenConnection:
         async def behave(connection: Connection) -> None:
             await once(next(answers))(connection)
 
-        async with server(behave) as url, httpx.AsyncHTTPTransport(verify=False) as transport:
+        async with server(behave) as url, Transport() as transport:
             with pytest.raises(UpstreamUnavailable):
                 await send(url, transport=transport)
             assert (await send(url, transport=transport)).body == b"fine"
@@ -276,12 +273,11 @@ class TestNoConnection:
             await leave.wait()
             await connection.send(whole(b"late"))
 
-        limits = httpx.Limits(max_connections=1)
-        async with server(behave) as url, httpx.AsyncHTTPTransport(verify=False, limits=limits) as transport:
+        async with server(behave) as url, Transport(max_connections=1, connect_timeout=0.5) as transport:
             first = asyncio.create_task(send(url, transport=transport))
             await asyncio.wait_for(arrived.wait(), 3)
             with pytest.raises((UpstreamTimeout, UpstreamUnreachable)) as caught:
-                await send(url, transport=transport, timeout=0.1)
+                await send(url, transport=transport)
             leave.set()
             assert (await asyncio.wait_for(first, 3)).body == b"late"
         assert type(caught.value) is UpstreamUnreachable, "nothing was sent"
@@ -378,7 +374,7 @@ class TestTime:
             if await connection.closed_by_peer():
                 closed.set()
 
-        async with server(behave) as url, httpx.AsyncHTTPTransport(verify=False) as transport:
+        async with server(behave) as url, Transport() as transport:
             timeout, deadline = (0.1, Deadline.never()) if by == "time-out" else (5.0, Deadline.after(0.1))
             with pytest.raises(UpstreamTimeout):
                 await send(url, transport=transport, timeout=timeout, deadline=deadline)
@@ -398,24 +394,18 @@ class TestTime:
                     await send(url, timeout=0.2)
 
     async def test_ends_a_flow_of_several_exchanges_by_the_deadline(self) -> None:
-        class Endless(httpx.Auth):
-            async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-                try:
-                    while True:
-                        yield request
-                finally:
-                    ended.append(True)
+        async def endless(exchange: Exchange, deadline: Deadline) -> Answer:
+            while True:
+                await exchange("Bearer hush")
 
         async def handle(request: httpx.Request) -> httpx.Response:
             await asyncio.sleep(0)
             return httpx.Response(401)
 
-        ended: list[bool] = []
         http = Http(httpx.MockTransport(handle), "http://upstream.test")
         async with asyncio.timeout(3):
             with pytest.raises(UpstreamTimeout):
-                await http.send("GET", "/", deadline=Deadline.after(0.05), headers={}, auth=Endless())
-        assert ended == [True]
+                await http.send("GET", "/", deadline=Deadline.after(0.05), headers={}, auth=endless)
 
 
 class Stream(httpx.AsyncByteStream):

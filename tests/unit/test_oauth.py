@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 SECRET = "hush-client-secret"
 SCOPE = "sessioncontext.context_manage"
 LONG = 14_399
+LATER = Deadline.never()
 
 
 def token_answer(value: str, *, expires_in: object = LONG, scope: str = f"tenant=acme {SCOPE}") -> httpx.Response:
@@ -63,7 +64,7 @@ class Emporix:
         return self.asked.setdefault(number, asyncio.Event())
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
-        if request.url.path == "/oauth/token":
+        if request.extensions["target"] == b"/oauth/token":
             return await self._token(request)
         token = request.headers["authorization"].removeprefix("Bearer ")
         self.requests.append(token)
@@ -138,7 +139,7 @@ def named(prefix: str) -> list[asyncio.Task[Any]]:
 class TestAskingForAToken:
     async def test_sends_the_credentials_as_a_form_with_the_scope_of_the_tenant(self) -> None:
         async with world() as here:
-            await here.tokens.get("acme")
+            await here.tokens.get("acme", LATER)
             (request,) = here.emporix.token_requests
         assert request.method == "POST"
         assert request.headers["content-type"] == "application/x-www-form-urlencoded"
@@ -152,7 +153,7 @@ class TestAskingForAToken:
     async def test_happens_once_for_a_thousand_first_requests_at_once(self) -> None:
         async with world() as here:
             here.emporix.hold(1)
-            waiting = [asyncio.create_task(here.tokens.get("acme")) for _ in range(1000)]
+            waiting = [asyncio.create_task(here.tokens.get("acme", LATER)) for _ in range(1000)]
             await within(3, here.emporix.arrival(1).wait())
             here.emporix.gates[1].set()
             found = await within(5, asyncio.gather(*waiting))
@@ -168,9 +169,9 @@ class TestAskingForAToken:
 
     async def test_happens_apart_for_each_tenant(self) -> None:
         async with world() as here:
-            acme, globex = await asyncio.gather(here.tokens.get("acme"), here.tokens.get("globex"))
-            assert await here.tokens.get("acme") is acme
-            assert await here.tokens.get("globex") is globex
+            acme, globex = await asyncio.gather(here.tokens.get("acme", LATER), here.tokens.get("globex", LATER))
+            assert await here.tokens.get("acme", LATER) is acme
+            assert await here.tokens.get("globex", LATER) is globex
         assert acme.value != globex.value
         forms = [parse_qs(each.content.decode()) for each in here.emporix.token_requests]
         assert [form["client_id"] for form in forms] == [["acme-client"], ["globex-client"]]
@@ -178,7 +179,7 @@ class TestAskingForAToken:
     async def test_is_not_done_for_a_tenant_without_credentials(self) -> None:
         async with world() as here:
             with pytest.raises(TenantNotConfigured):
-                await here.tokens.get("initech")
+                await here.tokens.get("initech", LATER)
             with pytest.raises(TenantNotConfigured):
                 here.tokens.check("initech")
             here.tokens.check("acme")
@@ -187,9 +188,9 @@ class TestAskingForAToken:
     async def test_goes_on_for_the_others_when_the_first_caller_is_cancelled(self) -> None:
         async with world() as here:
             here.emporix.hold(1)
-            first = asyncio.create_task(here.tokens.get("acme"))
+            first = asyncio.create_task(here.tokens.get("acme", LATER))
             await within(3, here.emporix.arrival(1).wait())
-            others = [asyncio.create_task(here.tokens.get("acme")) for _ in range(10)]
+            others = [asyncio.create_task(here.tokens.get("acme", LATER)) for _ in range(10)]
             first.cancel()
             await asyncio.wait([first], timeout=3)
             assert first.cancelled()
@@ -201,11 +202,11 @@ class TestAskingForAToken:
     async def test_goes_on_when_every_caller_is_cancelled_so_that_the_next_one_finds_the_token(self) -> None:
         async with world() as here:
             here.emporix.hold(1)
-            first = asyncio.create_task(here.tokens.get("acme"))
+            first = asyncio.create_task(here.tokens.get("acme", LATER))
             await within(3, here.emporix.arrival(1).wait())
             first.cancel()
             await asyncio.wait([first], timeout=3)
-            next_one = asyncio.create_task(here.tokens.get("acme"))
+            next_one = asyncio.create_task(here.tokens.get("acme", LATER))
             here.emporix.gates[1].set()
             token = await within(3, next_one)
         assert token.value.get_secret_value() == "hush-1"
@@ -235,14 +236,14 @@ class TestRenewal:
         emporix = Emporix(lambda number: token_answer(f"hush-{number}", expires_in=1.0 if number == 1 else LONG))
         async with world(emporix) as here:
             here.emporix.hold(2)
-            old = await here.tokens.get("acme")
-            assert await here.tokens.get("acme") is old
+            old = await here.tokens.get("acme", LATER)
+            assert await here.tokens.get("acme", LATER) is old
             await within(3, here.emporix.arrival(2).wait())
-            assert await within(1, here.tokens.get("acme")) is old
+            assert await within(1, here.tokens.get("acme", LATER)) is old
             here.emporix.gates[2].set()
 
             async def is_new() -> bool:
-                return (await here.tokens.get("acme")).value.get_secret_value() == "hush-2"
+                return (await here.tokens.get("acme", LATER)).value.get_secret_value() == "hush-2"
 
             await until(is_new)
         assert len(here.emporix.token_requests) == 2
@@ -251,14 +252,14 @@ class TestRenewal:
         emporix = Emporix(lambda number: token_answer(f"hush-{number}", expires_in=0.2))
         async with world(emporix) as here:
             for number in range(2, 5):
-                await here.tokens.get("acme")
-                await here.tokens.get("acme")
+                await here.tokens.get("acme", LATER)
+                await here.tokens.get("acme", LATER)
                 await within(3, here.emporix.arrival(number).wait())
 
     async def test_is_left_out_for_a_token_that_nobody_has_asked_for_since(self) -> None:
         emporix = Emporix(lambda number: token_answer(f"hush-{number}", expires_in=0.1))
         async with world(emporix) as here:
-            await here.tokens.get("acme")
+            await here.tokens.get("acme", LATER)
             (renewal,) = named("renew token of acme")
             await asyncio.wait([renewal], timeout=3)
             assert renewal.done()
@@ -271,19 +272,19 @@ class TestRenewal:
             return token_answer(f"hush-{number}", expires_in=4.0 if number == 1 else LONG)
 
         async with world(Emporix(answer)) as here:
-            await here.tokens.get("acme")
+            await here.tokens.get("acme", LATER)
             here.emporix.hold(3)
-            await here.tokens.get("acme")
+            await here.tokens.get("acme", LATER)
             await within(5, here.emporix.arrival(2).wait())
             await within(5, here.emporix.arrival(3).wait())
-            assert (await within(1, here.tokens.get("acme"))).value.get_secret_value() == "hush-1"
+            assert (await within(1, here.tokens.get("acme", LATER))).value.get_secret_value() == "hush-1"
             here.emporix.gates[3].set()
 
     async def test_token_that_has_expired_is_not_given_out(self) -> None:
         emporix = Emporix(lambda number: token_answer(f"hush-{number}", expires_in=1e-9))
         async with world(emporix) as here:
-            first = await here.tokens.get("acme")
-            second = await here.tokens.get("acme")
+            first = await here.tokens.get("acme", LATER)
+            second = await here.tokens.get("acme", LATER)
         assert [first.value.get_secret_value(), second.value.get_secret_value()] == ["hush-1", "hush-2"]
 
 
@@ -325,10 +326,10 @@ class TestARefusedToken:
 
     async def test_does_not_drop_the_token_of_another_tenant(self) -> None:
         async with world() as here:
-            acme, globex = await here.tokens.get("acme"), await here.tokens.get("globex")
+            acme, globex = await here.tokens.get("acme", LATER), await here.tokens.get("globex", LATER)
             await here.tokens.drop("acme", acme)
-            assert await here.tokens.get("globex") is globex
-            assert await here.tokens.get("acme") is not acme
+            assert await here.tokens.get("globex", LATER) is globex
+            assert await here.tokens.get("acme", LATER) is not acme
 
     async def test_time_after_time_does_not_hammer_the_token_endpoint(self) -> None:
         async with world(Emporix(accepts=lambda token: False)) as here:
@@ -386,8 +387,10 @@ class TestAFailingTokenEndpoint:
         self, answer: Callable[[int], httpx.Response], kind: type[UpstreamError]
     ) -> None:
         async with world(Emporix(answer)) as here:
-            together = await asyncio.gather(*(here.tokens.get("acme") for _ in range(100)), return_exceptions=True)
-            later = await asyncio.gather(*(here.tokens.get("acme") for _ in range(100)), return_exceptions=True)
+            together = await asyncio.gather(
+                *(here.tokens.get("acme", LATER) for _ in range(100)), return_exceptions=True
+            )
+            later = await asyncio.gather(*(here.tokens.get("acme", LATER) for _ in range(100)), return_exceptions=True)
             assert len(here.emporix.token_requests) == 1
         assert {type(each) for each in (*together, *later)} == {kind}
         assert len({id(each) for each in (*together, *later)}) == 200
@@ -407,19 +410,19 @@ class TestAFailingTokenEndpoint:
             Emporix(lambda number: httpx.Response(503) if number == 1 else token_answer(f"hush-{number}"))
         ) as here:
             with pytest.raises(UpstreamUnreachable):
-                await here.tokens.get("acme")
+                await here.tokens.get("acme", LATER)
             with pytest.raises(UpstreamUnreachable) as caught:
-                await here.tokens.get("acme")
+                await here.tokens.get("acme", LATER)
             assert caught.value.retry_after is not None
             await asyncio.sleep(caught.value.retry_after + 0.01)  # a timer may be a moment early
-            assert (await here.tokens.get("acme")).value.get_secret_value() == "hush-2"
+            assert (await here.tokens.get("acme", LATER)).value.get_secret_value() == "hush-2"
 
     async def test_is_left_alone_for_as_long_as_it_asks_for(self) -> None:
         async with world(Emporix(responds(429, headers={"retry-after": "7"}))) as here:
             with pytest.raises(RateLimited) as first:
-                await here.tokens.get("acme")
+                await here.tokens.get("acme", LATER)
             with pytest.raises(RateLimited) as second:
-                await here.tokens.get("acme")
+                await here.tokens.get("acme", LATER)
         assert first.value.retry_after == 7
         assert second.value.retry_after is not None
         assert 6 < second.value.retry_after <= 7
@@ -429,21 +432,21 @@ class TestAFailingTokenEndpoint:
             Emporix(lambda number: httpx.Response(401) if number == 1 else token_answer(f"hush-{number}"))
         ) as here:
             with pytest.raises(GatewayCredentialsRefused):
-                await here.tokens.get("acme")
-            assert (await here.tokens.get("globex")).value.get_secret_value() == "hush-2"
+                await here.tokens.get("acme", LATER)
+            assert (await here.tokens.get("globex", LATER)).value.get_secret_value() == "hush-2"
 
     async def test_that_hangs_is_given_up_after_the_time_of_one_exchange(self) -> None:
         async with world(timeout=0.05) as here:
             here.emporix.hold(1)
             with pytest.raises(UpstreamUnreachable):
-                await within(3, here.tokens.get("acme"))
+                await within(3, here.tokens.get("acme", LATER))
 
     async def test_does_not_grow_the_traceback_of_one_caller_by_that_of_another(self) -> None:
         async with world(Emporix(responds(503))) as here:
             depths = set()
             for _ in range(5):
                 with pytest.raises(UpstreamUnreachable) as caught:
-                    await here.tokens.get("acme")
+                    await here.tokens.get("acme", LATER)
                 depths.add(len(traceback.extract_tb(caught.value.__traceback__)))
         assert len(depths) <= 2
 
@@ -454,9 +457,9 @@ class TestAFailingTokenEndpoint:
             return token_answer(f"hush-{number}")
 
         async with world(Emporix(answer)) as here:
-            failed, *_ = await asyncio.gather(here.tokens.get("acme"), return_exceptions=True)
+            failed, *_ = await asyncio.gather(here.tokens.get("acme", LATER), return_exceptions=True)
             assert isinstance(failed, Exception)
-            assert (await here.tokens.get("globex")).value.get_secret_value() == "hush-2"
+            assert (await here.tokens.get("globex", LATER)).value.get_secret_value() == "hush-2"
 
 
 ODD = [
@@ -496,15 +499,15 @@ class TestAnOddAnswerOfTheTokenEndpoint:
         async with world(Emporix(responds(200, content=body))) as here:
             for _ in range(2):
                 with pytest.raises(UpstreamUnreachable) as caught:
-                    await here.tokens.get("acme")
+                    await here.tokens.get("acme", LATER)
                 assert "hush" not in str(caught.value)
         assert len(here.emporix.token_requests) == 1
 
     @pytest.mark.parametrize("expires_in", [1, 0.5, LONG, 10**12, 1e300, 10**30])
     async def test_is_none_when_the_lifetime_is_merely_short_or_long(self, expires_in: float) -> None:
         async with world(Emporix(lambda number: token_answer("hush", expires_in=expires_in))) as here:
-            token = await here.tokens.get("acme")
-            assert await here.tokens.get("acme") is token
+            token = await here.tokens.get("acme", LATER)
+            assert await here.tokens.get("acme", LATER) is token
             assert token.obtained_at < token.renew_at < token.expires_at
             await asyncio.sleep(0)
             assert len(named("renew token of acme")) == 1
@@ -516,21 +519,21 @@ class TestTheScope:
     async def test_is_not_missed_when_it_was_granted_or_nothing_is_said_of_it(self, scope: str) -> None:
         with structlog.testing.capture_logs() as logs:
             async with world(Emporix(lambda number: token_answer("hush", scope=scope))) as here:
-                assert (await here.tokens.get("acme")).missing_scope is None
+                assert (await here.tokens.get("acme", LATER)).missing_scope is None
         assert logs == []
 
     @pytest.mark.parametrize("scope", ["tenant=acme", "cart.cart_read", f"{SCOPE}d", "tenant=acme a.b c.d"])
     async def test_is_named_and_logged_when_it_was_dropped_without_a_word(self, scope: str) -> None:
         with structlog.testing.capture_logs() as logs:
             async with world(Emporix(lambda number: token_answer("hush", scope=scope))) as here:
-                assert (await here.tokens.get("acme")).missing_scope == SCOPE
+                assert (await here.tokens.get("acme", LATER)).missing_scope == SCOPE
         assert logs == [{"event": "token_lacks_scope", "log_level": "warning", "scope": SCOPE, "tenant": "acme"}]
 
 
 class TestSecrets:
     async def test_are_in_no_repr(self) -> None:
         async with world() as here:
-            token = await here.tokens.get("acme")
+            token = await here.tokens.get("acme", LATER)
         credentials = ClientCredentials("acme-client", SecretStr(SECRET))
         for each in (token, credentials, here.tokens, CallerTokenAuth(token.value), ServiceTokenAuth(here.tokens, "a")):
             assert "hush" not in f"{each!r} {each!s}"
@@ -578,7 +581,7 @@ class TestLeaving:
         async with asyncio.timeout(3):
             async with world() as here:
                 here.emporix.hold(1)
-                waiting = asyncio.create_task(here.tokens.get("acme"))
+                waiting = asyncio.create_task(here.tokens.get("acme", LATER))
                 await here.emporix.arrival(1).wait()
             await asyncio.wait([waiting])
         assert asyncio.all_tasks() <= before
@@ -588,8 +591,8 @@ class TestLeaving:
         emporix = Emporix(lambda number: token_answer("hush", expires_in=0.2))
         async with asyncio.timeout(3), world(emporix) as here:
             here.emporix.hold(2)
-            await here.tokens.get("acme")
-            await here.tokens.get("acme")
+            await here.tokens.get("acme", LATER)
+            await here.tokens.get("acme", LATER)
             await here.emporix.arrival(2).wait()
         assert asyncio.all_tasks() <= before
 
@@ -598,7 +601,7 @@ class TestLeaving:
 
         async def fail() -> None:
             async with world() as here:
-                await here.tokens.get("acme")
+                await here.tokens.get("acme", LATER)
                 raise ZeroDivisionError
 
         with pytest.raises((ZeroDivisionError, ExceptionGroup)):
@@ -616,7 +619,7 @@ class TestLeaving:
 
         async def stay() -> None:
             async with world() as here:
-                await here.tokens.get("acme")
+                await here.tokens.get("acme", LATER)
                 inside.set()
                 await asyncio.Event().wait()
 

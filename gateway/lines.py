@@ -1,0 +1,138 @@
+"""Where lines of the log go: a descriptor that may be slow, full or gone, none of which is a reason to wait.
+
+A pipe that nobody empties would stop whoever writes to it. So what it does not take is kept, up to a bound; past that,
+lines are dropped, counted, and told of as soon as there is room.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import stat
+import threading
+import time
+from collections import deque
+from typing import Final
+
+import structlog
+
+__all__ = ["Lines"]
+
+_ROOM: Final = 1_048_576
+"""Bytes that are kept."""
+_BATCH: Final = 65_536
+"""Bytes at which what was put is written without further ado."""
+_LAST_TRY: Final = 1.0
+"""Seconds for the rest, at the end."""
+
+
+class Lines(logging.Handler):
+    """Writes whole lines. Lines of at most `select.PIPE_BUF` bytes stay whole where processes share a pipe."""
+
+    def __init__(self, descriptor: int, *, readable: bool = False, room: int = _ROOM) -> None:
+        super().__init__()
+        self.readable = readable
+        """Whether people read it, and not programs."""
+        self.dropped = 0
+        """Lines that there was no room for."""
+        self._lock = threading.RLock()  # OpenTelemetry, and gRPC's certificates, log from threads of their own
+        self._untold = 0
+        self._log = structlog.stdlib.get_logger(__name__)
+        self._room = room
+        self._lines: deque[bytes] = deque()
+        self._waiting = 0
+        self._given = descriptor
+        self._descriptor = _never_blocking(descriptor)
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLOUT)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that are not written yet."""
+        return self._waiting
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line at once, after those that were put before; part of `logging.Handler`."""
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001 - as logging's own handlers do: no line is worth a failure
+            self.handleError(record)
+            return
+        self.put(line.encode("utf-8", "backslashreplace") + b"\n")
+        self.push()
+
+    def put(self, line: bytes) -> None:
+        """Have a line, with its end, written by and by: whoever puts it sees to it that `push` is called."""
+        with self._lock:
+            if self._waiting + len(line) > self._room:
+                self.dropped += 1
+                self._untold += 1
+                return
+            self._lines.append(line)
+            self._waiting += len(line)
+            if self._waiting >= _BATCH:
+                self.push()
+
+    def push(self) -> None:
+        """Write what the descriptor takes without waiting."""
+        with self._lock:
+            while self._lines and self._poll.poll(0):
+                chunk = self._next_chunk()
+                try:
+                    written = os.write(self._descriptor, chunk)
+                except BlockingIOError:
+                    written = 0
+                except OSError:  # nobody reads it any more, or the disk is full
+                    self.dropped += chunk.count(b"\n")
+                    self._waiting -= len(chunk)
+                    continue
+                self._waiting -= written
+                if written < len(chunk):
+                    self._lines.appendleft(chunk[written:])
+                    return
+            if self._untold and not self._lines:
+                untold, self._untold = self._untold, 0
+                self._log.warning("lines_dropped", lines=untold)
+
+    def flush(self) -> None:
+        """Write everything, unless that takes too long; part of `logging.Handler`, and called at the end."""
+        until = time.monotonic() + _LAST_TRY
+        self.push()
+        while self._lines and (left := until - time.monotonic()) > 0:
+            self._poll.poll(left * 1000)
+            self.push()
+
+    def close(self) -> None:
+        """Write everything, and be done with."""
+        self.flush()
+        if self._descriptor != self._given:
+            os.close(self._descriptor)
+            self._poll.unregister(self._descriptor)
+            self._descriptor = self._given
+            self._poll.register(self._descriptor, select.POLLOUT)
+        super().close()
+
+    def _next_chunk(self) -> bytes:
+        """As many lines as a pipe takes as one, or a longer one."""
+        parts = [self._lines.popleft()]
+        size = len(parts[0])
+        while self._lines and size + len(self._lines[0]) <= select.PIPE_BUF:
+            part = self._lines.popleft()
+            parts.append(part)
+            size += len(part)
+        return b"".join(parts)
+
+
+def _never_blocking(descriptor: int) -> int:
+    """The same pipe, opened once more so as not to block: a flag would be set for all who have it. Else as given.
+
+    Where it cannot be opened (of another user, no /proc), `poll` before each write does nearly as well: another process
+    would have to fill it in between.
+    """
+    try:
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        pass
+    return descriptor

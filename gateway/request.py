@@ -1,0 +1,76 @@
+"""One request at a door: filled in by whoever comes to know something of it, told of when it ends."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Final
+
+from msgspec import Struct
+
+__all__ = ["Request", "current", "enter", "under_way"]
+
+_LONGEST_TENANT: Final = 16
+"""Characters; what is longer is none."""
+
+
+class Request(Struct, eq=False):
+    """What is known of it. Nothing of this is secret: it all goes into the log."""
+
+    door: str
+    """`graphql`, `grpc`."""
+    method: str
+    """The HTTP method, or gRPC's `service/method`."""
+    id: str
+    started: float
+    """On the performance counter, in seconds."""
+    operation: str = "none"
+    """The root field if there is one alone, else `several`; the gRPC method; `none` if nothing was executed."""
+    kind: str = ""
+    """`query` or `mutation`."""
+    name: str | None = None
+    """What a client calls its GraphQL operation."""
+    code: str = "OK"
+    """`OK`, or the reason of the first thing that went wrong."""
+    tenant: str | None = None
+    caller: str | None = None
+    """Name of whom the gateway recognised."""
+    cache: str | None = None
+    """What answered the last of its reads: `hit`, or why upstream was asked."""
+    status: int | None = None
+    """The HTTP status, or gRPC's."""
+    trace_id: str | None = None
+    """In hex, where traces are on."""
+    exchanges: int = 0
+    """With upstream, under way for this request."""
+    upstream: float = 0.0
+    """Seconds in which there were any, up to `since`."""
+    since: float = 0.0
+    """When the first of those under way began."""
+
+    def failed(self, code: str) -> None:
+        """Something went wrong. The first failure is what it is known by."""
+        if self.code == "OK":
+            self.code = code
+
+    def is_of(self, tenant: str, caller: str | None) -> None:
+        """Whose sessions it is about, and who makes it. Tenants are as callers write them."""
+        self.tenant = tenant if len(tenant) <= _LONGEST_TENANT else f"{tenant[:_LONGEST_TENANT]}…"
+        self.caller = caller
+
+
+_under_way: Final[ContextVar[Request]] = ContextVar("request")
+
+
+def enter(request: Request) -> None:
+    """Make it the one that is under way, for the task it runs in and all that this begins."""
+    _under_way.set(request)
+
+
+def under_way() -> Request | None:
+    """The request under way, if what runs is part of any."""
+    return _under_way.get(None)
+
+
+def current() -> Request:
+    """The request under way; where there is none, one that nobody is told of."""
+    return _under_way.get(None) or Request("", "", "", 0.0)

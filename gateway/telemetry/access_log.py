@@ -1,0 +1,105 @@
+"""The access log: one line for every request, in the log.
+
+Programs' lines are encoded in one go and written in batches: a logger costs more than all the rest of a request that
+the cache answers. People's lines are like all others.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import structlog
+
+from gateway.lines import Lines
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from gateway.request import Request
+
+__all__ = ["AccessLog"]
+
+_NAME: Final = "gateway.requests"
+_WRITE_AFTER: Final = 0.1
+"""Seconds that a line waits for others."""
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class _Line(msgspec.Struct, omit_defaults=True):
+    """What differs from line to line."""
+
+    timestamp: datetime
+    door: str
+    operation: str
+    code: str
+    duration_ms: float
+    request_id: str
+    tenant: str | None = None
+    caller: str | None = None
+    cache: str | None = None
+    status: int | None = None
+    trace_id: str | None = None
+
+    @classmethod
+    def of(cls, request: Request, duration: float) -> _Line:
+        return cls(
+            datetime.now(UTC),
+            request.door,
+            request.operation,
+            request.code,
+            round(duration * 1000, 3),
+            request.id,
+            request.tenant,
+            request.caller,
+            request.cache,
+            request.status,
+            request.trace_id,
+        )
+
+
+class AccessLog:
+    """A `RequestWatcher` that writes lines. `end` it: the last ones may still be waiting."""
+
+    def __init__(self, lines: Lines, loop: asyncio.AbstractEventLoop) -> None:
+        self._lines = lines
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._log = structlog.stdlib.get_logger(_NAME) if lines.readable else None
+
+    @staticmethod
+    def lines() -> Lines | None:
+        """Where the log goes, if this process has one and wants to know this much."""
+        if not logging.getLogger(_NAME).isEnabledFor(logging.INFO):
+            return None
+        return next((each for each in logging.getLogger().handlers if isinstance(each, Lines)), None)
+
+    def request_finished(self, request: Request, duration: float) -> None:
+        """Write of one."""
+        line = _Line.of(request, duration)
+        if self._log is not None:
+            self._log.info("request", **_told(line))
+            return
+        self._lines.put(b'{"event":"request","level":"info","logger":"gateway.requests",%b\n' % _encode(line)[1:])
+        if self._timer is None:
+            self._timer = self._loop.call_later(_WRITE_AFTER, self._write)
+
+    def end(self) -> None:
+        """Write what is waiting, as far as that goes at once."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._lines.push()
+
+    def _write(self) -> None:
+        self._lines.push()
+        # What is left, since nobody reads, is tried again though no further request may come.
+        self._timer = self._loop.call_later(_WRITE_AFTER, self._write) if self._lines.waiting else None
+
+
+def _told(line: _Line) -> dict[str, object]:
+    """What there is to tell, without the time, which the log adds."""
+    told = {name: getattr(line, name) for name in line.__struct_fields__ if name != "timestamp"}
+    return {name: value for name, value in told.items() if value is not None}

@@ -1,0 +1,100 @@
+"""Where spans go: OpenTelemetry's SDK, set up by its own standard variables.
+
+https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/: the SDK reads them all but two, which
+say what to export with. Spans are sent from a thread of the SDK's own, and dropped when they become too many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from opentelemetry.environment_variables import OTEL_TRACES_EXPORTER
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.environment_variables import (
+    OTEL_EXPORTER_OTLP_PROTOCOL,
+    OTEL_EXPORTER_OTLP_TRACES_PROTOCOL,
+)
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+
+from gateway.tracing import BadTracing
+from gateway.tracing.spans import Spans
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+__all__ = ["open_spans"]
+
+_NAME: Final = "session-gateway"
+_PROTOCOL: Final = "http/protobuf"
+_LAST_EXPORT: Final = 5.0
+"""Seconds for what is not sent yet, at the end."""
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+@asynccontextmanager
+async def open_spans() -> AsyncIterator[Spans]:
+    """Make spans and send them while the block runs. Raises BadTracing for variables that ask for what is not here."""
+    provider = TracerProvider(resource=_resource(version(_NAME)), shutdown_on_exit=False)
+    for each in _exporters():
+        provider.add_span_processor(BatchSpanProcessor(each))
+    try:
+        yield Spans(provider.get_tracer(_NAME, version(_NAME)))
+    finally:
+        await _shut_down(provider)
+
+
+def _resource(version: str) -> Resource:
+    """What the variables say of this service, with a name in any case."""
+    resource = Resource.create({SERVICE_VERSION: version})
+    if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
+        return resource.merge(Resource({SERVICE_NAME: _NAME}))
+    return resource
+
+
+def _exporters() -> Iterator[SpanExporter]:
+    for name in (os.environ.get(OTEL_TRACES_EXPORTER) or "otlp").split(","):
+        match name.strip():
+            case "otlp":
+                _check_protocol()
+                yield OTLPSpanExporter()
+            case "console":
+                yield ConsoleSpanExporter()
+            case "none":
+                pass
+            case _:
+                raise BadTracing(f"{OTEL_TRACES_EXPORTER}: must be otlp, console or none")
+
+
+def _check_protocol() -> None:
+    for name in (OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, OTEL_EXPORTER_OTLP_PROTOCOL):
+        if os.environ.get(name, _PROTOCOL) != _PROTOCOL:
+            raise BadTracing(f"{name}: must be {_PROTOCOL}, which every collector takes, on port 4318")
+
+
+async def _shut_down(provider: TracerProvider) -> None:
+    """Send what is left, within bounds: a collector that does not answer keeps nobody from ending."""
+    done = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def shut_down() -> None:
+        provider.shutdown()
+        with suppress(RuntimeError):  # nobody waits any more
+            loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=shut_down, name="last export of spans", daemon=True).start()
+    try:
+        async with asyncio.timeout(_LAST_EXPORT):
+            await done.wait()
+    except TimeoutError:
+        _log.warning("spans_not_sent", reason="the collector took too long")

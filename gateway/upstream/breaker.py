@@ -1,0 +1,189 @@
+"""Leaving upstream alone while it keeps failing (Nygard, Release It!: the circuit breaker).
+
+Closed, calls go through and are counted. When, of those of the last seconds, too many have failed, it opens: calls are
+refused at once. After a while it is half open: a few probes go through, and close it if all are well or open it again.
+
+No library fits: purgatory counts failures in a row, not a rate, and reads the wall clock; pybreaker and circuitbreaker
+are untyped, the first knows asyncio only through Tornado; aiobreaker and hyx have had no release in years.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from gateway.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from gateway.telemetry import BreakerChanged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import httpx
+
+    from gateway.deadline import Deadline
+    from gateway.telemetry import UpstreamObserver
+    from gateway.upstream.http import Answer, Send
+
+__all__ = ["Breaker", "Breaking", "Rules", "State"]
+
+_SLOTS: Final = 10
+"""Parts of the window: it moves on by one of them at a time."""
+
+
+class State(enum.Enum):
+    """What becomes of a call."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """When it opens, and for how long. All times are in seconds."""
+
+    failure_rate: float = 0.5
+    """Opens when so large a share of the calls in the window has failed."""
+    min_calls: int = 20
+    """Opens only when there are so many calls in the window."""
+    window: float = 10.0
+    open_for: float = 2.0
+    probes: int = 3
+    """Calls in a row that have to be well to close it."""
+
+
+class Breaker:
+    """The state machine. Pure: times are passed in, in seconds on any clock that does not go back."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._epoch = 0
+        self._until = 0.0
+        self._probing = 0
+        self._passed = 0
+        self._slots = [_Slot() for _ in range(_SLOTS)]
+        self.state = State.CLOSED
+
+    def admit(self, now: float) -> int | None:
+        """Let a call through, and return what `record` wants to have back; None when it is refused."""
+        if self.state is State.CLOSED:
+            return self._epoch
+        if self.state is State.OPEN:
+            if now < self._until:
+                return None
+            self._become(State.HALF_OPEN)
+        if self._probing + self._passed >= self._rules.probes:
+            return None
+        self._probing += 1
+        return self._epoch
+
+    def wait(self, now: float) -> float:
+        """Seconds after which a refused call may go through."""
+        return max(0.0, self._until - now) if self.state is State.OPEN else self._rules.open_for
+
+    def record(self, admitted: int, *, well: bool | None, now: float) -> None:
+        """A call has ended; None when that says nothing about upstream. One of an earlier state does not count."""
+        if admitted != self._epoch:
+            return
+        if self.state is State.HALF_OPEN:
+            self._record_probe(well=well, now=now)
+        elif well is not None:
+            self._count(well=well, now=now)
+
+    def _record_probe(self, *, well: bool | None, now: float) -> None:
+        self._probing -= 1
+        if well is False:
+            self._open(now)
+        elif well:
+            self._passed += 1
+            if self._passed >= self._rules.probes:
+                self._become(State.CLOSED)
+
+    def _count(self, *, well: bool, now: float) -> None:
+        number = int(now / (self._rules.window / _SLOTS))
+        slot = self._slots[number % _SLOTS]
+        if slot.number != number:
+            slot.number, slot.calls, slot.failures = number, 0, 0
+        slot.calls += 1
+        if well:
+            return
+        slot.failures += 1
+        recent = [each for each in self._slots if each.number > number - _SLOTS]
+        calls = sum(each.calls for each in recent)
+        failures = sum(each.failures for each in recent)
+        if calls >= self._rules.min_calls and failures >= self._rules.failure_rate * calls:
+            self._open(now)
+
+    def _open(self, now: float) -> None:
+        self._until = now + self._rules.open_for
+        self._become(State.OPEN)
+
+    def _become(self, state: State) -> None:
+        self.state = state
+        self._epoch += 1
+        self._probing = self._passed = 0
+        for slot in self._slots:
+            slot.number = -_SLOTS
+
+
+class _Slot:
+    __slots__ = ("calls", "failures", "number")
+
+    def __init__(self) -> None:
+        self.number = -_SLOTS
+        self.calls = 0
+        self.failures = 0
+
+
+class Breaking:
+    """Asks a breaker before it sends, and tells it how that went.
+
+    A 5xx, a broken connection, a time-out and a call of `slow` seconds or more count against upstream, a 4xx does not.
+    A deadline of the caller's own that passes sooner says nothing, and neither does a caller who goes away.
+    """
+
+    def __init__(
+        self,
+        send: Send,
+        breaker: Breaker,
+        observer: UpstreamObserver,
+        *,
+        slow: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._send = send
+        self._breaker = breaker
+        self._observer = observer
+        self._slow = slow
+        self._clock = clock
+
+    async def __call__(self, request: httpx.Request, deadline: Deadline) -> Answer:
+        """See `gateway.upstream.http.Send`. Raises UpstreamUnreachable when the breaker is open."""
+        began = self._clock()
+        before = self._breaker.state
+        admitted = self._breaker.admit(began)
+        if admitted is None:
+            raise UpstreamUnreachable(
+                "upstream keeps failing and is left alone for a moment", retry_after=self._breaker.wait(began)
+            )
+        well: bool | None = None
+        sent = True
+        try:
+            answer = await self._send(request, deadline)
+            well = answer.status < 500
+        except UpstreamTimeout:
+            raise  # it says something if it took long
+        except UpstreamError as error:
+            sent = error.retry_after is None  # else the call was turned away by this gateway itself
+            well = False if sent else None
+            raise
+        finally:
+            now = self._clock()
+            if sent and now - began >= self._slow:
+                well = False
+            self._breaker.record(admitted, well=well, now=now)
+            if self._breaker.state is not before:
+                self._observer.breaker_changed(BreakerChanged(self._breaker.state.value))
+        return answer

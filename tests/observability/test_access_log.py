@@ -1,0 +1,204 @@
+"""One line for every request, by a gateway in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import re
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import httpx
+import pytest
+from observability.metrics import parsed
+from processes import SCRIPT, Process, running
+
+from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
+from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
+from gateway.sandbox import seed
+from stage import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+ANYWHERE = {f"SESSION_GATEWAY_{each}__PORT": "0" for each in ("GRAPHQL", "GRPC", "ADMIN", "SANDBOX")}
+KEY = {"x-api-key": "dev-key"}
+QUERY = f'query Mine {{ sessionContext(tenant: "acme", sessionId: "{seed.CUSTOMER_SESSION}") {{ currency }} }}'
+
+
+class Gateway:
+    """Where it listens, as it said."""
+
+    def __init__(self, process: Process, graphql: str, grpc: str, admin: str) -> None:
+        self.process, self.graphql, self.grpc, self.admin = process, graphql, grpc, admin
+
+    async def asked(self, *, by: str, request_id: str, good: bool = True) -> None:
+        """One read by a door."""
+        headers = {**(KEY if good else {}), "x-request-id": request_id}
+        if by == "graphql":
+            async with httpx.AsyncClient() as client:
+                await client.post(self.graphql, json={"query": QUERY}, headers=headers)
+            return
+        async with grpc.aio.insecure_channel(self.grpc) as channel:
+            stub = pb_grpc.SessionContextServiceStub(channel)
+            request = pb.GetSessionContextRequest(tenant="acme", session_id=seed.CUSTOMER_SESSION)
+            try:
+                await stub.GetSessionContext(request, metadata=tuple(headers.items()))
+            except grpc.aio.AioRpcError:
+                assert not good
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The log, if it is JSON."""
+        return [json.loads(each) for each in self.process.err]
+
+    async def line_of(self, request_id: str, event: str = "request") -> dict[str, Any]:
+        """The line of a request, when it has been written."""
+
+        def found() -> list[dict[str, Any]]:
+            return [each for each in self.lines() if (each.get("request_id"), each["event"]) == (request_id, event)]
+
+        await eventually(lambda: bool(found()), within=5)
+        (line,) = found()
+        return line
+
+
+@asynccontextmanager
+async def gateway(**variables: str) -> AsyncIterator[Gateway]:
+    async with running("dev", **ANYWHERE, **variables) as process:
+        graphql = await process.says(r"GraphQL +(http://\S+/graphql) ")
+        address = await process.says(r"gRPC +(127\.0\.0\.1:\d+)")
+        admin = await process.says(r"admin +(http://\S+) ")
+        yield Gateway(process, graphql, address, admin)
+
+
+@pytest.mark.parametrize(("by", "operation"), [("graphql", "sessionContext"), ("grpc", "GetSessionContext")])
+async def test_a_line_says_all_there_is_to_say_of_a_request(by: str, operation: str) -> None:
+    began = datetime.now(UTC)
+    async with gateway() as gate:
+        await gate.asked(by=by, request_id="the-first")
+        await gate.asked(by=by, request_id="the-second")
+        await gate.asked(by=by, request_id="the-refused", good=False)
+        first, second, refused = [await gate.line_of(f"the-{each}") for each in ("first", "second", "refused")]
+        audit = await gate.line_of("the-refused", "authentication_failed")
+
+    assert began <= datetime.fromisoformat(first.pop("timestamp")) <= datetime.now(UTC)
+    assert first.pop("duration_ms") > second.pop("duration_ms") > 0
+    assert first == {
+        "event": "request",
+        "level": "info",
+        "logger": "gateway.requests",
+        "door": by,
+        "operation": operation,
+        "code": "OK",
+        "request_id": "the-first",
+        "tenant": "acme",
+        "caller": "dev",
+        "cache": "miss",
+        "status": {"graphql": 200, "grpc": 0}[by],
+    }
+    assert second["cache"] == "hit"
+    assert (refused["code"], refused.get("caller"), refused["tenant"]) == ("CALLER_UNAUTHENTICATED", None, "acme")
+    assert audit["logger"] == "gateway.audit"
+
+
+async def test_the_last_lines_come_out_when_the_gateway_stops() -> None:
+    async with gateway() as gate:
+        await gate.asked(by="graphql", request_id="the-last")
+        gate.process.process.terminate()
+        assert await gate.process.end(within=5) == 0
+
+    assert [each["request_id"] for each in gate.lines()] == ["the-last"]
+
+
+@pytest.mark.parametrize("variable", ["SESSION_GATEWAY_LOG__ACCESS=false", "SESSION_GATEWAY_LOG__LEVEL=warning"])
+async def test_there_is_none_where_it_is_not_wanted(variable: str) -> None:
+    name, _, value = variable.partition("=")
+    async with gateway(**{name: value}) as gate:
+        await gate.asked(by="graphql", request_id="unwanted")
+        await gate.asked(by="graphql", request_id="refused", good=False)
+        await gate.line_of("refused", "authentication_failed")
+        gate.process.process.terminate()
+        assert await gate.process.end(within=5) == 0
+
+    assert {each["event"] for each in gate.lines()} == {"authentication_failed"}
+
+
+async def test_people_can_read_it_on_a_terminal() -> None:
+    ours, theirs = pty.openpty()
+    environment = {**{name: value for name, value in os.environ.items() if "GATEWAY" not in name}, **ANYWHERE}
+    process = await asyncio.create_subprocess_exec(
+        SCRIPT, "dev", env=environment, stdout=asyncio.subprocess.PIPE, stderr=theirs
+    )
+    os.close(theirs)
+    try:
+        assert process.stdout is not None
+        graphql = ""
+        while not graphql:
+            graphql = "".join(re.findall(r"GraphQL +(http://\S+/graphql) ", (await process.stdout.readline()).decode()))
+        async with httpx.AsyncClient() as client:
+            await client.post(graphql, json={"query": QUERY}, headers={**KEY, "x-request-id": "on-a-terminal"})
+        async with asyncio.timeout(5):
+            shown = await asyncio.to_thread(os.read, ours, 65536)
+    finally:
+        process.terminate()
+        await process.wait()
+        os.close(ours)
+
+    text = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
+    assert text != shown.decode()  # it is in colour
+    (line,) = text.splitlines()
+    assert re.search(r"\[info +\] request +\[gateway.requests\]", line)
+    for each in ("operation=sessionContext", "code=OK", "cache=miss", "request_id=on-a-terminal", "duration_ms="):
+        assert each in line
+
+
+async def test_a_log_that_nobody_reads_stops_nothing() -> None:
+    reader, writer = os.pipe()
+    environment = {**{name: value for name, value in os.environ.items() if "GATEWAY" not in name}, **ANYWHERE}
+    process = await asyncio.create_subprocess_exec(
+        SCRIPT, "dev", env=environment, stdout=asyncio.subprocess.PIPE, stderr=writer
+    )
+    os.close(writer)
+    try:
+        assert process.stdout is not None
+        said = ""
+        while "Ctrl-C" not in said:
+            said += (await process.stdout.readline()).decode()
+        graphql, admin = re.findall(r"(?:GraphQL|admin) +(http://\S+)", said)[:2]
+        long_id = "x" * 120
+        async with httpx.AsyncClient(timeout=10) as client:
+
+            async def dropped() -> float:
+                found = parsed((await client.get(f"{admin}/metrics")).text)
+                return found["session_gateway_log_lines_dropped_total", frozenset()]
+
+            while not await dropped():  # the pipe takes 64 KiB, the gateway keeps 1 MiB
+                for _ in range(20):
+                    asked = (client.post(graphql, content=b"{", headers={"x-request-id": long_id}) for _ in range(50))
+                    for each in await asyncio.gather(*asked):
+                        assert each.status_code == 415
+            await client.post(graphql, json={"query": QUERY}, headers=KEY)
+            reading = asyncio.create_task(asyncio.to_thread(_all_of, reader))
+            process.terminate()
+            assert await process.wait() == 0
+            lines = [json.loads(each) for each in (await reading).splitlines()]
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(reader)
+
+    assert len(lines) > 3000
+    assert next(each["lines"] for each in lines if each["event"] == "lines_dropped") > 0
+    assert {each["event"] for each in lines} == {"request", "lines_dropped"}
+
+
+def _all_of(reader: int) -> str:
+    parts = []
+    while part := os.read(reader, 65536):
+        parts.append(part)
+    return b"".join(parts).decode()
