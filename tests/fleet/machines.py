@@ -35,7 +35,7 @@ _ADDRESSES: Final = ("127.0.0.11", "127.0.0.12", "127.0.0.13")
 _ENVOY: Final = Path(sys.executable).parent / "envoy"
 _CONFIGURATION: Final = ROOT / "deploy" / "envoy" / "envoy.yaml.in"
 _READY: Final = re.compile(r"cluster_state\W+ok\b(?s:.*)cluster_size\W+3\b")
-_PATIENCE: Final = 30.0
+_PATIENCE: Final = 60.0
 """Seconds for anything to come up, or to end."""
 
 

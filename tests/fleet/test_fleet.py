@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.skipif(missing() is not None, reason=f"a fleet {missing()}"),
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(300),  # 20 s of CPU, by eight processes
 ]
 
 RATE = 60.0
