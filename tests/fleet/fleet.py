@@ -55,15 +55,14 @@ def _figures(tally: Tally) -> dict[str, Any]:
 
 
 def print_table(run: Run) -> None:
-    """What callers saw."""
-    print(
-        f"\n{'':18}{'door':<9}{'requests':>9}{'failed':>8}{'retried':>9}{'older':>7}{'p50':>8}{'p99':>8}{'max ms':>8}"
-    )
+    """What callers saw, in Markdown."""
+    print("\n| phase | door | requests | failed | retried | older | p50 ms | p99 | max | failures |")
+    print("| --- | --- |" + " --: |" * 7 + " --- |")
     for row in rows_of(run):
-        counts = f"{row['requests']:>9}{row['failed']:>8}{row['retries']:>9}{row['older']:>7}"
-        print(f"{row['phase']:18}{row['door']:<9}{counts}{row['p50']:>8.1f}{row['p99']:>8.1f}{row['max']:>8.0f}")
-        for kind, count in row["errors"].items():
-            print(f"{'':27}{count:>9} {kind}")
+        counts = f"{row['requests']} | {row['failed']} | {row['retries']} | {row['older']}"
+        times = f"{row['p50']:.1f} | {row['p99']:.0f} | {row['max']:.0f}"
+        kinds = ", ".join(f"{count} {kind}" for kind, count in row["errors"].items())
+        print(f"| {row['phase']} | {row['door']} | {counts} | {times} | {kinds} |")
     print(f"\n{run.at_the_kill} requests were under way when a gateway was killed")
     print(f"wrong answers: {len(run.book.wrong)}", *run.book.wrong[:20], sep="\n  ")
 
