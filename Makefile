@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 UV     := uv==0.13.9
 PAGE   := gateway/graphql/static/playground/index.html
 
-.PHONY: run test lint soak bench costs generate playground wheel clean
+.PHONY: run test lint soak fleet bench costs generate playground wheel clean
 
 # npm from the PATH where its Node is one that Vite takes, or else PyPI's, which uv runs from its cache.
 NODE_WILL_DO := command -v npm >/dev/null && node -e 'const [a, b] = process.versions.node.split("."); \
@@ -39,6 +39,10 @@ SECONDS := 600
 soak: $(VENV)/synced
 	@$(BIN)/uv sync --frozen --inexact --group bench --quiet
 	@$(BIN)/python tests/soak/soak.py --seconds $(SECONDS) $(ARGS)
+
+# Three gateways behind Envoy, with Redis, lost one after another under load; in two minutes: make fleet ARGS="--cluster"
+fleet: $(VENV)/synced
+	@$(BIN)/python tests/fleet/fleet.py $(ARGS)
 
 # The gateway beside its peers, on this machine: bench/results.json, .png and .svg, in 25 minutes. A part of it:
 # make bench ARGS="--only grpc --peers ours,envoy --seconds 2"

@@ -402,6 +402,7 @@ async def open_cache(
                     open_for=_OPEN_FOR,
                 )
             )
+            await shared.connect(_REDIS_PATIENCE)
             readiness.remark("cache", partial(_state_of, shared))
             invalidations = await stack.enter_async_context(
                 Invalidations(connections.listener, store.channel, marks, shared.origin, max_silence=cache.max_silence)

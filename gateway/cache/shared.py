@@ -8,6 +8,7 @@ that session. (Other processes may go on to serve theirs until its time to live 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import secrets
 import time
@@ -111,6 +112,15 @@ class SharedCache:
         if self._settling is not None:
             self._settling.cancel()
         await self._tasks.__aexit__(None, None, None)  # an error passes by: the group would wrap it
+
+    async def connect(self, patience: float) -> None:
+        """Have a connection made, within so many seconds, if it can be.
+
+        The first operation would take longer than its budget over that, and Redis would be left alone for a while.
+        """
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(patience):
+                await self._store.ping()
 
     async def reachable(self) -> bool:
         """Whether Redis answers, in its time."""

@@ -498,6 +498,31 @@ class TestLeaving:
             await fail()
 
 
+async def test_a_connection_that_takes_long_to_make_does_not_leave_redis_alone(
+    server: RedisServer, prefix: str
+) -> None:
+    class Far(RedisStore):
+        async def ping(self) -> bool:
+            await asyncio.sleep(3 * BUDGET)
+            return await super().ping()
+
+    async with open_redis(SecretStr(server.url), cluster=False, patience=1.0) as connections:
+        store = Far(connections.client, prefix)
+        async with SharedCache(store, Recorder(), budget=BUDGET, mark_lifetime=TTL, open_for=30.0) as shared:
+            assert not await shared.reachable()
+            assert (await look(shared))[1] is None
+        async with SharedCache(store, Recorder(), budget=BUDGET, mark_lifetime=TTL, open_for=30.0) as shared:
+            await shared.connect(30.0)
+            assert (await look(shared))[1] is not None
+
+
+@pytest.mark.parametrize("cluster", [False, True])
+async def test_a_connection_that_cannot_be_made_is_no_failure(cluster: bool) -> None:
+    async with sharing(f"redis://127.0.0.1:{free_port()}", cluster=cluster) as (shared, _):
+        await shared.connect(30.0)
+        assert not await shared.reachable()
+
+
 async def test_no_two_names_are_the_same(server: RedisServer) -> None:
     async with sharing(server.url) as (one, _), sharing(server.url) as (two, _):
         names = [each._name() for each in (one, two, one, two)]
