@@ -40,21 +40,21 @@ class Costs:
     """To a caller, with its head."""
 
 
-# As measured on a machine that was busy with other work.
+# On one core of a small machine that had other work to do as well.
 COSTS: Final = Costs(
-    miss=1281,
-    hit=597,
-    write=1121,
-    heard=15,
-    redis_miss=158,
-    redis_hit=47,
-    redis_write=165,
-    redis_sent=0.67,
-    miss_bytes=927,
-    hit_bytes=549,
-    write_bytes=979,
+    miss=1001,
+    hit=442,
+    write=1011,
+    heard=20,
+    redis_miss=129,
+    redis_hit=33,
+    redis_write=121,
+    redis_sent=0.51,
+    miss_bytes=925,
+    hit_bytes=570,
+    write_bytes=978,
     message_bytes=116,
-    entry=1185,
+    entry=1056,
     answer=787,
 )
 
