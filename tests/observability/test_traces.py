@@ -17,7 +17,7 @@ import pytest_asyncio
 from access.calls import Clients
 from observability.collector import Collector, collecting, drawn
 from observability.metrics import samples
-from processes import run, running
+from processes import ONE_WORKER, run, running
 
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
@@ -386,11 +386,17 @@ async def program(source: str, **variables: str) -> tuple[int | None, str]:
         sys.executable,
         "-c",
         source,
-        env={**os.environ, "PYTHONPATH": f"{tests}:{tests.parent}", **variables},
+        env={**os.environ, **ONE_WORKER, "PYTHONPATH": f"{tests}:{tests.parent}", **variables},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    said, _ = await process.communicate()
+    try:
+        async with asyncio.timeout(30):
+            said, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     return process.returncode, said.decode()
 
 
