@@ -89,7 +89,7 @@ async def running_system(cache: str, workers: int, folder: Path) -> AsyncIterato
         async with _process(folder / "sandbox.log", "sandbox", "--port", "0") as (_, sandbox_said):
             sandbox = await sandbox_said(r"sandbox  (\S+)")
             variables = _settings(sandbox, backend)
-            more = () if workers == 1 else ("--workers", str(workers))
+            more = ("--workers", str(workers))
             async with _process(folder / "gateway.log", "serve", *more, **variables) as (pid, said):
                 line = json.loads(await said(r'(\{.*"event": "listening".*\})'))
                 log = folder / "gateway.log"
