@@ -259,8 +259,8 @@ def _exposed(settings: Settings) -> str | None:
 
 def _documents(settings: Settings) -> None:
     """Exit with what is wrong with the manifest of trusted documents, if anything is."""
-    from gateway.app import prepare_documents
     from gateway.graphql.schema import make_schema
+    from gateway.parts.documents import prepare_documents
 
     try:
         prepare_documents(settings, make_schema(introspection=settings.graphql.introspection))
@@ -347,7 +347,7 @@ async def _sandbox(host: str, port: int) -> None:
 
 async def _check(settings: Settings) -> int:
     """Try every tenant's credentials; returns how many do not work."""
-    from gateway.app import open_upstream
+    from gateway.parts.upstream import open_upstream
 
     problems = 0
     async with open_upstream(settings) as (_, tokens):
@@ -368,7 +368,7 @@ async def _with_store(settings: Settings, work: Callable[[RedisStore], Awaitable
     if settings.cache.backend.get_secret_value() in {"none", "memory"}:
         raise OSError("cache.backend: is no Redis, and a gateway's own memory goes with it")
 
-    from gateway.app import open_redis_store
+    from gateway.parts.cache import open_redis_store
     from gateway.stores import RedisError
 
     try:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from gateway.app import prepare_documents
 from gateway.cli import DEV_DEFAULTS
 from gateway.graphql.manifest import BadManifest, parse_manifest
 from gateway.graphql.schema import make_schema
+from gateway.parts.documents import prepare_documents
 from gateway.sandbox import seed
 from gateway.settings import ConfigurationError, load_settings
 from stage import opened

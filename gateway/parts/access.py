@@ -1,0 +1,105 @@
+"""Who may call, and how often."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+from gateway.access.guard import Access
+from gateway.access.keys import KeyRing
+from gateway.access.limits import LeashedBuckets, RateLimits
+from gateway.access.principal import Permission, Principal
+from gateway.access.rates import Rate
+from gateway.stores import RedisBuckets, open_redis
+from gateway.upstream.transport import Transport
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from gateway.access.tokens import TokenIssuers
+    from gateway.settings import Access as AccessSettings
+    from gateway.settings import Limited as LimitedCaller
+    from gateway.settings import Settings
+    from gateway.telemetry.prometheus import Metrics
+
+__all__ = ["open_access", "open_rate_limits"]
+
+_FETCH_TIME: Final = 5.0
+"""Seconds for an issuer's document."""
+_REDIS_PATIENCE: Final = 1.0
+"""Seconds to connect to Redis, and for it to answer; what waits for it has less (`cache.budget`)."""
+
+
+@asynccontextmanager
+async def open_access(settings: Settings) -> AsyncIterator[Access]:
+    """Who may call, while the block runs: issuers' keys are fetched behind."""
+    access = settings.access
+    keys = {
+        name: (entry.hash, Principal.of(name, "key", map(Permission, entry.permissions), entry.tenants, _rate(entry)))
+        for name, entry in access.keys.items()
+    }
+    certificates = {
+        name: Principal.of(name, "certificate", map(Permission, entry.permissions), entry.tenants, _rate(entry))
+        for name, entry in access.certificates.items()
+    }
+    ring = KeyRing(keys) if keys else None
+    if not access.issuers:
+        yield Access(ring, None, certificates)
+        return
+    async with _open_issuers(access) as tokens:
+        yield Access(ring, tokens, certificates)
+
+
+@asynccontextmanager
+async def _open_issuers(access: AccessSettings) -> AsyncIterator[TokenIssuers]:
+    # Cryptography is 20 MB and a tenth of the start, for those alone who have JWTs to verify.
+    from gateway.access.jwks import fetching  # noqa: PLC0415
+    from gateway.access.tokens import Issuer, TokenIssuers  # noqa: PLC0415
+
+    issuers = tuple(
+        Issuer(
+            name,
+            entry.issuer,
+            entry.audience,
+            entry.algorithms,
+            jwks_url=None if entry.jwks_url is None else str(entry.jwks_url),
+            plain_http=entry.plain_http,
+            leeway=entry.leeway,
+            permissions_claim=entry.permissions_claim,
+            permissions={word: Permission(meaning) for word, meaning in entry.permissions.items()},
+            tenants_claim=entry.tenants_claim,
+            tenants=entry.tenants,
+            rate=_rate(entry),
+        )
+        for name, entry in access.issuers.items()
+    )
+    async with (
+        Transport() as transport,
+        TokenIssuers(issuers, fetching(transport, timeout=_FETCH_TIME)) as tokens,
+    ):
+        yield tokens
+
+
+@asynccontextmanager
+async def open_rate_limits(settings: Settings, metrics: Metrics) -> AsyncIterator[RateLimits]:
+    """How many calls callers may make, while the block runs; counted in Redis where the cache is there."""
+    limits, cache = settings.rate_limits, settings.cache
+    backend = cache.backend.get_secret_value()
+    async with AsyncExitStack() as stack:
+        shared = None
+        if backend not in {"none", "memory"} and settings.limits_rates:
+            connections = await stack.enter_async_context(
+                open_redis(cache.backend, cluster=cache.cluster, patience=_REDIS_PATIENCE)
+            )
+            shared = LeashedBuckets(RedisBuckets(connections.client, cache.prefix), metrics, budget=cache.budget)
+        yield RateLimits(
+            settings.tenants.keys(),
+            default=Rate.of(limits.rate, limits.burst),
+            own=Rate.of(limits.own_rate, limits.own_burst),
+            shared=shared,
+        )
+
+
+def _rate(entry: LimitedCaller) -> Rate | None:
+    """What a caller's own entry says, if it says anything."""
+    return None if entry.rate is None else Rate.of(entry.rate, entry.burst)

@@ -1,0 +1,103 @@
+"""The cache, wherever it is."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from gateway.cache.contexts import CachedClient, marked_by
+from gateway.cache.entry import Entry
+from gateway.cache.freshness import Policy
+from gateway.cache.invalidation import Invalidations
+from gateway.cache.marks import Marks
+from gateway.cache.readthrough import ReadThrough
+from gateway.cache.shared import SharedCache
+from gateway.cache.shelf import Shelf
+from gateway.stores import MemoryStore, RedisConnections, RedisStore, open_redis
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from gateway.cache.flights import Flights
+    from gateway.cache.readthrough import Fetched
+    from gateway.readiness import Readiness
+    from gateway.settings import Settings
+    from gateway.telemetry.prometheus import Metrics
+    from gateway.tracing import Tracing
+    from gateway.upstream.client import SessionContextClient
+
+__all__ = ["open_cache", "open_redis_store"]
+
+_REDIS_PATIENCE: Final = 1.0
+"""Seconds to connect to Redis, and for it to answer; what waits for it has less (`cache.budget`)."""
+_OPEN_FOR: Final = 30.0
+"""Seconds for which a write counts as under way if its end is not known: longer than upstream would work on it."""
+
+
+@asynccontextmanager
+async def open_cache(
+    settings: Settings, client: SessionContextClient, metrics: Metrics, readiness: Readiness, tracing: Tracing
+) -> AsyncIterator[CachedClient]:
+    """The client, read through whatever cache the settings name, while the block runs."""
+    cache = settings.cache
+    backend = cache.backend.get_secret_value()
+    policy = Policy(cache.ttl, cache.stale_while_revalidate, cache.stale_if_error, cache.missing_ttl)
+    marks = Marks(time.monotonic, lifetime=policy.lifetime + _OPEN_FOR, open_for=_OPEN_FOR)
+    own_session_ids = MemoryStore[str](cache.max_entries)
+    uncached = {name for name, tenant in settings.tenants.items() if not tenant.cache}
+
+    async with AsyncExitStack() as stack:
+
+        async def read_through(shelf: Shelf) -> ReadThrough:
+            flights: Flights[Fetched] = await stack.enter_async_context(tracing.flights())
+            return tracing.around("cache", ReadThrough(shelf, flights, policy, metrics), "get", "read")
+
+        if backend == "none":
+            yield CachedClient(client, None, None, own_session_ids)
+            return
+        memory = MemoryStore[Entry](cache.max_entries)
+        own_memory = MemoryStore[Entry](cache.max_entries)
+        metrics.watch_entries(lambda: len(memory) + len(own_memory))
+        if backend == "memory":
+            shared, invalidations = None, None
+        else:
+            store, connections = await stack.enter_async_context(open_redis_store(settings))
+            shared = await stack.enter_async_context(
+                SharedCache(
+                    store,
+                    metrics,
+                    budget=cache.budget,
+                    mark_lifetime=policy.lifetime + _OPEN_FOR,
+                    open_for=_OPEN_FOR,
+                )
+            )
+            await shared.connect(_REDIS_PATIENCE)
+            readiness.remark("cache", partial(_state_of, shared))
+            invalidations = await stack.enter_async_context(
+                Invalidations(connections.listener, store.channel, marks, shared.origin, max_silence=cache.max_silence)
+            )
+            shared = tracing.around("shared_cache", shared, "get", "put", "forget", "open", "close")
+        in_front = memory if shared is None or cache.memory_tier else None
+        managed = Shelf(marks, metrics, policy.lifetime, in_front, shared, invalidations)
+        own = Shelf(marks, metrics, policy.lifetime, own_memory, None, invalidations, marked_by=marked_by)
+        yield CachedClient(
+            client,
+            await read_through(managed),
+            await read_through(own) if cache.own_sessions else None,
+            own_session_ids,
+            uncached=uncached,
+        )
+
+
+async def _state_of(shared: SharedCache) -> str:
+    return "ok" if await shared.reachable() else "degraded: Redis does not answer, upstream is asked"
+
+
+@asynccontextmanager
+async def open_redis_store(settings: Settings) -> AsyncIterator[tuple[RedisStore, RedisConnections]]:
+    """The entries in Redis, and the connections to it, while the block runs."""
+    cache = settings.cache
+    async with open_redis(cache.backend, cluster=cache.cluster, patience=_REDIS_PATIENCE) as connections:
+        yield RedisStore(connections.client, f"{cache.prefix}sessions:"), connections

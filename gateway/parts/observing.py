@@ -1,0 +1,58 @@
+"""Who hears of requests: metrics, the access log, traces."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from gateway.settings import ConfigurationError
+from gateway.telemetry.access_log import AccessLog
+from gateway.telemetry.request_metrics import RequestMetrics
+from gateway.tracing import BadTracing, Untraced
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from gateway.settings import Settings
+    from gateway.telemetry.prometheus import Metrics
+    from gateway.telemetry.requests import Requests, RequestWatcher
+    from gateway.tracing import Tracing
+
+__all__ = ["open_requests", "open_tracing"]
+
+
+@asynccontextmanager
+async def open_tracing(settings: Settings) -> AsyncIterator[Tracing]:
+    """Traces, while the block runs, if they are wanted. Raises ConfigurationError when they cannot be made."""
+    if not settings.telemetry.traces:
+        yield Untraced()
+        return
+    try:
+        from gateway.tracing.export import open_spans  # noqa: PLC0415 - OpenTelemetry is an extra, and takes its time
+    except ModuleNotFoundError:
+        raise ConfigurationError(
+            "telemetry.traces: OpenTelemetry is not installed: install session-gateway[otel]"
+        ) from None
+    try:
+        async with open_spans() as spans:
+            yield spans
+    except BadTracing as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def open_requests(settings: Settings, metrics: Metrics, tracing: Tracing, stack: AsyncExitStack) -> Requests:
+    """Where the doors tell of requests: they are counted, and written into the log if this process has one."""
+    counted = RequestMetrics(metrics.registry)
+    watchers: list[RequestWatcher] = [counted]
+    lines = AccessLog.lines()
+    if lines is not None:
+        metrics.watch_lines(lambda: lines.dropped)
+        if settings.log.access:
+            log = AccessLog(lines, asyncio.get_running_loop())
+            stack.callback(log.end)
+            watchers.append(log)
+    requests = tracing.requests(*watchers)
+    metrics.when_sampled(lambda: counted.hand_over(requests.in_flight))
+    stack.callback(metrics.sample)  # for those who read it after the end of this process
+    return requests

@@ -1,0 +1,102 @@
+"""The way to upstream, with what is laid around it, and the tokens for it."""
+
+from __future__ import annotations
+
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+from gateway.stores import MemoryStore
+from gateway.telemetry import Unobserved
+from gateway.tracing import Untraced
+from gateway.upstream.attributed import Attributed
+from gateway.upstream.breaker import Breaker, Breaking, Rules
+from gateway.upstream.http import Http
+from gateway.upstream.limiter import Limited, Limiter
+from gateway.upstream.oauth import ClientCredentials, ServiceToken, ServiceTokens
+from gateway.upstream.observed import Observed
+from gateway.upstream.retries import Budget, Retrying
+from gateway.upstream.transport import Transport
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Collection
+
+    from gateway.readiness import Readiness
+    from gateway.settings import Settings, Upstream
+    from gateway.telemetry import UpstreamObserver
+    from gateway.tracing import Tracing
+    from gateway.upstream.http import Send
+
+__all__ = ["clients_of", "open_upstream", "tell_of_tokens"]
+
+_CONNECT_SHARE: Final = 0.6
+"""How much of an exchange's time it may take to get a connection: less than all, so that what was never sent is told
+from what was sent and not answered."""
+_AS_GOOD_AS: Final = 0.9
+"""Of an exchange's time: a call that took so much of it counts as timed out."""
+_FEW: Final = 5
+
+_UNTRACED: Final = Untraced()
+
+
+@asynccontextmanager
+async def open_upstream(
+    settings: Settings, observer: UpstreamObserver | None = None, tracing: Tracing = _UNTRACED
+) -> AsyncIterator[tuple[Http, ServiceTokens]]:
+    """The way to upstream, and the gateway's own tokens for it, while the block runs.
+
+    Tokens go the same way but for the retries: they have a back-off of their own, which all callers share.
+    """
+    upstream = settings.upstream
+    credentials = clients_of(settings)
+    guarded, retried = _upstream_policies(upstream, observer or Unobserved())
+    async with Transport(
+        connect_timeout=_CONNECT_SHARE * upstream.timeout,
+        ca_file=upstream.ca_file,
+        max_connections=upstream.max_concurrent,
+    ) as transport:
+        base_url, timeout = str(upstream.base_url), upstream.timeout
+        attempts = Attributed(tracing.transport(transport))
+        once = Http(attempts, base_url, timeout=timeout, policy=guarded)
+        store = MemoryStore[ServiceToken](max_entries=len(credentials))
+        async with ServiceTokens(once, store, credentials, observer or Unobserved()) as tokens:
+            yield Http(attempts, base_url, timeout=timeout, policy=retried), tokens
+
+
+def _upstream_policies(
+    upstream: Upstream, observer: UpstreamObserver
+) -> tuple[Callable[[Send], Send], Callable[[Send], Send]]:
+    """What is laid around an exchange, without and with retries. From without: retries, breaker, limit, records."""
+    limiter = Limiter(
+        max_concurrent=upstream.max_concurrent,
+        max_queued=upstream.max_queued,
+        max_wait=upstream.max_queue_wait,
+    )
+    rules = upstream.breaker
+    breaker = Breaker(Rules(rules.failure_rate, rules.min_calls, rules.window, rules.open_for, rules.probes))
+    slow = min(rules.slow_call, _AS_GOOD_AS * upstream.timeout)
+    budget = Budget(upstream.retries.budget, upstream.retries.min_per_second, time.monotonic())
+
+    def guarded(send: Send) -> Send:
+        limited = Limited(Observed(send, observer), limiter, observer)
+        return Breaking(limited, breaker, observer, slow=slow) if rules.enabled else limited
+
+    def retried(send: Send) -> Send:
+        if upstream.retries.max_attempts == 1:
+            return guarded(send)
+        return Retrying(guarded(send), budget, observer, max_attempts=upstream.retries.max_attempts)
+
+    return guarded, retried
+
+
+def clients_of(settings: Settings) -> dict[str, ClientCredentials]:
+    """Tenants' clients at the token endpoint."""
+    return {
+        name: ClientCredentials(tenant.client_id, tenant.client_secret) for name, tenant in settings.tenants.items()
+    }
+
+
+def tell_of_tokens(readiness: Readiness, missing: Collection[str]) -> None:
+    """There may be very many tenants: a few are named."""
+    names = ", ".join(sorted(missing)[:_FEW]) + (f" and {len(missing) - _FEW} more" if len(missing) > _FEW else "")
+    readiness.set("tokens", f"none yet for {names}" if missing else "ok", met=not missing)
