@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 __all__ = ["Deadline"]
+
+_EARLY: Final = 0.002
+"""Seconds."""
 
 
 class Deadline(Struct, frozen=True):
@@ -37,6 +40,11 @@ class Deadline(Struct, frozen=True):
     def remaining(self) -> float:
         """Seconds left; negative when it has passed."""
         return self.at - time.monotonic()
+
+    @property
+    def passed(self) -> bool:
+        """Whether it has passed, or as good as that: timers of the event loop are early by up to a millisecond."""
+        return self.remaining <= _EARLY
 
     def sooner(self, seconds: float) -> Deadline:
         """This point, or so many seconds from now, whichever comes first."""

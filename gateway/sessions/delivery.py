@@ -102,7 +102,7 @@ class _Write:
         return self.lost[-1] if certain and self.lost else self._unknown(deadline)
 
     def _unknown(self, deadline: Deadline) -> WriteOutcomeUnknown:
-        return WriteOutcomeUnknown(timed_out=deadline.remaining <= 0)
+        return WriteOutcomeUnknown(timed_out=deadline.passed)
 
 
 @dataclass(slots=True, kw_only=True)
