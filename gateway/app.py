@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from gateway.settings import Grpc, Settings, Tls
 
-__all__ = ["Addresses", "Doors", "open_doors", "open_gateway"]
+__all__ = ["Addresses", "Doors", "open_doors", "open_gateway", "settle"]
 
 _MANAGING: Final = ("get", "batch_get", "replace", "patch", "add_attribute", "remove_attribute")
 _OWN: Final = ("get", "update", "add_attribute", "remove_attribute")
@@ -101,6 +102,15 @@ async def open_gateway(
         nullcontext() if read_again is None else reloading(settings, read_again, doors.reload, readiness),
     ):
         yield Addresses(doors.graphql, doors.grpc, admin)
+
+
+def settle() -> None:
+    """Spare the garbage collector all that is there when the doors are open, for this process's whole life.
+
+    It went through it again and again: a fifth of the time of reads that ask upstream, by the profile.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @asynccontextmanager

@@ -308,9 +308,10 @@ async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> None
         await supervise(settings, workers, ending, read_again)
         return
 
-    from gateway.app import open_gateway
+    from gateway.app import open_gateway, settle
 
     async with open_gateway(settings, {}, ending=ending, shared=True, read_again=read_again) as doors:
+        settle()
         _log.info("listening", graphql=doors.graphql, grpc=doors.grpc, admin=doors.admin, workers=1)
         await ending.wait()
         _log.info("stopping")

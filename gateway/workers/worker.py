@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import uvloop
 
-from gateway.app import open_doors
+from gateway.app import open_doors, settle
 from gateway.ending import Ending
 from gateway.failures import explained
 from gateway.logs import configure_logs
@@ -71,6 +71,7 @@ async def _serve(settings: Settings, link: Link) -> None:
         ]
         async with open_doors(settings, {}, metrics, readiness, ending=ending, shared=True) as doors:
             aside.append(tasks.create_task(_reload(doors, reloads), name="reload when told"))
+            settle()
             link.send(Up(doors.graphql, doors.grpc))
             await ending.wait()
         for each in aside:
