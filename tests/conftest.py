@@ -1,6 +1,13 @@
 """One gateway and one sandbox for the whole run, on one loop; the sandbox is as new for every test."""
 
+# ruff: noqa: E402 - grpc reads a variable when it is imported
 from __future__ import annotations
+
+import os
+
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+"""Tests call by gRPC while they start processes, and uvloop forks where asyncio does not:
+grpc's fork handlers then crash some children before they become what they were to be (grpc/grpc#29044)."""
 
 from typing import TYPE_CHECKING
 
