@@ -11,15 +11,14 @@ from graphql import OperationType
 from starlette.requests import ClientDisconnect
 from strawberry.types import ExecutionResult
 
-from gateway.cache.freshness import parse_cache_control
-from gateway.credentials import CallerCredentials
 from gateway.deadline import Deadline
 from gateway.eagerly import Begun
 from gateway.errors import GatewayError
 from gateway.graphql.documents import NotExecutable
 from gateway.graphql.errors import code_of, time_to_wait
-from gateway.graphql.requests import Refused, Request, parameters_of
-from gateway.graphql.responses import LEGACY, failed, media_type_for, refused, result_response, too_many
+from gateway.graphql.head import LEGACY, Refused
+from gateway.graphql.requests import Request, parameters_of
+from gateway.graphql.responses import failed, refused, result_response, too_many
 from gateway.graphql.schema import Context
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class GraphQLEndpoint:
 
     async def answer(self, request: Request) -> Response | None:
         """What to answer; None when the client has gone away."""
-        told = self._requests.begin("graphql", request.method, request.header)
+        told = self._requests.begin("graphql", request.method, request.head.header)
         try:
             response = await self._answered(request, told)
         except ClientDisconnect:
@@ -112,7 +111,7 @@ class GraphQLEndpoint:
         deadline = Deadline.after(self._budget)
         media_type = LEGACY
         try:
-            media_type = media_type_for(request.headers("accept") or "*/*")
+            media_type = request.head.accepted
             parameters = await parameters_of(request, max_body=self._max_body, deadline=deadline)
             document, plan = self._document(request, parameters, told)
             context = self._context(request, document, deadline)
@@ -144,13 +143,13 @@ class GraphQLEndpoint:
         return document, operation.plan
 
     def _context(self, request: Request, document: DocumentNode, deadline: Deadline) -> Context:
-        credentials = CallerCredentials.read(request.header)
+        credentials = request.head.credentials
         return Context(
             document=document,
             sessions=self._guard.sessions(credentials),
             own=self._guard.own(credentials),
             deadline=deadline,
-            max_age=parse_cache_control(request.header("cache-control")),
+            max_age=request.head.max_age,
         )
 
     async def _execute(self, parameters: Parameters, plan: Plan | None, context: Context) -> ExecutionResult:
@@ -166,7 +165,7 @@ class GraphQLEndpoint:
 
 def _is_browser(request: Request) -> bool:
     """Whether a person is asking for a page: only a browser prefers HTML, and it sends no query along."""
-    return request.method == "GET" and not request.query and "text/html" in (request.header("accept") or "")
+    return request.method == "GET" and not request.query and "text/html" in (request.head.header("accept") or "")
 
 
 def _check_is_query(operation: Operation) -> None:

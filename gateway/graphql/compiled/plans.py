@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, count
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from graphql import (
@@ -24,8 +24,11 @@ from graphql import (
     is_union_type,
 )
 from graphql.execution.values import VariableValues
+from msgspec import Raw
+from msgspec.json import Encoder
 from strawberry.types import ExecutionResult
 
+from gateway.encoded import Encoded
 from gateway.graphql.compiled.arguments import Arguments, Peculiar, Variables
 from gateway.graphql.compiled.projections import Projector
 from gateway.graphql.compiled.syntax import nodes_of
@@ -33,10 +36,10 @@ from gateway.graphql.errors import failure
 from gateway.graphql.resolvers import RESOLVERS, Call
 from gateway.graphql.scalars import serialize_time
 from gateway.graphql.selection import selects
+from gateway.model import SessionContext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Iterable, Mapping, Sequence
 
     from graphql import DocumentNode, Node, OperationDefinitionNode
     from graphql.execution.collect_fields import FieldDetailsList
@@ -55,19 +58,24 @@ _PER_FIELD: Final = 1280
 """Bytes of memory that a field of a selection takes, by measurement: at most. A root field takes as much as three."""
 _SELECTING: Final = {"include": True, "skip": False}
 """Directives that are compiled, and the condition by which each lets its selection be."""
+_encode: Final = Encoder().encode
 
 
 class Compiler:
     """Makes plans. What they leave, `schema` executes."""
 
     def __init__(self, schema: GatewaySchema) -> None:
-        self._schema = schema
-        self._times = lru_cache(_TIMES)(serialize_time)
+        self.schema = schema
+        self.times = lru_cache(_TIMES)(serialize_time)
+        """Writes a time out."""
+        self.encoded = Encoded()
+        self.forms = count()
+        """Of what its plans keep in `encoded`."""
 
     def plan(self, document: DocumentNode, operation: OperationDefinitionNode) -> Plan | None:
         """The plan of an operation of a valid document. None where it is Strawberry's to execute."""
         try:
-            return Plan(self._schema, self._times, document, operation)
+            return Plan(self, document, operation)
         except Peculiar:
             return None
 
@@ -75,18 +83,13 @@ class Compiler:
 class Plan:
     """How to answer an operation. Raises Peculiar when that cannot be planned."""
 
-    def __init__(
-        self,
-        schema: GatewaySchema,
-        times: Callable[[datetime], str],
-        document: DocumentNode,
-        operation: OperationDefinitionNode,
-    ) -> None:
+    def __init__(self, compiler: Compiler, document: DocumentNode, operation: OperationDefinitionNode) -> None:
+        schema = compiler.schema
         root = schema.core.get_root_type(operation.operation)
         if root is None or operation.operation not in _FOLLOWS:
             raise Peculiar(operation)
+        self._compiler = compiler
         self._schema = schema
-        self._times = times
         self._root = root
         self._operation = operation
         self._follow = _FOLLOWS[operation.operation]
@@ -133,7 +136,7 @@ class Plan:
     def _compiled(self, conditions: Mapping[str, object]) -> _Selection:
         if not all(isinstance(each, bool) for each in conditions.values()):
             raise Peculiar(conditions)
-        projector = Projector(self._schema.core, self._times, self._operation, self._fragments, conditions)
+        projector = Projector(self._schema.core, self._compiler.times, self._operation, self._fragments, conditions)
         try:
             roots = projector.roots(self._root)
             fields = [self._field(projector, key, each) for key, each in roots.items() if _name(each) != "__typename"]
@@ -159,6 +162,8 @@ class Plan:
             project=projector.projection(self._root, details),
             has_failures=is_union_type(type_),
             reads_back=selects(nodes, self._fragments, projector.conditions, "sessionContext"),
+            encoded=self._compiler.encoded,
+            form=next(self._compiler.forms),
         )
 
     async def _left_to_strawberry(self, context: Context, variables: Mapping[str, object] | None) -> ExecutionResult:
@@ -192,6 +197,9 @@ class _Field:
     project: Projection
     has_failures: bool
     reads_back: bool
+    encoded: Encoded
+    form: int
+    """Under which `encoded` has what this field makes of session contexts."""
 
     async def answer(self, context: Context, arguments: Mapping[str, object], errors: list[GraphQLError]) -> object:
         """Resolve it and project what comes of it. Raises GraphQLError where that nulls the whole answer."""
@@ -199,7 +207,21 @@ class _Field:
             value = await self.resolve(Call(context, self.key, self.reads_back), **arguments)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the field's error
             value = (failure(error, self.name) if self.has_failures else None) or error
+        if isinstance(value, SessionContext) and context.reads[-1].status.hit:  # nothing has waited since that was read
+            return self._encoded(value, errors)
         return self.project(value, (), self.key, errors)
+
+    def _encoded(self, value: SessionContext, errors: list[GraphQLError]) -> object:
+        """Project it, or take what it has been projected to before."""
+        known = self.encoded.get(value, self.form)
+        if known is None:
+            before = len(errors)
+            projected = self.project(value, (), self.key, errors)
+            if len(errors) > before:
+                return projected
+            known = _encode(projected)
+            self.encoded.put(value, self.form, known)
+        return Raw(known)
 
 
 _Steps: TypeAlias = "Sequence[tuple[_Field, Mapping[str, object]]]"
