@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Rate", "spend"]
 
@@ -17,6 +17,11 @@ class Rate:
 
     per_second: float
     burst: int
+    interval: float = field(init=False)
+    """Seconds that one token takes to come back."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "interval", 1 / self.per_second if self.per_second else 0.0)
 
     @classmethod
     def of(cls, per_second: float, burst: int | None) -> Rate:
@@ -27,11 +32,6 @@ class Rate:
     def unbounded(self) -> bool:
         """Whether there is nothing to keep to."""
         return self.per_second == 0
-
-    @property
-    def interval(self) -> float:
-        """Seconds that one token takes to come back."""
-        return 1 / self.per_second
 
 
 def spend(full_at: float, now: float, rate: Rate, cost: int) -> tuple[float, float]:

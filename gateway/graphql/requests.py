@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gateway.deadline import Deadline
     from gateway.graphql.documents import Documents, Prepared
 
-__all__ = ["PREFLIGHT_HEADERS", "Parameters", "Request", "parameters_of"]
+__all__ = ["PREFLIGHT_HEADERS", "Parameters", "Request", "body_of", "parameters_in_body", "parameters_in_query"]
 
 PREFLIGHT_HEADERS: Final = ("x-apollo-operation-name", "apollo-require-preflight", "graphql-require-preflight")
 """Each of them shows that a GET is no link's or form's. Their values do not matter."""
@@ -110,16 +110,35 @@ class Parameters(msgspec.Struct):
         return persisted.sha256Hash
 
 
-async def parameters_of(request: Request, *, max_body: int, deadline: Deadline) -> Parameters:
-    """Read a request's parameters. Raises Refused, and ClientDisconnect."""
-    match request.method:
-        case "GET":
-            _check_not_simple(request.head)
-            return _from_query(request.query)
-        case "POST":
-            return _decode(await _body(request, max_body, deadline), Parameters, "the body")
-        case method:
-            raise Refused(405, f"{method} is not supported: use GET for queries, or POST", {"allow": "GET, POST"})
+def parameters_in_query(request: Request) -> Parameters:
+    """The parameters of a GET. Raises Refused."""
+    _check_not_simple(request.head)
+    return _from_query(request.query)
+
+
+def parameters_in_body(body: bytes) -> Parameters:
+    """The parameters of a POST. Raises Refused."""
+    return _decode(body, Parameters, "the body")
+
+
+async def body_of(request: Request, *, max_size: int, deadline: Deadline) -> bytes:
+    """The body of a POST, which is JSON as far as that was said. Raises Refused, and ClientDisconnect."""
+    head = request.head
+    if head.media_type != LEGACY or head.charset not in _UTF_8:
+        content_type = head.header("content-type") or ""
+        raise Refused(415, f"content-type {content_type!r} is not supported: send {LEGACY} in UTF-8")
+    if request.whole is not None:
+        if len(request.whole) > max_size:
+            raise _too_large(max_size)
+        return request.whole
+    body = Begun(request.body(max_size))
+    if body.done:
+        return await body
+    try:
+        async with asyncio.timeout(deadline.remaining):
+            return await body
+    except TimeoutError:
+        raise Refused(408, "the body took longer to arrive than a request may take", {"connection": "close"}) from None
 
 
 def _check_not_simple(head: Head) -> None:
@@ -130,25 +149,6 @@ def _check_not_simple(head: Head) -> None:
             "this GET could come from another site's page (CSRF): send it with a header "
             f"{PREFLIGHT_HEADERS[-1]}: 1, or with content-type: {LEGACY}",
         )
-
-
-async def _body(request: Request, max_body: int, deadline: Deadline) -> bytes:
-    head = request.head
-    if head.media_type != LEGACY or head.charset not in _UTF_8:
-        content_type = head.header("content-type") or ""
-        raise Refused(415, f"content-type {content_type!r} is not supported: send {LEGACY} in UTF-8")
-    if request.whole is not None:
-        if len(request.whole) > max_body:
-            raise _too_large(max_body)
-        return request.whole
-    body = Begun(request.body(max_body))
-    if body.done:
-        return await body
-    try:
-        async with asyncio.timeout(deadline.remaining):
-            return await body
-    except TimeoutError:
-        raise Refused(408, "the body took longer to arrive than a request may take", {"connection": "close"}) from None
 
 
 def _too_large(max_size: int) -> Refused:

@@ -19,7 +19,7 @@ from gateway.sessions.changes import CLEAR, Assignment, Patch, Replace
 from gateway.sessions.writer import Change
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from pydantic import SecretStr
 
@@ -153,7 +153,7 @@ class SessionContexts:
         patch: Patch,
         options: WriteOptions,
         saas_token: SecretStr | None,
-        *violations: Iterator[Violation],
+        *violations: Iterable[Violation],
     ) -> Written:
         validation.check(
             validation.tenant(tenant),
@@ -165,7 +165,7 @@ class SessionContexts:
         session = self._client.session(tenant, session_id, saas_token)
         return await self._writer.change(tenant, session, Change(patch.whole, session.write, patch.is_in), options)
 
-    def _attribute_of(self, tenant: str, session_id: str, named: Iterator[Violation]) -> CachedSession:
+    def _attribute_of(self, tenant: str, session_id: str, named: Iterable[Violation]) -> CachedSession:
         validation.check(validation.tenant(tenant), validation.segment("session_id", session_id), named)
         return self._client.session(tenant, session_id)
 
@@ -213,12 +213,12 @@ class OwnSessionContexts:
         access_token: SecretStr | None,
         patch: Patch,
         options: WriteOptions,
-        violations: Iterator[Violation],
+        violations: Iterable[Violation],
     ) -> Written:
         own = self._own(tenant, access_token, checks.expected_version(options.expected_version), violations)
         return await self._writer.change(tenant, own, Change(patch.partial, own.write, patch.is_in), options)
 
-    def _own(self, tenant: str, access_token: SecretStr | None, *violations: Iterator[Violation]) -> CachedOwnSession:
+    def _own(self, tenant: str, access_token: SecretStr | None, *violations: Iterable[Violation]) -> CachedOwnSession:
         """The caller's session, all input being good. Raises Unauthenticated when there is no token."""
         validation.check(validation.tenant(tenant), *violations)
         if access_token is None or any(validation.token("authorization", access_token)):

@@ -30,9 +30,15 @@ class Answers:
         self.gate = asyncio.Event()
         self.bodies: list[bytes] = []
         self.waiting = 0
+        self.heads = 0
+        """How many of the heads were parsed."""
         self.told: list[str] = []
 
-    async def answer(self, headers: Headers, body: bytes, receive: Receive) -> Response | None:
+    def head(self, headers: Headers) -> Headers:
+        self.heads += 1
+        return headers
+
+    async def answer(self, head: Headers, body: bytes, receive: Receive) -> Response | None:
         self.bodies.append(body)
         if b"gone" in body:
             self.waiting += 1

@@ -58,7 +58,10 @@ class Ways:
         plan = self.plan(text)
         assert plan is not None, f"not compiled: {text}"
         context = context_of(self.documents.by_text(text).valid(), script, caller)
-        return _told(await plan.execute(context, variables), context, script)
+        bound = plan.bound(variables)
+        if bound is None:
+            return await self.by_strawberry(text, variables, script, caller)
+        return _told(await bound.execute(context), context, script)
 
     async def by_strawberry(
         self, text: str, variables: Mapping[str, Any] | None, script: Script, caller: str = "writer"

@@ -39,7 +39,7 @@ from gateway.graphql.selection import selects
 from gateway.model import SessionContext
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from graphql import DocumentNode, Node, OperationDefinitionNode
     from graphql.execution.collect_fields import FieldDetailsList
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from gateway.graphql.resolvers import Context, Resolver
     from gateway.graphql.schema import GatewaySchema
 
-__all__ = ["Compiler", "Plan"]
+__all__ = ["Bound", "Compiler", "Plan"]
 
 _VARIANTS: Final = 8
 """Most selections that a plan keeps: there is one for each set of values of the variables in its conditions."""
@@ -89,7 +89,6 @@ class Plan:
         if root is None or operation.operation not in _FOLLOWS:
             raise Peculiar(operation)
         self._compiler = compiler
-        self._schema = schema
         self._root = root
         self._operation = operation
         self._follow = _FOLLOWS[operation.operation]
@@ -105,21 +104,15 @@ class Plan:
         self.size: int = _PER_FIELD * fields * min(_VARIANTS, 1 << len(everything))
         """Bytes of memory that it may come to take, about."""
 
-    async def execute(self, context: Context, variables: Mapping[str, object] | None) -> ExecutionResult:
-        """Execute the operation. What goes wrong is in the result."""
+    def bound(self, variables: Mapping[str, object] | None) -> Bound | None:
+        """The plan with these variables; None where they will not do, so that Strawberry is to say why."""
         try:
             values = self._variables.coerced(variables or {})
             selection = self._selection(values)
             steps = [(each, each.arguments.bound(values)) for each in selection.fields]
         except Peculiar:
-            return await self._left_to_strawberry(context, variables)
-        errors: list[GraphQLError] = []
-        try:
-            data = selection.blank | await self._follow(context, steps, errors)
-        except GraphQLError as error:
-            errors.append(error)
-            return ExecutionResult(data=None, errors=errors)
-        return ExecutionResult(data=data, errors=errors or None)
+            return None
+        return Bound(selection.blank, steps, self._follow)
 
     def _selection(self, variables: VariableValues) -> _Selection:
         """What is selected with these variables. Raises Peculiar."""
@@ -136,7 +129,9 @@ class Plan:
     def _compiled(self, conditions: Mapping[str, object]) -> _Selection:
         if not all(isinstance(each, bool) for each in conditions.values()):
             raise Peculiar(conditions)
-        projector = Projector(self._schema.core, self._compiler.times, self._operation, self._fragments, conditions)
+        projector = Projector(
+            self._compiler.schema.core, self._compiler.times, self._operation, self._fragments, conditions
+        )
         try:
             roots = projector.roots(self._root)
             fields = [self._field(projector, key, each) for key, each in roots.items() if _name(each) != "__typename"]
@@ -158,7 +153,7 @@ class Plan:
             key=key,
             name=name,
             resolve=RESOLVERS[name],
-            arguments=Arguments(self._schema, definition, nodes[0]),
+            arguments=Arguments(self._compiler.schema, definition, nodes[0]),
             project=projector.projection(self._root, details),
             has_failures=is_union_type(type_),
             reads_back=selects(nodes, self._fragments, projector.conditions, "sessionContext"),
@@ -166,14 +161,23 @@ class Plan:
             form=next(self._compiler.forms),
         )
 
-    async def _left_to_strawberry(self, context: Context, variables: Mapping[str, object] | None) -> ExecutionResult:
-        name = self._operation.name
-        return await self._schema.execute(
-            None,  # the context has the document
-            variable_values=None if variables is None else dict(variables),
-            operation_name=None if name is None else name.value,
-            context_value=context,
-        )
+
+class Bound(NamedTuple):
+    """A plan with values for its variables. It may be followed several times."""
+
+    blank: dict[str, object]
+    steps: _Steps
+    follow: _Follow
+
+    async def execute(self, context: Context) -> ExecutionResult:
+        """Execute the operation. What goes wrong is in the result."""
+        errors: list[GraphQLError] = []
+        try:
+            data = self.blank | await self.follow(context, self.steps, errors)
+        except GraphQLError as error:
+            errors.append(error)
+            return ExecutionResult(data=None, errors=errors)
+        return ExecutionResult(data=data, errors=errors or None)
 
 
 class _Selection(NamedTuple):
@@ -225,6 +229,7 @@ class _Field:
 
 
 _Steps: TypeAlias = "Sequence[tuple[_Field, Mapping[str, object]]]"
+_Follow: TypeAlias = "Callable[[Context, _Steps, list[GraphQLError]], Awaitable[dict[str, object]]]"
 
 
 async def _side_by_side(context: Context, steps: _Steps, errors: list[GraphQLError]) -> dict[str, object]:
