@@ -16,6 +16,8 @@ from prometheus_client import (
     generate_latest,
 )
 
+from gateway.telemetry.tallies import Count, Times
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Metrics"]
 
 _BREAKER: Final = {"closed": 0, "half_open": 1, "open": 2}
+_LABEL: Final = {False: "false", True: "true"}
 
 
 class Metrics:
@@ -43,11 +46,11 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._writes = Counter(
+        self._writes = Count(
             "session_gateway_writes",
             "Writes by operation and by what became of them: applied, cancelled, or the reason of the error.",
             ["operation", "outcome"],
-            registry=self._registry,
+            self._registry,
         )
         self._attempts = Histogram(
             "session_gateway_write_attempts",
@@ -56,31 +59,30 @@ class Metrics:
             buckets=(0, 1, 2, 3, 4, 5, 10),
             registry=self._registry,
         )
-        self._ambiguous = Counter(
+        self._ambiguous = Count(
             "session_gateway_write_answers_lost",
             "Answers of writes that were lost, so that reading back had to settle what became of the write.",
             ["operation"],
-            registry=self._registry,
+            self._registry,
         )
 
-        self._reads = Counter(
+        self._reads = Count(
             "session_gateway_cache_reads",
             "Reads through the cache by what answered them: hit, stale, stale_if_error, miss, request.",
             ["outcome", "collapsed"],
-            registry=self._registry,
+            self._registry,
         )
-        self._reads_of: dict[CacheRead, Counter] = {}
-        self._puts = Counter(
+        self._puts = Count(
             "session_gateway_cache_puts",
             "What reads brought back, kept or refused for a write or a higher version that stood against it.",
             ["kept"],
-            registry=self._registry,
+            self._registry,
         )
-        self._failures = Counter(
+        self._failures = Count(
             "session_gateway_cache_failures",
             "Operations that the shared cache failed to do in its time, so that they were done without.",
             ["operation"],
-            registry=self._registry,
+            self._registry,
         )
         self._entries = Gauge(
             "session_gateway_cache_entries",
@@ -89,24 +91,24 @@ class Metrics:
             multiprocess_mode="livesum",
         )
 
-        self._upstream = Histogram(
+        self._upstream = Times(
             "session_gateway_upstream_request_duration_seconds",
             "Requests to upstream, by method and by what became of them: 2xx to 5xx, timeout, unreachable, lost, ...",
             ["method", "outcome"],
-            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
-            registry=self._registry,
+            (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            self._registry,
         )
-        self._retries = Counter(
+        self._retries = Count(
             "session_gateway_upstream_retries",
             "Requests that were sent upstream again, by what had become of them.",
             ["reason"],
-            registry=self._registry,
+            self._registry,
         )
-        self._tokens = Counter(
+        self._tokens = Count(
             "session_gateway_token_requests",
             "Requests for the gateway's own tokens, by what became of them: ok, or the reason of the error.",
             ["outcome"],
-            registry=self._registry,
+            self._registry,
         )
         self._breaker = Gauge(
             "session_gateway_upstream_breaker_state",
@@ -114,11 +116,11 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livemax",
         )
-        self._shed = Counter(
+        self._shed = Count(
             "session_gateway_upstream_shed",
             "Calls turned away because too many to upstream were under way: the queue was full, or they had waited.",
             ["cause"],
-            registry=self._registry,
+            self._registry,
         )
         self._in_flight = Gauge(
             "session_gateway_upstream_in_flight",
@@ -126,13 +128,16 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livesum",
         )
+        self._to_upstream = 0
 
         self._lines_dropped = Counter(
             "session_gateway_log_lines_dropped",
             "Lines of the log that were not written, since nobody read them in time.",
             registry=self._registry,
         )
-        self._to_sample: list[Callable[[], None]] = []
+        counts = self._writes, self._ambiguous, self._reads, self._puts, self._failures
+        on_the_way_up = self._upstream, self._retries, self._tokens, self._shed
+        self._to_sample: list[Callable[[], None]] = [each.hand_over for each in (*counts, *on_the_way_up)]
 
     @property
     def registry(self) -> CollectorRegistry:
@@ -169,6 +174,7 @@ class Metrics:
         """Ask for whatever is counted elsewhere: Gauge's own `set_function` does nothing where metrics go to files."""
         for each in self._to_sample:
             each()
+        self._in_flight.set(self._to_upstream)
 
     def exposition(self) -> bytes:
         """All metrics in the text format that Prometheus reads."""
@@ -177,37 +183,33 @@ class Metrics:
 
     def write_finished(self, event: WriteFinished) -> None:
         """Count a write."""
-        self._writes.labels(event.operation, event.outcome).inc()
+        self._writes.add(event.operation, event.outcome)
         self._attempts.labels(event.operation).observe(event.attempts)
-        self._ambiguous.labels(event.operation).inc(event.ambiguous)
+        self._ambiguous.add(event.operation, by=event.ambiguous)
 
     def cache_read(self, event: CacheRead) -> None:
         """Count a read."""
-        counter = self._reads_of.get(event)
-        if counter is None:  # looking up a label costs more than counting
-            labels = event.outcome, str(event.collapsed).lower()
-            counter = self._reads_of[event] = self._reads.labels(*labels)
-        counter.inc()
+        self._reads.add(event.outcome, _LABEL[event.collapsed])
 
     def cache_put(self, event: CachePut) -> None:
         """Count an entry that was to be kept."""
-        self._puts.labels(str(event.kept).lower()).inc()
+        self._puts.add(_LABEL[event.kept])
 
     def cache_failed(self, event: CacheFailed) -> None:
         """Count a failure of the shared cache."""
-        self._failures.labels(event.operation).inc()
+        self._failures.add(event.operation)
 
     def upstream_called(self, event: UpstreamCalled) -> None:
         """Count and time a request to upstream."""
-        self._upstream.labels(event.method, event.outcome).observe(event.seconds)
+        self._upstream.add(event.seconds, event.method, event.outcome)
 
     def upstream_retried(self, event: UpstreamRetried) -> None:
         """Count a repetition."""
-        self._retries.labels(event.reason).inc()
+        self._retries.add(event.reason)
 
     def token_requested(self, event: TokenRequested) -> None:
         """Count a request for a token."""
-        self._tokens.labels(event.outcome).inc()
+        self._tokens.add(event.outcome)
 
     def breaker_changed(self, event: BreakerChanged) -> None:
         """Show the state."""
@@ -215,8 +217,8 @@ class Metrics:
 
     def call_shed(self, event: CallShed) -> None:
         """Count a call that was turned away."""
-        self._shed.labels(event.cause).inc()
+        self._shed.add(event.cause)
 
     def upstream_in_flight(self, number: int) -> None:
-        """Show the number."""
-        self._in_flight.set(number)
+        """Take the number."""
+        self._to_upstream = number
