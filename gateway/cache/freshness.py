@@ -109,6 +109,8 @@ class CacheStatus(Struct, frozen=True):
 
     def header(self) -> str:
         """The value of a `Cache-Status` header field (RFC 9211, 2): one member, parameters in its order."""
+        if self.hit and self.ttl is not None and not self.detail:  # nearly always
+            return f"session-gateway; hit; ttl={math.floor(self.ttl)}"
         parts = ["session-gateway"]
         if self.hit:
             parts.append("hit")
