@@ -46,11 +46,11 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._writes = Count(
+        self._writes = Counter(
             "session_gateway_writes",
             "Writes by operation and by what became of them: applied, cancelled, or the reason of the error.",
             ["operation", "outcome"],
-            self._registry,
+            registry=self._registry,
         )
         self._attempts = Histogram(
             "session_gateway_write_attempts",
@@ -59,11 +59,11 @@ class Metrics:
             buckets=(0, 1, 2, 3, 4, 5, 10),
             registry=self._registry,
         )
-        self._ambiguous = Count(
+        self._ambiguous = Counter(
             "session_gateway_write_answers_lost",
             "Answers of writes that were lost, so that reading back had to settle what became of the write.",
             ["operation"],
-            self._registry,
+            registry=self._registry,
         )
 
         self._reads = Count(
@@ -78,11 +78,11 @@ class Metrics:
             ["kept"],
             self._registry,
         )
-        self._failures = Count(
+        self._failures = Counter(
             "session_gateway_cache_failures",
             "Operations that the shared cache failed to do in its time, so that they were done without.",
             ["operation"],
-            self._registry,
+            registry=self._registry,
         )
         self._entries = Gauge(
             "session_gateway_cache_entries",
@@ -98,17 +98,17 @@ class Metrics:
             (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
             self._registry,
         )
-        self._retries = Count(
+        self._retries = Counter(
             "session_gateway_upstream_retries",
             "Requests that were sent upstream again, by what had become of them.",
             ["reason"],
-            self._registry,
+            registry=self._registry,
         )
-        self._tokens = Count(
+        self._tokens = Counter(
             "session_gateway_token_requests",
             "Requests for the gateway's own tokens, by what became of them: ok, or the reason of the error.",
             ["outcome"],
-            self._registry,
+            registry=self._registry,
         )
         self._breaker = Gauge(
             "session_gateway_upstream_breaker_state",
@@ -116,11 +116,11 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livemax",
         )
-        self._shed = Count(
+        self._shed = Counter(
             "session_gateway_upstream_shed",
             "Calls turned away because too many to upstream were under way: the queue was full, or they had waited.",
             ["cause"],
-            self._registry,
+            registry=self._registry,
         )
         self._in_flight = Gauge(
             "session_gateway_upstream_in_flight",
@@ -135,9 +135,9 @@ class Metrics:
             "Lines of the log that were not written, since nobody read them in time.",
             registry=self._registry,
         )
-        counts = self._writes, self._ambiguous, self._reads, self._puts, self._failures
-        on_the_way_up = self._upstream, self._retries, self._tokens, self._shed
-        self._to_sample: list[Callable[[], None]] = [each.hand_over for each in (*counts, *on_the_way_up)]
+        self._to_sample: list[Callable[[], None]] = [
+            each.hand_over for each in (self._reads, self._puts, self._upstream)
+        ]
 
     @property
     def registry(self) -> CollectorRegistry:
@@ -183,9 +183,9 @@ class Metrics:
 
     def write_finished(self, event: WriteFinished) -> None:
         """Count a write."""
-        self._writes.add(event.operation, event.outcome)
+        self._writes.labels(event.operation, event.outcome).inc()
         self._attempts.labels(event.operation).observe(event.attempts)
-        self._ambiguous.add(event.operation, by=event.ambiguous)
+        self._ambiguous.labels(event.operation).inc(event.ambiguous)
 
     def cache_read(self, event: CacheRead) -> None:
         """Count a read."""
@@ -197,7 +197,7 @@ class Metrics:
 
     def cache_failed(self, event: CacheFailed) -> None:
         """Count a failure of the shared cache."""
-        self._failures.add(event.operation)
+        self._failures.labels(event.operation).inc()
 
     def upstream_called(self, event: UpstreamCalled) -> None:
         """Count and time a request to upstream."""
@@ -205,11 +205,11 @@ class Metrics:
 
     def upstream_retried(self, event: UpstreamRetried) -> None:
         """Count a repetition."""
-        self._retries.add(event.reason)
+        self._retries.labels(event.reason).inc()
 
     def token_requested(self, event: TokenRequested) -> None:
         """Count a request for a token."""
-        self._tokens.add(event.outcome)
+        self._tokens.labels(event.outcome).inc()
 
     def breaker_changed(self, event: BreakerChanged) -> None:
         """Show the state."""
@@ -217,7 +217,7 @@ class Metrics:
 
     def call_shed(self, event: CallShed) -> None:
         """Count a call that was turned away."""
-        self._shed.add(event.cause)
+        self._shed.labels(event.cause).inc()
 
     def upstream_in_flight(self, number: int) -> None:
         """Take the number."""

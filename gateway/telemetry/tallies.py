@@ -1,4 +1,4 @@
-"""Counts in plain Python, handed over to Prometheus' client when somebody asks for them.
+"""Counts of what every request brings, in plain Python: handed over to Prometheus' client when somebody asks for them.
 
 The client takes a lock for every number, looks its labels up, and writes it to a file where processes share metrics.
 """
@@ -25,9 +25,9 @@ class Count:
         self._counter = Counter(name, documentation, labels, registry=registry)
         self._counts: dict[tuple[str, ...], int] = {}
 
-    def add(self, *labels: str, by: int = 1) -> None:
-        """Count one, or as many."""
-        self._counts[labels] = self._counts.get(labels, 0) + by
+    def add(self, *labels: str) -> None:
+        """Count one."""
+        self._counts[labels] = self._counts.get(labels, 0) + 1
 
     def hand_over(self) -> None:
         """Let Prometheus have what has been counted since the last time."""
