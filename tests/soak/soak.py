@@ -95,7 +95,8 @@ async def _rounds(  # noqa: PLR0917
 ) -> None:
     async with grpc.aio.insecure_channel(system.grpc) as channel, httpx.AsyncClient() as client:
         doors: list[Door] = [GrpcDoor(channel, "gateway"), GraphQLDoor(client, system.graphql, "gateway")]
-        setting = Setting(upstream, doors, report.tally, weather.explains, MAX_AGE, Sandbox().saas_token)
+        one_process = report.how["workers"] == 1
+        setting = Setting(upstream, doors, report.tally, weather.explains, MAX_AGE, Sandbox().saas_token, one_process)
         while time.monotonic() < until and not stopped.is_set():
             ends_at = min(until, time.monotonic() + _ROUND)
             name = f"soak-{report.rounds}"
