@@ -221,6 +221,8 @@ class CachedOwnSession:
     async def _read(self, deadline: Deadline) -> SessionContext:
         context = await self._inner.read(deadline)
         await self._session_ids.set(self._key, context.session_id, ttl=_SESSION_IDS_KEPT)
+        if self._own is None and self._managed is not None:
+            self._managed.saw(session_key(self._tenant, context.session_id), context.metadata.version)
         return context
 
     @asynccontextmanager

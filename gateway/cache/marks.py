@@ -1,8 +1,11 @@
-"""What writes leave behind in this process, so that no older answer is kept or served after them.
+"""What writes and reads leave behind in this process, so that no older answer is kept or served after them.
 
 Every write raises the generation of its session, before it is sent and after it has ended. A read takes a token when it
-begins; what it brings back may be kept only if no write has raised the generation since, and none is under way. A mark
-also holds the highest version known, below which nothing is served; it outlasts every read in flight and every entry.
+begins; what it brings back may be kept only if no write has raised the generation since, and none is under way.
+
+Every version seen is a floor for its session: nothing lower is kept or served, by whatever way it was read. A lower one
+that upstream itself answers later is passed on, and not kept: a replica of upstream's that is behind, or a session made
+anew. Marks and floors outlast every read in flight and every entry.
 
 Pure but for the clock, which is handed in.
 """
@@ -25,22 +28,22 @@ Writer = NewType("Writer", int)
 """One write under way."""
 
 _MAX_MARKS: Final = 100_000
-"""Marks that are kept; past that, the oldest is folded into one that counts for every session."""
+"""Marks that are kept; past that, the oldest is folded into one that counts for every session. As many floors; past
+that, the one that was seen the longest ago is forgotten."""
 
 
 @dataclass(slots=True)
 class _Mark:
     until: float
     generation: int = 0
-    floor: int = 0
     writers: dict[Writer, float] = field(default_factory=dict)
     """Writes under way, and until when each counts as such, whatever became of whoever sent it."""
 
 
 class Marks:
-    """The marks of all sessions.
+    """The marks and floors of all sessions.
 
-    `lifetime` is how long a mark counts, in seconds: longer than any read takes and than any entry lives. `open_for` is
+    `lifetime` is how long each counts, in seconds: longer than any read takes and than any entry lives. `open_for` is
     how long a write that never ended counts as under way.
     """
 
@@ -52,6 +55,8 @@ class Marks:
         self._open_for = open_for
         self._max_marks = max_marks
         self._marks: OrderedDict[str, _Mark] = OrderedDict()
+        self._floors: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        """The highest version seen, and until when it counts. Apart from the marks: no number of reads folds those."""
         self._generation = 0
         self._folded = 0
         """A generation that counts for every session."""
@@ -74,17 +79,28 @@ class Marks:
             return False
         if key is None:
             return token == self._generation
+        floor = self._floors.get(key)
+        if floor is not None and floor[0] > (version or 0) and self._clock() < floor[1]:
+            return False
         mark = self._marks.get(key)
         if mark is None or mark.until <= self._clock():
             return True
-        if mark.generation > token or mark.floor > (version or 0):
-            return False
-        return all(until <= self._clock() for until in mark.writers.values())
+        return mark.generation <= token and all(until <= self._clock() for until in mark.writers.values())
 
-    def open(self, key: str, floor: int = 0) -> Writer:
-        """A write is about to be sent; `floor` is the highest version known to have been there."""
+    def saw(self, key: str, version: int) -> None:
+        """Somebody has been told of this version, or is about to be."""
+        now = self._clock()
+        before = self._floors.get(key)
+        if before is not None and before[0] > version and now < before[1]:
+            return
+        self._floors[key] = version, now + self._lifetime
+        self._floors.move_to_end(key)
+        while len(self._floors) > self._max_marks or next(iter(self._floors.values()))[1] <= now:
+            self._floors.popitem(last=False)
+
+    def open(self, key: str) -> Writer:
+        """A write is about to be sent."""
         mark = self._raised(key)
-        mark.floor = max(mark.floor, floor)
         writer = Writer(mark.generation)
         mark.writers[writer] = self._clock() + self._open_for
         return writer
@@ -96,7 +112,8 @@ class Marks:
         through.
         """
         mark = self._raised(key)
-        mark.floor = max(mark.floor, floor)
+        if floor:
+            self.saw(key, floor)
         if writer is not None:
             mark.writers.pop(writer, None)
 

@@ -87,7 +87,7 @@ class ReadThrough:
             age = self._age(entry)
             if use_of(age, entry.version, self._policy, options) is Use.FRESH:
                 return self._served(subject, entry, age, _HIT)
-        entry, ticket = await self._shelf.look(subject.key, lambda entry: self._use(entry, options) is Use.FRESH)
+        entry, ticket = await self._shelf.look(subject.key, entry)
         use = Use.NONE if entry is None else self._use(entry, options)
         if entry is not None and use is Use.FRESH:
             return self._served(subject, entry, self._age(entry), _HIT)
@@ -109,6 +109,10 @@ class ReadThrough:
     async def forget(self, key: str) -> None:
         """Drop what is kept."""
         await self._shelf.forget(key)
+
+    def saw(self, key: str, version: int) -> None:
+        """Somebody was told of this version by another way than through here: nothing lower is served from now on."""
+        self._shelf.saw(key, version)
 
     @asynccontextmanager
     async def writing(self, key: str) -> AsyncIterator[None]:
@@ -149,7 +153,7 @@ class ReadThrough:
     ) -> tuple[Fetched, bool]:
         """What a read under way brings back, if it will do; else what a new one does. Tells whether it was another's.
 
-        One that began before the caller knew of a newer version, or before a write, does not do.
+        One that began before a newer version was seen, by this caller or by anybody, or before a write, does not do.
         """
         for _ in range(2):
             fetched, collapsed = await self._flights.join(subject.key, partial(self._fetch, subject, ticket))

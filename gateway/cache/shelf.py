@@ -2,7 +2,7 @@
 
 remembered  the entry there is in memory
 look   the entry there is, and a ticket that says as of when
-keep   what a read brought back, if no write has come between (the ticket tells)
+keep   what a read brought back, if no write has come between (the ticket tells) and nothing newer has been seen
 open   before a write: the entry goes, and reads in flight will not be kept
 close  after it
 """
@@ -77,25 +77,29 @@ class Shelf:
         entry = self._memory.peek(key)
         return entry if entry is not None and self.good(key, entry) else None
 
-    async def look(self, key: str, suffices: Callable[[Entry], bool] = lambda _: False) -> tuple[Entry | None, Ticket]:
+    async def look(self, key: str, entry: Entry | None = None) -> tuple[Entry | None, Ticket]:
         """The newest entry that may still be served as far as writes go, and a ticket for what takes its place.
 
-        Redis is asked only when what is in memory does not suffice.
+        `entry` is what is remembered, and not good enough for whoever asks.
         """
         token = self._marks.token()
-        entry = self.remembered(key)
-        if self._shared is None or (entry is not None and suffices(entry)):
+        if self._shared is None:
             return entry, Ticket(token)
         looked = await self._shared.get(key, token)
         fetched = None if looked.entry is None else Entry.read(looked.entry, looked.as_of)
         if looked.entry is not None and fetched is None:
             await self._shared.forget(key)
-        if fetched is not None and await self._remember(key, fetched):
-            entry = fetched
+        if fetched is not None:
+            self._saw(key, fetched)
+            entry = fetched if await self._remember(key, fetched) else entry
         return entry if entry is not None and self.good(key, entry) else None, Ticket(token, looked.token)
 
     async def keep(self, key: str, entry: Entry, ticket: Ticket) -> bool:
-        """Keep what a read brought back that began with this ticket. False when a write stands against it."""
+        """Keep what a read brought back that began with this ticket.
+
+        False when a write stands against it, or a newer version that has been seen.
+        """
+        self._saw(key, entry)
         kept = self.good(key, entry)
         if kept and self._shared is not None and ticket.shared is not None:
             kept = await self._shared.put(key, entry.stored(), ticket.shared, ttl=self._remaining(entry))
@@ -113,8 +117,7 @@ class Shelf:
 
     async def open(self, key: str) -> OpenWrite:
         """Before a write is sent."""
-        there = None if self._memory is None else self._memory.peek(key)
-        writer = self._marks.open(key, floor=0 if there is None else there.version or 0)
+        writer = self._marks.open(key)
         if self._memory is not None:
             await self._memory.delete(key)
         return OpenWrite(writer, None if self._shared is None else await self._shared.open(key))
@@ -126,10 +129,19 @@ class Shelf:
         self._marks.close(key, write.local, floor)
 
     def good(self, key: str, entry: Entry) -> bool:
-        """Whether no write stands against what was read."""
+        """Whether neither a write stands against what was read, nor a higher version that has been seen."""
         return self._clock() < entry.until and self._marks.allows(
             self._marked_by(key, entry), entry.token, entry.version
         )
+
+    def saw(self, key: str, version: int) -> None:
+        """Somebody was told of this version by a way that leads past this shelf. `key` is the one that writes mark."""
+        self._marks.saw(key, version)
+
+    def _saw(self, key: str, entry: Entry) -> None:
+        marked = self._marked_by(key, entry)
+        if marked is not None and entry.version is not None:
+            self._marks.saw(marked, entry.version)
 
     async def _remember(self, key: str, entry: Entry) -> bool:
         """Keep in memory; false when a write or a newer read stands against it. Nothing comes in between."""

@@ -216,6 +216,7 @@ class Process:
     client: CachedClient
     marks: Marks
     managed: ReadThrough
+    own: ReadThrough
     shelf: Shelf
     memory: MemoryStore[Entry]
     own_memory: MemoryStore[Entry]
@@ -275,6 +276,7 @@ async def process(
             client,
             marks,
             managed,
+            own,
             shelf,
             entries,
             own_entries,

@@ -104,19 +104,43 @@ class TestAFloor:
     def test_never_sinks(self, marks: Marks) -> None:
         marks.close("a", floor=7)
         marks.close("a", floor=5)
-        marks.close("a", marks.open("a", floor=6))
+        marks.saw("a", 6)
+        marks.close("a", marks.open("a"))
         assert not marks.allows("a", marks.token(), 6)
 
-    def test_is_also_set_by_what_a_write_found_there(self, marks: Marks) -> None:
-        marks.close("a", marks.open("a", floor=7))
-        assert not marks.allows("a", marks.token(), 6)
+    def test_is_also_set_by_what_a_read_found_and_makes_no_read_outdated(self, marks: Marks) -> None:
+        token = marks.token()
+        marks.saw("a", 7)
+        assert not marks.allows("a", token, 6)
+        assert not marks.allows("a", token)
+        assert marks.allows("a", token, 7)
+        assert marks.allows("b", token, 6)
+        assert marks.allows(None, token)
 
-    def test_goes_with_its_mark(self, marks: Marks, clock: Clock) -> None:
+    def test_goes_some_time_after_it_was_seen_last(self, marks: Marks, clock: Clock) -> None:
         marks.close("a", floor=7)
+        clock.advance(LIFETIME - 0.1)
+        assert not marks.allows("a", marks.token(), 6)
+        marks.saw("a", 6)
+        marks.saw("a", 7)
         clock.advance(LIFETIME - 0.1)
         assert not marks.allows("a", marks.token(), 6)
         clock.advance(0.1)
         assert marks.allows("a", marks.token(), 6)
+        marks.saw("a", 6)
+        assert not marks.allows("a", marks.token(), 5)
+
+    def test_makes_room_for_those_seen_later_and_folds_nothing(self, clock: Clock) -> None:
+        marks = Marks(clock, lifetime=LIFETIME, open_for=OPEN_FOR, max_marks=2)
+        token = marks.token()
+        marks.close("written")
+        for key in ("a", "b", "a", "c"):
+            marks.saw(key, 7)
+        assert [marks.allows(key, token, 6) for key in ("a", "b", "c")] == [False, True, False]
+        assert not marks.allows("written", token)
+        clock.advance(LIFETIME)
+        marks.saw("d", 1)
+        assert list(marks._floors) == ["d"]
 
 
 class TestMoreMarksThanThereIsRoomFor:

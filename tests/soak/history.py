@@ -81,6 +81,8 @@ class Read:
     """How many seconds old it may be, by what its client asked for or the gateway's settings say."""
     anew: bool = False
     """Its client did not say what it had seen before: an earlier version is as good, within `max_age`."""
+    ended: float = math.inf
+    """When its client was told."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class History:
 
     events: list[Write | Read] = field(default_factory=list)
     chains: dict[str, Sequence[Version]] = field(default_factory=dict)
+    one_process_each: bool = False
+    """Whether every gateway is one process, which knows what it has told anybody."""
 
 
 def violations(history: History) -> list[str]:
@@ -111,6 +115,7 @@ def violations(history: History) -> list[str]:
         *_reads_that_go_back(history),
         *_reads_older_than_writes(history, made),
         *_reads_older_than_allowed(history, made),
+        *(_reads_older_than_seen(history) if history.one_process_each else ()),
     ]
 
 
@@ -242,6 +247,21 @@ def _reads_older_than_allowed(history: History, made: Mapping[str, Mapping[int, 
             due = max((version for end, version in ended[read.session] if end < read.began - read.max_age), default=0)
             if read.version < due:
                 yield f"older than version {due}, which was there {read.max_age} s before: {read}"
+
+
+def _reads_older_than_seen(history: History) -> Iterator[str]:
+    """A read that began after its gateway had told anybody of a version is shown no earlier one."""
+    told: dict[tuple[str, str], list[tuple[float, int]]] = defaultdict(list)
+    for event in history.events:
+        version = event.version if isinstance(event, Read) else event.told
+        if event.gateway and version is not None:
+            told[event.gateway, event.session].append((event.ended, version))
+    for read in history.events:
+        if isinstance(read, Read):
+            seen = told[read.gateway, read.session]
+            due = max((version for end, version in seen if end < read.began), default=0)
+            if read.version < due:
+                yield f"older than version {due}, which its gateway had shown: {read}"
 
 
 def _versions_left(made: Mapping[str, Mapping[int, list[Effect]]]) -> dict[tuple[str, Effect], int]:

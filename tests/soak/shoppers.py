@@ -73,13 +73,15 @@ class Setting:
     max_age: float
     """How old an answer may be whose caller wishes nothing, in seconds."""
     saas_token: str
+    one_process: bool = True
+    """Whether the gateway is."""
 
 
 async def play(setting: Setting, chance: random.Random, name: str, ends: Callable[[], bool], clients: int) -> Round:
     """One round until `ends` says so; it is checked then, and its sessions are gone. `wrong` tells what is wrong."""
     upstream = setting.upstream
     sessions = {each: await upstream.create(each) for each in (f"{name}-{number}" for number in range(4))}
-    played = Round(sessions)
+    played = Round(sessions, History(one_process_each=setting.one_process))
     async with asyncio.TaskGroup() as tasks:
         for number in range(clients):
             shopper = Shopper(f"client-{number}", setting, played, chance, number)
@@ -200,7 +202,8 @@ class Shopper:
             return
         self._check(door, session, seen)
         allowed = self._setting.max_age if age is None else age
-        read = Read(self._name, session, seen.version, seen.context, door.gateway, began, allowed, anew)
+        ended = time.monotonic()
+        read = Read(self._name, session, seen.version, seen.context, door.gateway, began, allowed, anew, ended)
         self._round.history.events.append(read)
         if not anew:
             self._sees(session, seen.version)

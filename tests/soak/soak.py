@@ -25,11 +25,12 @@ import httpx
 
 from doors import GraphQLDoor, GrpcDoor
 from gateway.sandbox import Sandbox
+from soak.filling import fill
 from soak.report import Report
 from soak.shoppers import Round, Setting, play
 from soak.system import MAX_AGE, NotStarted, System, running_system
 from soak.upstream import Upstream
-from soak.watch import watch
+from soak.watch import SHORTEST, watch
 from soak.weather import Weather
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ async def soak(  # noqa: PLR0917
     chance = random.Random(seed)
     async with running_system(cache, workers, folder) as system, httpx.AsyncClient(timeout=30) as client:
         upstream = Upstream(client, system.sandbox)
+        if seconds >= SHORTEST:
+            await fill(upstream, GraphQLDoor(client, system.graphql))
         weather = Weather(upstream, system.cache, random.Random(seed), seconds)
         began = time.monotonic()
         background = [
@@ -95,7 +98,8 @@ async def _rounds(  # noqa: PLR0917
 ) -> None:
     async with grpc.aio.insecure_channel(system.grpc) as channel, httpx.AsyncClient() as client:
         doors: list[Door] = [GrpcDoor(channel, "gateway"), GraphQLDoor(client, system.graphql, "gateway")]
-        setting = Setting(upstream, doors, report.tally, weather.explains, MAX_AGE, Sandbox().saas_token)
+        one_process = report.how["workers"] == 1
+        setting = Setting(upstream, doors, report.tally, weather.explains, MAX_AGE, Sandbox().saas_token, one_process)
         while time.monotonic() < until and not stopped.is_set():
             ends_at = min(until, time.monotonic() + _ROUND)
             name = f"soak-{report.rounds}"

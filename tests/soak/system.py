@@ -113,7 +113,7 @@ def _settings(sandbox: str, cache: Cache) -> Mapping[str, str]:
         "CACHE__BACKEND": backend,
         "CACHE__TTL": str(_TTL),
         "CACHE__OWN_SESSIONS": "true",
-        "CACHE__MAX_ENTRIES": "500",  # is full soon, so that what grows then is not the cache
+        "CACHE__MAX_ENTRIES": "20",  # five rounds' sessions: is full soon, so that what grows then is not the cache
         "CACHE__MEMORY_TIER": str(cache.redis is not None).lower(),
         "LOG__FORMAT": "json",
     }

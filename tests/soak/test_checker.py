@@ -144,3 +144,29 @@ def test_a_read_that_does_not_show_what_its_client_has_written() -> None:
 
 def test_a_read_of_another_client_may_be_behind() -> None:
     assert not found([version(1), version(2, a="a1")], write("a1", told=2), Read("b", "s", 1, {}))
+
+
+def told_by(gateway: str, version: int, began: float, **more: Any) -> Read:
+    return Read("b", "s", version, {"a": "a1"} if version == 2 else {}, gateway, began, anew=True, **more)
+
+
+@pytest.mark.parametrize(
+    "before", [told_by("one", 2, 1.0, ended=2.0), write("a1", told=2, gateway="one", ended=2.0)], ids=["read", "write"]
+)
+@pytest.mark.parametrize(
+    ("read", "wrong"),
+    [
+        (told_by("one", 1, 2.1), True),
+        (told_by("one", 1, 1.9), False),
+        (told_by("one", 2, 2.1), False),
+        (told_by("another", 1, 2.1), False),
+    ],
+    ids=["after", "meanwhile", "as new", "by another"],
+)
+def test_a_read_that_shows_less_than_its_gateway_has_shown(before: Read | Write, read: Read, wrong: bool) -> None:
+    made = [] if isinstance(before, Write) else [write("a1")]
+    chain = [version(1), version(2, a="a1")]
+    one_process_each = History([*made, before, read], {"s": chain}, one_process_each=True)
+    assert ("older than version 2, which its gateway had shown" in "\n".join(violations(one_process_each))) == wrong
+    several = replace(one_process_each, one_process_each=False)
+    assert "which its gateway had shown" not in "\n".join(violations(several))

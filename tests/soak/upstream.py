@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from soak.history import Version
@@ -22,6 +23,8 @@ FIELDS: Final = {"site_code": "main", "currency": "EUR", "target_location": "DE"
 UNKNOWN_FIELD: Final = "loyalty"
 """A top-level field which the gateway does not know: it holds the session's id, and outlasts every write."""
 
+_MADE: Final = datetime(2026, 2, 4, 16, 36, 44, 47_000, UTC)
+
 _NO_FAULT: Final = {"x-sandbox-fault": "latency=0ms"}
 """Of requests that no armed fault is to meet."""
 
@@ -35,7 +38,12 @@ class Upstream:
 
     async def create(self, session: str) -> str:
         """Make a session; returns a shopper's token for it."""
-        at = "2026-02-04T16:36:44.047Z"
+        await self.put(session, _MADE, _MADE)
+        token = await self._admin("POST", "tokens", {"tenant": TENANT, "session_id": session})
+        return str(token["access_token"])
+
+    async def put(self, session: str, created: datetime, modified: datetime) -> None:
+        """Put a session in place, at version 1."""
         document = {
             "sessionId": session,
             "siteCode": "main",
@@ -43,11 +51,9 @@ class Upstream:
             "targetLocation": "DE",
             "language": "de",
             UNKNOWN_FIELD: {"of": session},
-            "metadata": {"version": 1, "createdAt": at, "modifiedAt": at},
+            "metadata": {"version": 1, "createdAt": created.isoformat(), "modifiedAt": modified.isoformat()},
         }
         await self._admin("PUT", f"sessions/{TENANT}/{session}", document)
-        token = await self._admin("POST", "tokens", {"tenant": TENANT, "session_id": session})
-        return str(token["access_token"])
 
     async def remove(self, session: str) -> None:
         """Forget a session."""

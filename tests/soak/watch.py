@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Growth", "Sample", "growth", "sample", "watch"]
+__all__ = ["SHORTEST", "Growth", "Sample", "growth", "sample", "watch"]
 
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _TICK: Final = os.sysconf("SC_CLK_TCK")
-_SHORTEST: Final = 60.0
+SHORTEST: Final = 60.0
 """Seconds: less says nothing of growth."""
 
 
@@ -65,8 +65,8 @@ async def watch(pid: int, samples: list[Sample], interval: float = 1.0) -> None:
 
 def growth(points: Sequence[tuple[float, float]], *, tolerated: float) -> Growth:
     """Whether values grow after the first third, over seconds; `tolerated` is a share of their mean, over that time."""
-    if not points or points[-1][0] - points[0][0] < _SHORTEST:
-        return Growth(0.0, f"too short to say: needs {_SHORTEST:.0f} s")
+    if not points or points[-1][0] - points[0][0] < SHORTEST:
+        return Growth(0.0, f"too short to say: needs {SHORTEST:.0f} s")
     warm = points[0][0] + (points[-1][0] - points[0][0]) / 3
     after = [each for each in points if each[0] >= warm]
     slope = linear_regression(*zip(*after, strict=True)).slope

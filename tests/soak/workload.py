@@ -119,7 +119,7 @@ class Workload:
 
     async def round(self, operations: int, number: int = 0) -> tuple[History, Figures]:
         """Have the clients do so many operations in all."""
-        history, figures = History(), Figures()
+        history, figures = History(one_process_each=True), Figures()
         sessions = [self._session(f"soak-{self._seed}-{number}-{each}") for each in range(self._sessions)]
         tokens = {each: self._upstream.tokens.issue("acme", None, each) for each in sessions}
         budget = self._budget(operations)
@@ -246,7 +246,8 @@ class Client:
             return None
         assert seen is not None
         self._sees(session, seen.version)
-        self._history.events.append(Read(self._name, session, seen.version, seen.context, door.gateway, began))
+        told = Read(self._name, session, seen.version, seen.context, door.gateway, began, ended=time.monotonic())
+        self._history.events.append(told)
         return seen
 
     def _sees(self, session: str, version: int) -> None:
