@@ -37,6 +37,8 @@ class Asked(Struct, frozen=True):
 
     document: DocumentNode
     operation: Operation
+    kind: str
+    """`query` or `mutation`."""
     variables: dict[str, object] | None
     bound: Bound | None
     """The plan with these variables; None where Strawberry is to execute the operation."""
@@ -93,11 +95,10 @@ class Asking:
         self._documents.check_cost(prepared, operation, variables or {})
         bound = None if operation.plan is None else operation.plan.bound(variables)
         wants_cache_told = parameters.extensions is not None and parameters.extensions.get("cache") is True
-        return Asked(document, operation, variables, bound, wants_cache_told)
+        return Asked(document, operation, operation.kind.value, variables, bound, wants_cache_told)
 
 
 def _check_is_query(operation: Operation) -> None:
     """GET is safe (RFC 9110, 9.2.1), so that it may carry queries alone."""
     if operation.kind is not OperationType.QUERY:
-        kind = operation.kind.value
-        raise Refused(405, f"a {kind} needs POST: GET is for queries", {"allow": "POST"})
+        raise Refused(405, f"a {operation.kind.value} needs POST: GET is for queries", {"allow": "POST"})

@@ -106,7 +106,7 @@ class GraphQLEndpoint:
             media_type = request.head.accepted
             asked = await self._asking.of(request, deadline)
             operation = asked.operation
-            told.operation, told.kind, told.name = operation.field, operation.kind.value, operation.name
+            told.operation, told.kind, told.name = operation.field, asked.kind, operation.name
             context = self._context(request, asked.document, deadline)
             result = await _while_connected(request, self._execution(asked, context))
         except Refused as refusal:
