@@ -109,8 +109,11 @@ class _Requests:
 
     async def read(self, context: Context, decode: Callable[[bytes], Message]) -> Message:
         """The request of a call. Ends the call when it does not come in time, or cannot be read."""
-        task: asyncio.Task[object] = asyncio.current_task()  # type: ignore[assignment]  # grpc.aio runs each call in one
-        self._await(task)
+        loop = asyncio.get_running_loop()
+        task: asyncio.Task[object] = asyncio.current_task(loop)  # type: ignore[assignment]  # grpc.aio runs each call in one
+        until = self._awaited[task] = loop.time() + self._patience
+        if self._timer is None:
+            self._timer = loop.call_at(until, self._end_late)
         try:
             received: Any = await context.read()
         except asyncio.CancelledError as cancelled:
@@ -126,12 +129,6 @@ class _Requests:
             return decode(received)
         except DecodeError:
             await _abort_unreadable(context)
-
-    def _await(self, task: asyncio.Task[object]) -> None:
-        loop = asyncio.get_running_loop()
-        until = self._awaited[task] = loop.time() + self._patience
-        if self._timer is None:
-            self._timer = loop.call_at(until, self._end_late)
 
     def _end_late(self) -> None:
         loop = asyncio.get_running_loop()
