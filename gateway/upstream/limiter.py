@@ -1,4 +1,7 @@
-"""A bound on the calls that are under way, with a short queue: beyond it, callers hear at once that it is too much."""
+"""A bound on the calls that are under way, with a short queue: beyond it, callers hear at once that it is too much.
+
+The bound is fixed: none that adapts measured better than one near what upstream works on (docs/operations.md).
+"""
 
 from __future__ import annotations
 

@@ -3,37 +3,44 @@
 Reads may be, and what upstream has provably not begun on: a request that found no connection, or that was answered 429.
 A write whose answer is lost is none of these: what became of it, `gateway.sessions.delivery` finds out.
 
-Written out rather than taken from stamina: it has neither a budget nor full jitter nor a deadline that is given, so
-that whether and how long to wait would be decided here all the same, and its loop costs 25 us where nothing fails.
+Tenacity repeats, counts and waits with full jitter. It is asked once the first attempt has failed, as it costs what
+dozens of attempts do here that succeed. Not stamina, which stands on it: what that asks before a repetition knows
+neither which attempt failed nor how long the wait would be, so that jitter and bounds would be decided here again; and
+its switches and its log and metric of each repetition belong to the whole process.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from itertools import count
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt, wait_random_exponential
 
 from gateway.errors import UpstreamUnavailable, UpstreamUnreachable
 from gateway.telemetry import UpstreamRetried
+from gateway.upstream.http import Answer
 from gateway.upstream.mapping import retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import httpx
+    from tenacity import RetryCallState
 
     from gateway.deadline import Deadline
     from gateway.telemetry import UpstreamObserver
-    from gateway.upstream.http import Answer, Send
+    from gateway.upstream.http import Send
 
 __all__ = ["Budget", "Retrying"]
 
+_End: TypeAlias = Answer | UpstreamUnavailable
+"""What an attempt ended with: a failure that may be repeated is not raised until it is known not to be."""
+
 _RESERVE: Final = 10.0
 """Repetitions that may be saved up."""
-_FIRST_WAIT: Final = 0.05
-_LONGEST_WAIT: Final = 1.0
+_JITTER: Final = wait_random_exponential(multiplier=0.05, max=1.0)
+"""Between nothing and 50 ms, 100 ms, and so on, up to a second."""
 _TRANSIENT: Final = frozenset({502, 503, 504})
 
 
@@ -65,7 +72,7 @@ class Budget:
 
 
 class Retrying:
-    """Sends up to `max_attempts` times, and waits in between: with full jitter, or for as long as upstream asks."""
+    """Sends up to `max_attempts` times, and waits in between: with full jitter, and for as long as upstream asks."""
 
     def __init__(
         self,
@@ -79,45 +86,72 @@ class Retrying:
         self._send = send
         self._budget = budget
         self._observer = observer
-        self._max_attempts = max_attempts
+        self._used_up = stop_after_attempt(max_attempts)
         self._clock = clock
 
     async def __call__(self, request: httpx.Request, deadline: Deadline) -> Answer:
         """See `gateway.upstream.http.Send`. What the last attempt ended with is what this ends with."""
         self._budget.earn()
-        for attempt in count(1):
-            try:
-                answer = await self._send(request, deadline)
-            except UpstreamUnavailable as error:
-                wait = self._wait(attempt, deadline, None) if _may_follow(error, request.method) else None
-                if wait is None:
-                    raise
-                reason = "unreachable" if isinstance(error, UpstreamUnreachable) else "lost"
-            else:
-                if not _may_follow_status(answer.status, request.method):
-                    return answer
-                wait = self._wait(attempt, deadline, retry_after(answer))
-                if wait is None:
-                    return answer
-                reason = str(answer.status)
-            self._observer.upstream_retried(UpstreamRetried(reason))
-            await asyncio.sleep(wait)
-        raise AssertionError("count does not end")
+        end = await self._attempt(request, deadline)
+        if _may_follow(end, request.method):
+            end = await self._go_on(end, request, deadline)
+        if isinstance(end, UpstreamUnavailable):
+            raise end
+        return end
 
-    def _wait(self, attempt: int, deadline: Deadline, asked: float | None) -> float | None:
-        """Seconds until the next attempt; None when there is to be none."""
-        wait = random.uniform(0, min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (attempt - 1)))  # noqa: S311 - jitter
-        if asked is not None:
-            wait += asked
-        if attempt >= self._max_attempts or wait >= deadline.remaining or not self._budget.spend(self._clock()):
-            return None
-        return wait
+    async def _attempt(self, request: httpx.Request, deadline: Deadline) -> _End:
+        try:
+            return await self._send(request, deadline)
+        except UpstreamUnavailable as error:
+            return error
+
+    async def _go_on(self, first: _End, request: httpx.Request, deadline: Deadline) -> _End:
+        """Repeat until an attempt ends otherwise or there is to be none; the first has ended already."""
+        ended = [first]
+
+        async def attempt() -> _End:
+            return ended.pop() if ended else await self._attempt(request, deadline)
+
+        again = AsyncRetrying(
+            retry=retry_if_result(lambda end: _may_follow(end, request.method)),
+            wait=_wait,
+            stop=lambda state: self._is_enough(state, deadline),
+            before_sleep=self._tell,
+            sleep=asyncio.sleep,
+            retry_error_callback=_end_of,
+        )
+        return await again(attempt)
+
+    def _is_enough(self, state: RetryCallState, deadline: Deadline) -> bool:
+        """The budget is asked last: who asks and gets a repetition has it."""
+        return (
+            self._used_up(state) or state.upcoming_sleep >= deadline.remaining or not self._budget.spend(self._clock())
+        )
+
+    def _tell(self, state: RetryCallState) -> None:
+        end = _end_of(state)
+        if isinstance(end, Answer):
+            reason = str(end.status)
+        else:
+            reason = "unreachable" if isinstance(end, UpstreamUnreachable) else "lost"
+        self._observer.upstream_retried(UpstreamRetried(reason))
 
 
-def _may_follow(error: UpstreamUnavailable, method: str) -> bool:
+def _end_of(state: RetryCallState) -> _End:
+    assert state.outcome is not None  # noqa: S101 - it is asked about attempts that have ended
+    end: _End = state.outcome.result()
+    return end
+
+
+def _wait(state: RetryCallState) -> float:
+    """Seconds until the next attempt."""
+    end = _end_of(state)
+    asked = retry_after(end) if isinstance(end, Answer) else None
+    return _JITTER(state) + (asked or 0.0)
+
+
+def _may_follow(end: _End, method: str) -> bool:
     """An error that says when to come back is this gateway's own: it must not be put off by waiting here."""
-    return error.retry_after is None and (method == "GET" or isinstance(error, UpstreamUnreachable))
-
-
-def _may_follow_status(status: int, method: str) -> bool:
-    return status == 429 or (status in _TRANSIENT and method == "GET")
+    if isinstance(end, Answer):
+        return end.status == 429 or (end.status in _TRANSIENT and method == "GET")
+    return end.retry_after is None and (method == "GET" or isinstance(end, UpstreamUnreachable))

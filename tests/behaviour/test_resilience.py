@@ -165,6 +165,32 @@ async def test_more_calls_than_upstream_is_to_have_are_turned_away(name: str) ->
         assert await metric(dev, "session_gateway_upstream_in_flight") == 0
 
 
+async def test_who_is_turned_away_waits_neither_for_a_place_nor_in_the_queue(name: str) -> None:
+    """Upstream stands still: of five callers four are within and stay there, and all others are turned away."""
+    async with gateway(name, **RETRIES, timeout=60, max_concurrent=2, max_queued=2, max_queue_wait=60) as (dev, door):
+        dev.sandbox.faults.arm("hang", "get", times=None)
+        callers = [asyncio.create_task(door.get("acme", SESSION)) for _ in range(5)]
+        (first,), within = await asyncio.wait(callers, return_when=asyncio.FIRST_COMPLETED)
+        turned_away = [first.exception()]
+        for _ in range(20):
+            with pytest.raises(Refused) as caught:
+                await door.get("acme", SESSION)
+            turned_away.append(caught.value)
+        assert not any(each.done() for each in within)
+        assert len(within) == 4
+        await eventually(lambda: dev.sandbox.under_way == 2)
+        assert dev.sandbox.peak == 2
+        assert {(each.reason, each.retry_after) for each in turned_away if isinstance(each, Refused)} == {
+            ("UPSTREAM_UNAVAILABLE", 1.0)
+        }
+        assert await metric(dev, 'session_gateway_upstream_shed_total{cause="full"}') == len(turned_away)
+        assert await metric(dev, 'session_gateway_upstream_shed_total{cause="waited"}') == 0
+        assert await metric(dev, 'session_gateway_upstream_retries_total{reason="unreachable"}') == 0
+        for each in within:
+            each.cancel()
+        await asyncio.wait(within)
+
+
 async def test_a_caller_who_goes_away_ends_the_call_and_gives_its_place_back(name: str) -> None:
     async with gateway(name, max_concurrent=1) as (dev, door):
         await goes_away(dev.sandbox, door)

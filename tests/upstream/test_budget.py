@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+import time
 from typing import TYPE_CHECKING
 
 import httpx
@@ -63,12 +66,16 @@ class Upstream:
 
     def __init__(self, *ends: int | UpstreamError, retry_after: str | None = None) -> None:
         self.ends = list(ends)
-        self.calls = 0
+        self.times: list[float] = []
         self._headers = httpx.Headers({} if retry_after is None else {"retry-after": retry_after})
+
+    @property
+    def calls(self) -> int:
+        return len(self.times)
 
     async def __call__(self, request: httpx.Request, deadline: Deadline) -> Answer:
         end = self.ends[min(self.calls, len(self.ends) - 1)]
-        self.calls += 1
+        self.times.append(time.monotonic())
         if isinstance(end, UpstreamError):
             raise end
         return Answer(end, self._headers, b"")
@@ -89,8 +96,9 @@ async def call(
     budget: Budget | None = None,
     deadline: float = 5.0,
     observer: Watcher | None = None,
+    max_attempts: int = 3,
 ) -> Answer:
-    retrying = Retrying(upstream, budget or Budget(1.0, 0.0, 0.0), observer or Watcher(), max_attempts=3)
+    retrying = Retrying(upstream, budget or Budget(1.0, 0.0, 0.0), observer or Watcher(), max_attempts=max_attempts)
     return await retrying(httpx.Request(method, "http://upstream.test"), Deadline.after(deadline))
 
 
@@ -157,6 +165,56 @@ async def test_attempts_end() -> None:
     upstream = Upstream(503)
     assert (await call(upstream)).status == 503
     assert upstream.calls == 3
+
+
+@pytest.mark.parametrize("end", [400, UpstreamTimeout("late"), UpstreamMalformed("odd"), LOST], ids=str)
+async def test_the_last_attempt_is_what_counts(end: int | UpstreamError) -> None:
+    upstream = Upstream(503, UNREACHABLE, end)
+    if isinstance(end, int):
+        assert (await call(upstream)).status == end
+    else:
+        with pytest.raises(UpstreamError) as raised:
+            await call(upstream)
+        assert raised.value is end
+    assert upstream.calls == 3
+
+
+@pytest.mark.parametrize("wanted", [0.0, 1.0])
+async def test_waits_are_drawn_between_nothing_and_twice_as_much_each_time(
+    wanted: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[float, float]] = []
+
+    def uniform(low: float, high: float) -> float:
+        drawn.append((low, high))
+        return low + wanted * (high - low)
+
+    monkeypatch.setattr(random, "uniform", uniform)
+    upstream = Upstream(503)
+    await call(upstream, max_attempts=4)
+    assert drawn[:3] == [(0, 0.05), (0, 0.1), (0, 0.2)]
+    waits = [after - before for before, after in zip(upstream.times, upstream.times[1:], strict=False)]
+    assert all(waited >= wanted * high - 0.002 for waited, (_, high) in zip(waits, drawn, strict=False))
+
+
+async def test_who_goes_away_during_a_repetition_ends_it() -> None:
+    again = asyncio.Event()
+
+    async def upstream(request: httpx.Request, deadline: Deadline) -> Answer:
+        if first.calls:
+            again.set()
+            await asyncio.Event().wait()
+        return await first(request, deadline)
+
+    first, budget = Upstream(503), Budget(1.0, 0.0, 0.0)
+    caller = asyncio.ensure_future(
+        Retrying(upstream, budget, Watcher(), max_attempts=3)(httpx.Request("GET", "http://u.test"), Deadline.after(60))
+    )
+    await again.wait()
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert caller.cancelled()
 
 
 async def test_without_budget_there_is_one_attempt() -> None:
