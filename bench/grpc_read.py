@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
+from bench.processes import outside
 from gateway.access.keys import hash_of, new_key
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
@@ -58,7 +59,7 @@ def started(command: Sequence[str | Path], said: str, core: int, **environment: 
     """A process on a core; yields what the group of `said` matches in what it prints, and its id."""
     with subprocess.Popen(
         ["taskset", "-c", str(core), *command],  # noqa: S607 - from the PATH, as all that is measured
-        env={**os.environ, **environment},
+        env={**outside(), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

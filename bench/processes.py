@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["LOAD_CORE", "SERVER_CORE", "Failed", "Running", "free_port", "on_core", "running"]
+__all__ = ["LOAD_CORE", "SERVER_CORE", "Failed", "Running", "free_port", "on_core", "outside", "running"]
 
 _CORES: Final = sorted(os.sched_getaffinity(0))
 SERVER_CORE: Final = _CORES[0]
@@ -89,7 +89,7 @@ def running(
         process = subprocess.Popen(
             on_core(core, command),
             cwd=directory,
-            env={**os.environ, **(environment or {})},
+            env={**outside(), **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -101,6 +101,11 @@ def running(
         yield started
     finally:
         _stop(process)
+
+
+def outside() -> dict[str, str]:
+    """This process's environment without what the gateway sets for itself, here too: all others have gRPC as it is."""
+    return {name: value for name, value in os.environ.items() if name not in {"GRPC_EXPERIMENTS", "GRPC_VERBOSITY"}}
 
 
 def on_core(core: int, command: Sequence[str]) -> list[str]:

@@ -29,18 +29,15 @@ class CallerCredentials(Struct, frozen=True):
     @classmethod
     def read(cls, header: Callable[[str], str | None], certificate_names: tuple[str, ...] = ()) -> CallerCredentials:
         """Read them by looking up headers by their names in lower case."""
+        api_key, authorization, saas_token = header("x-api-key"), header("authorization"), header("saas-token")
         return cls(
-            api_key=_secret(header("x-api-key")),
-            access_token=_bearer(header("authorization")),
-            saas_token=_secret(header("saas-token")),
-            certificate_names=certificate_names,
+            SecretStr(api_key) if api_key else None,
+            _bearer(authorization) if authorization else None,
+            SecretStr(saas_token) if saas_token else None,
+            certificate_names,
         )
 
 
-def _secret(value: str | None) -> SecretStr | None:
-    return SecretStr(value) if value else None
-
-
-def _bearer(authorization: str | None) -> SecretStr | None:
-    scheme, _, token = (authorization or "").partition(" ")
+def _bearer(authorization: str) -> SecretStr | None:
+    scheme, _, token = authorization.partition(" ")
     return SecretStr(token.strip()) if scheme.lower() == "bearer" and token.strip() else None

@@ -4,6 +4,9 @@ Of what an answer from memory costs, uvicorn's way of running an ASGI applicatio
 path that has come whole, as nearly all do, is handed over as it is, and its answer is written in one piece. All else
 goes uvicorn's way: other methods and paths, bodies that arrive in parts, pipelined requests. Either way the same
 connection, the same parser and the same limits serve.
+
+A client says the same in the head of nearly all its requests. So a connection remembers some heads that it has read, to
+the byte, and what was made of them: a request that begins with one of these, and is as long as it says, is not parsed.
 """
 
 from __future__ import annotations
@@ -11,14 +14,14 @@ from __future__ import annotations
 import asyncio
 import sys
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
 from gateway.protocol import BoundedHead
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Coroutine
 
     from starlette.types import Message, Receive, Send
 
@@ -26,6 +29,14 @@ __all__ = ["Direct", "DirectProtocol", "Headers", "Response"]
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 """As ASGI has them; names are in lower case."""
+
+_HEADS: Final = 8
+"""Heads that a connection remembers."""
+_LONGEST_HEAD: Final = 4096
+"""Bytes of a head that is remembered."""
+
+Head = TypeVar("Head")
+"""What is made of the headers."""
 
 
 class Response(Struct, frozen=True):
@@ -51,7 +62,7 @@ class Response(Struct, frozen=True):
         return b"".join(parts)
 
 
-class Direct(Protocol):
+class Direct(Protocol[Head]):
     """What answers requests directly: each is a POST to `path`."""
 
     @property
@@ -59,23 +70,48 @@ class Direct(Protocol):
         """The path, without a query."""
         ...
 
-    async def answer(self, headers: Headers, body: bytes, receive: Receive) -> Response | None:
+    def head(self, headers: Headers) -> Head:
+        """Make of headers what `answer` takes; it may be taken for several requests. Must not fail."""
+        ...
+
+    def answer(self, head: Head, body: bytes, receive: Receive) -> Awaitable[Response | None]:
         """Answer one; `receive` is ASGI's, after the body. None when the client has gone away."""
         ...
 
 
-class DirectProtocol(BoundedHead):
+class _Known(NamedTuple, Generic[Head]):
+    """A head that has been read."""
+
+    head: Head
+    length: int
+    """Bytes of the body that follows it."""
+
+
+class DirectProtocol(BoundedHead, Generic[Head]):
     """Answers by `direct` what may be answered so."""
 
-    def __init__(self, *args: Any, direct: Direct, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, direct: Direct[Head], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._direct = direct
         self._url = direct.path.encode()
         self._arriving: list[bytes] | None = None
         """The body of a request that will be answered directly if it comes whole."""
+        self._known: dict[bytes, _Known[Head]] = {}
+        self._data = b""
+        """What is being parsed, if it may turn out to be one whole request."""
+        self._rests_since = 0.0
+        """When the last request was answered, in the loop's time."""
 
     def data_received(self, data: bytes) -> None:
         """Go on; a request that has not come whole goes uvicorn's way."""
+        at_rest = self._at_rest() and self._head == 0
+        if at_rest:
+            end = data.find(b"\r\n\r\n") + 4
+            known = self._known.get(data[:end])
+            if known is not None and len(data) == end + known.length:
+                self._begin(known.head, data[end:], keep_alive=True)
+                return
+        self._data = data if at_rest else b""
         super().data_received(data)
         if self._arriving is not None:
             body, self._arriving = b"".join(self._arriving), None
@@ -86,9 +122,8 @@ class DirectProtocol(BoundedHead):
 
     def on_headers_complete(self) -> None:
         """Decide which way."""
-        idle = self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]  # it begins with None
         if (
-            idle
+            self._at_rest()
             and self.url == self._url
             and not self.expect_100_continue
             and self.parser.get_method() == b"POST"
@@ -113,16 +148,44 @@ class DirectProtocol(BoundedHead):
             return
         body, self._arriving = b"".join(self._arriving), None
         self.message_complete()
-        exchange = _Exchange(keep_alive=self.parser.should_keep_alive())
+        head, keep_alive = self._direct.head(self.headers), self.parser.should_keep_alive()
+        if keep_alive:
+            self._remember(head, len(body))
+        self._begin(head, body, keep_alive=keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if it has been at rest for so long: it may have been used since the timer was set."""
+        left: float = self.timeout_keep_alive
+        if self._at_rest():
+            left -= self.loop.time() - self._rests_since
+        if left > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _at_rest(self) -> bool:
+        """Whether nothing is being answered."""
+        return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]  # it begins with None
+
+    def _remember(self, head: Head, length: int) -> None:
+        """Remember a head if it and its body, as they are, are all that came: a body in chunks is longer on the way."""
+        end = self._data.find(b"\r\n\r\n") + 4
+        if len(self._data) == end + length and end <= _LONGEST_HEAD:
+            if len(self._known) == _HEADS:
+                del self._known[next(iter(self._known))]
+            self._known[self._data[:end]] = _Known(head, length)
+
+    def _begin(self, head: Head, body: bytes, *, keep_alive: bool) -> None:
+        exchange = _Exchange(keep_alive=keep_alive)
         self.cycle = exchange  # type: ignore[assignment]  # it is what uvicorn asks of a cycle, and no more
-        task = _begun(self.loop, self._answer(exchange, self.headers, body))
+        task = _begun(self.loop, self._answer(exchange, head, body))
         if not task.done():
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
 
-    async def _answer(self, exchange: _Exchange, headers: Headers, body: bytes) -> None:
+    async def _answer(self, exchange: _Exchange, head: Head, body: bytes) -> None:
         try:
-            response = await self._direct.answer(headers, body, exchange.receive)
+            response = await self._direct.answer(head, body, exchange.receive)
             if self.flow.write_paused:
                 await self.flow.drain()
         except BaseException:
@@ -137,7 +200,16 @@ class DirectProtocol(BoundedHead):
         self.transport.write(response.encoded(headers, close=not exchange.keep_alive and not discouraged))
         if discouraged or not exchange.keep_alive:
             self.transport.close()
-        self.on_response_complete()
+        self._rest()
+
+    def _rest(self) -> None:
+        """Wait for the next request, by the timer of the last one where that still runs: setting one takes its time."""
+        self._rests_since = self.loop.time()
+        if self.timeout_keep_alive_task is None or self.pipeline:
+            self.on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()
 
 
 class _Exchange:

@@ -20,18 +20,19 @@ class Begun(Generic[Result]):
     waits.
     """
 
-    __slots__ = ("_result", "_waits_for", "_work", "done")
+    __slots__ = ("_waits_for", "_work", "done", "result")
 
     def __init__(self, work: Coroutine[Any, None, Result]) -> None:
         self._work = work
-        self._result: Result
+        self.result: Result
+        """Once it is done."""
         self._waits_for: object = None
         self.done = False
         try:
             self._waits_for = work.send(None)
         except StopIteration as end:
             self.done = True
-            self._result = end.value
+            self.result = end.value
 
     def __await__(self) -> Generator[Any, None, Result]:
         while not self.done:
@@ -44,5 +45,5 @@ class Begun(Generic[Result]):
                     self._waits_for = self._work.send(None)
             except StopIteration as end:
                 self.done = True
-                self._result = end.value
-        return self._result
+                self.result = end.value
+        return self.result

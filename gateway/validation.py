@@ -12,7 +12,7 @@ from gateway.errors import InvalidArgument, Violation
 from gateway.model import MAX_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pydantic import SecretStr
 
@@ -33,25 +33,27 @@ def check(*violations: Iterable[Violation]) -> None:
         raise InvalidArgument(found)
 
 
-def tenant(value: str) -> Iterator[Violation]:
+def tenant(value: str) -> Sequence[Violation]:
     """A tenant is `^[a-z][a-z0-9]+$`, 3 to 16 characters (API reference)."""
-    if not _TENANT.fullmatch(value):
-        yield Violation("tenant", "must be 3 to 16 lowercase letters and digits, beginning with a letter")
+    if _TENANT.fullmatch(value):
+        return ()
+    return (Violation("tenant", "must be 3 to 16 lowercase letters and digits, beginning with a letter"),)
 
 
-def segment(field: str, value: str) -> Iterator[Violation]:
+def segment(field: str, value: str) -> Sequence[Violation]:
     """A session id or attribute name: whatever can stand, percent-encoded, as one segment of a path.
 
     "." and ".." are refused since their encoded forms mean the same (RFC 3986, 6.2.2.2 and 5.2.4).
     """
     if not value:
-        yield Violation(field, "must not be empty")
-    elif value in {".", ".."}:
-        yield Violation(field, f"must not be {value!r}")
-    elif len(value) > MAX_SEGMENT:
-        yield Violation(field, f"must be at most {MAX_SEGMENT} characters, has {len(value)}")
-    elif _UNWRITABLE.search(value):
-        yield Violation(field, "must not hold a NUL or a lone surrogate")
+        return (Violation(field, "must not be empty"),)
+    if value in {".", ".."}:
+        return (Violation(field, f"must not be {value!r}"),)
+    if len(value) > MAX_SEGMENT:
+        return (Violation(field, f"must be at most {MAX_SEGMENT} characters, has {len(value)}"),)
+    if _UNWRITABLE.search(value):
+        return (Violation(field, "must not hold a NUL or a lone surrogate"),)
+    return ()
 
 
 def currency(field: str, value: str | None) -> Iterator[Violation]:
@@ -66,7 +68,8 @@ def token(field: str, value: SecretStr) -> Iterator[Violation]:
         yield Violation(field, "is not a token: must be visible ASCII characters without spaces")
 
 
-def version(field: str, value: int | None) -> Iterator[Violation]:
+def version(field: str, value: int | None) -> Sequence[Violation]:
     """A version is an integer from 0 to 2^63 - 1."""
-    if value is not None and not 0 <= value <= MAX_VERSION:
-        yield Violation(field, "must be an integer from 0 to 2^63 - 1")
+    if value is None or 0 <= value <= MAX_VERSION:
+        return ()
+    return (Violation(field, "must be an integer from 0 to 2^63 - 1"),)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 
+import gateway  # noqa: F401 - it sets what gRPC is to do without, before gRPC is imported
+
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 """Tests call by gRPC while they start processes, and uvloop forks where asyncio does not:
 grpc's fork handlers then crash some children before they become what they were to be (grpc/grpc#29044)."""

@@ -132,9 +132,13 @@ class RateLimits:
         rate = principal.rate or self._default
         if rate is None or rate.unbounded:
             return
-        key = f"{principal.kind}\n{principal.name}\n{self._known(tenant)}"
-        wait = None if self._shared is None else await self._shared.spend(_hashed(key), rate, max(1, cost))
-        _check(self._memory.spend(key, rate, max(1, cost)) if wait is None else wait)
+        cost = cost or 1
+        key = f"{principal.kind}\n{principal.name}\n{tenant if tenant in self._tenants else ''}"
+        wait = None if self._shared is None else await self._shared.spend(_hashed(key), rate, cost)
+        if wait is None:
+            wait = self._memory.spend(key, rate, cost)
+        if wait > 0:
+            raise CallerRateLimited(wait)
 
     def check_own(self, token: SecretStr, tenant: str) -> None:
         """Count a call about the session of whoever has this token. Raises CallerRateLimited."""
@@ -142,17 +146,11 @@ class RateLimits:
             return
         secret = token.get_secret_value().encode("utf-8", "surrogatepass")
         digest = hashlib.blake2b(secret, key=self._hash_key, digest_size=16).hexdigest()
-        _check(self._own_memory.spend(f"{self._known(tenant)}:{digest}", self._own, 1))
-
-    def _known(self, tenant: str) -> str:
-        return tenant if tenant in self._tenants else ""
+        wait = self._own_memory.spend(f"{tenant if tenant in self._tenants else ''}:{digest}", self._own, 1)
+        if wait > 0:
+            raise CallerRateLimited(wait)
 
 
 def _hashed(key: str) -> str:
     """Of a bounded length, and legible to nobody who looks into Redis."""
     return f"rate:{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
-
-
-def _check(wait: float) -> None:
-    if wait > 0:
-        raise CallerRateLimited(wait)

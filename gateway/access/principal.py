@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["ANYBODY", "Permission", "Principal"]
 
 
-class Permission(enum.Enum):
+class Permission(enum.StrEnum):
     """What one may do with the sessions of a tenant."""
 
     READ = "sessions:read"

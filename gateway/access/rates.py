@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Rate", "spend"]
 
@@ -17,21 +17,19 @@ class Rate:
 
     per_second: float
     burst: int
+    unbounded: bool = field(init=False)
+    """Whether there is nothing to keep to."""
+    interval: float = field(init=False)
+    """Seconds that one token takes to come back."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "unbounded", self.per_second == 0)
+        object.__setattr__(self, "interval", 0.0 if self.unbounded else 1 / self.per_second)
 
     @classmethod
     def of(cls, per_second: float, burst: int | None) -> Rate:
         """With as many at once as in a second, unless told otherwise."""
         return cls(per_second, max(1, math.ceil(per_second)) if burst is None else burst)
-
-    @property
-    def unbounded(self) -> bool:
-        """Whether there is nothing to keep to."""
-        return self.per_second == 0
-
-    @property
-    def interval(self) -> float:
-        """Seconds that one token takes to come back."""
-        return 1 / self.per_second
 
 
 def spend(full_at: float, now: float, rate: Rate, cost: int) -> tuple[float, float]:
@@ -40,7 +38,7 @@ def spend(full_at: float, now: float, rate: Rate, cost: int) -> tuple[float, flo
     Returns when it will be full now, and how many seconds there are to wait; if there are any, nothing was taken. Who
     asks for more than the bucket holds takes all that it holds.
     """
-    interval = rate.interval
-    after = max(full_at, now) + min(cost, rate.burst) * interval
-    wait = after - now - rate.burst * interval
+    interval, burst = rate.interval, rate.burst
+    after = max(full_at, now) + min(cost, burst) * interval
+    wait = after - now - burst * interval
     return (full_at, wait) if wait > _ROUNDING else (after, 0.0)

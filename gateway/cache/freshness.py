@@ -73,6 +73,8 @@ def use_of(age: float, version: int | None, policy: Policy, options: ReadOptions
     Who names a largest age wants no stale answer (RFC 9111, 5.2.1.1: not without `max-stale`), and who names a version
     none that is lower.
     """
+    if options is FRESH_ENOUGH and version is not None and age < policy.ttl:  # nearly always
+        return Use.FRESH
     if version is None:
         fresh = age < policy.missing_ttl and options.min_version is None
         return Use.FRESH if fresh and _young_enough(age, options) else Use.NONE
@@ -109,6 +111,8 @@ class CacheStatus(Struct, frozen=True):
 
     def header(self) -> str:
         """The value of a `Cache-Status` header field (RFC 9211, 2): one member, parameters in its order."""
+        if self.hit and self.ttl is not None and not self.detail:  # nearly always
+            return f"session-gateway; hit; ttl={math.floor(self.ttl)}"
         parts = ["session-gateway"]
         if self.hit:
             parts.append("hit")

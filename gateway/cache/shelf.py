@@ -58,7 +58,7 @@ class Shelf:
         memory: MemoryStore[Entry] | None = None,
         shared: SharedCache | None = None,
         invalidations: Invalidations | None = None,
-        marked_by: Callable[[str, Entry], str | None] = lambda key, _: key,
+        marked_by: Callable[[str, Entry], str | None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._marks = marks
@@ -131,7 +131,7 @@ class Shelf:
     def good(self, key: str, entry: Entry) -> bool:
         """Whether neither a write stands against what was read, nor a higher version that has been seen."""
         return self._clock() < entry.until and self._marks.allows(
-            self._marked_by(key, entry), entry.token, entry.version
+            key if self._marked_by is None else self._marked_by(key, entry), entry.token, entry.version
         )
 
     def good_now(self, key: str, entry: Entry) -> bool:
@@ -145,7 +145,7 @@ class Shelf:
         self._marks.saw(key, version)
 
     def _saw(self, key: str, entry: Entry) -> None:
-        marked = self._marked_by(key, entry)
+        marked = key if self._marked_by is None else self._marked_by(key, entry)
         if marked is not None and entry.version is not None:
             self._marks.saw(marked, entry.version)
 

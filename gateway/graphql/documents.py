@@ -136,7 +136,7 @@ class Documents:
         self._prices = prices(schema)
         self._introspection = introspection
         self._rules = tuple(_rules(introspection=introspection))
-        self._measure_only = measure_only
+        self.measure_only = measure_only
         self._kept: LRUCache[str, Prepared] = LRUCache(memory, getsizeof=_size)
         self._trusted: dict[str, Prepared] = {}
         self._only_trusted = only_trusted
@@ -243,7 +243,7 @@ class Documents:
 
     def _check(self, excess: Excess, digest: str | None = None) -> None:
         """Refuse, or log where it is only measured."""
-        if self._measure_only:
+        if self.measure_only:
             _log.warning("over the limit", limit=excess.limit, value=excess.value, bound=excess.bound, document=digest)
             return
         raise NotExecutable.because(

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import structlog
-from graphql import OperationType
 from starlette.requests import ClientDisconnect
 from strawberry.types import ExecutionResult
 
-from gateway.cache.freshness import parse_cache_control
-from gateway.credentials import CallerCredentials
 from gateway.deadline import Deadline
 from gateway.eagerly import Begun
 from gateway.errors import GatewayError
+from gateway.graphql.asked import Asking
 from gateway.graphql.documents import NotExecutable
 from gateway.graphql.errors import code_of, time_to_wait
-from gateway.graphql.requests import Refused, Request, parameters_of
-from gateway.graphql.responses import LEGACY, failed, media_type_for, refused, result_response, too_many
+from gateway.graphql.head import LEGACY, Refused
+from gateway.graphql.requests import Request
+from gateway.graphql.responses import failed, refused, result_response, too_many
 from gateway.graphql.schema import Context
 
 if TYPE_CHECKING:
@@ -31,10 +30,9 @@ if TYPE_CHECKING:
 
     from gateway.access.guard import Guard
     from gateway.direct import Response
-    from gateway.graphql.compiled import Plan
-    from gateway.graphql.documents import Documents, Operation
+    from gateway.graphql.asked import Asked
+    from gateway.graphql.documents import Documents
     from gateway.graphql.playground import Playground
-    from gateway.graphql.requests import Parameters
     from gateway.request import Request as Told
     from gateway.telemetry.requests import Requests
 
@@ -62,11 +60,10 @@ class GraphQLEndpoint:
         playground: Playground | None = None,
     ) -> None:
         self._schema = schema
-        self._documents = documents
+        self._asking = Asking(documents, max_body=max_body)
         self._guard = guard
         self._requests = requests
         self._budget = budget
-        self._max_body = max_body
         self._playground = playground
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,42 +78,37 @@ class GraphQLEndpoint:
 
     async def answer(self, request: Request) -> Response | None:
         """What to answer; None when the client has gone away."""
-        told = self._requests.begin("graphql", request.method, request.header)
+        told = self._requests.begin("graphql", request.method, request.head.header)
+        response: Response | None = None
         try:
-            response = await self._answered(request, told)
+            response = await self._answer(request, told)
         except ClientDisconnect:
             told.failed("CANCELLED")
-            return None
         except asyncio.CancelledError:
             told.failed("CANCELLED")
-            raise
-        else:
-            told.status = response.status
-            response.headers.append((b"x-request-id", told.id.encode()))
-            return response
-        finally:
-            self._requests.end(told)
-
-    async def _answered(self, request: Request, told: Told) -> Response:
-        try:
-            return await self._answer(request, told)
-        except ClientDisconnect:
             raise
         except Exception:  # noqa: BLE001 - the outermost frame: nothing of a defect may reach the caller
             incident = uuid.uuid4().hex
             _log.exception("defect", incident=incident)
             told.failed(GatewayError.reason)
-            return failed(incident)
+            response = failed(incident)
+        finally:
+            if response is not None:
+                told.status = response.status
+                response.headers.append((b"x-request-id", told.id.encode()))
+            self._requests.end(told)
+        return response
 
     async def _answer(self, request: Request, told: Told) -> Response:
         deadline = Deadline.after(self._budget)
         media_type = LEGACY
         try:
-            media_type = media_type_for(request.headers("accept") or "*/*")
-            parameters = await parameters_of(request, max_body=self._max_body, deadline=deadline)
-            document, plan = self._document(request, parameters, told)
-            context = self._context(request, document, deadline)
-            result = await _while_connected(request, self._execute(parameters, plan, context))
+            media_type = request.head.accepted
+            asked = await self._asking.of(request, deadline)
+            operation = asked.operation
+            told.operation, told.kind, told.name = operation.field, asked.kind, operation.name
+            context = self._context(request, asked.document, deadline)
+            result = await _while_connected(request, self._execution(asked, context))
         except Refused as refusal:
             told.failed("BAD_REQUEST")
             return refused(refusal, media_type)
@@ -125,62 +117,43 @@ class GraphQLEndpoint:
             return result_response(ExecutionResult(data=None, errors=[*refusal.errors]), media_type)
         if result.errors:
             told.failed(code_of(result.errors[0]))
-        if result.errors and context.untouched and not _has_data(result):
-            wait = time_to_wait(result.errors)
-            if wait is not None:
-                return too_many(result, media_type, wait)
-        wanted = parameters.extensions is not None and parameters.extensions.get("cache") is True
-        return result_response(result, media_type, context.reads, tell_of_cache=wanted)
-
-    def _document(self, request: Request, parameters: Parameters, told: Told) -> tuple[DocumentNode, Plan | None]:
-        """The document and the plan, if the operation may be executed. Raises Refused and NotExecutable."""
-        prepared = parameters.prepared(self._documents)
-        operation = prepared.operation(parameters.operationName)
-        if request.method == "GET":
-            _check_is_query(operation)
-        document = prepared.valid()
-        self._documents.check_cost(prepared, operation, parameters.variables or {})
-        told.operation, told.kind, told.name = operation.field, operation.kind.value, operation.name
-        return document, operation.plan
+            if context.untouched and not _has_data(result):
+                wait = time_to_wait(result.errors)
+                if wait is not None:
+                    return too_many(result, media_type, wait)
+        return result_response(result, media_type, context.reads, tell_of_cache=asked.wants_cache_told)
 
     def _context(self, request: Request, document: DocumentNode, deadline: Deadline) -> Context:
-        credentials = CallerCredentials.read(request.header)
+        credentials = request.head.credentials
         return Context(
             document=document,
             sessions=self._guard.sessions(credentials),
             own=self._guard.own(credentials),
             deadline=deadline,
-            max_age=parse_cache_control(request.header("cache-control")),
+            max_age=request.head.max_age,
         )
 
-    async def _execute(self, parameters: Parameters, plan: Plan | None, context: Context) -> ExecutionResult:
-        if plan is not None:
-            return await plan.execute(context, parameters.variables)
-        return await self._schema.execute(
+    def _execution(self, asked: Asked, context: Context) -> Coroutine[Any, None, ExecutionResult]:
+        if asked.bound is not None:
+            return asked.bound.execute(context)
+        return self._schema.execute(
             None,  # the context has the document
-            variable_values=parameters.variables,
-            operation_name=parameters.operationName,
+            variable_values=asked.variables,
+            operation_name=asked.operation.name,
             context_value=context,
         )
 
 
 def _is_browser(request: Request) -> bool:
     """Whether a person is asking for a page: only a browser prefers HTML, and it sends no query along."""
-    return request.method == "GET" and not request.query and "text/html" in (request.header("accept") or "")
+    return request.method == "GET" and not request.query and "text/html" in (request.head.header("accept") or "")
 
 
-def _check_is_query(operation: Operation) -> None:
-    """GET is safe (RFC 9110, 9.2.1), so that it may carry queries alone."""
-    if operation.kind is not OperationType.QUERY:
-        kind = operation.kind.value
-        raise Refused(405, f"a {kind} needs POST: GET is for queries", {"allow": "POST"})
-
-
-async def _while_connected(request: Request, work: Coroutine[object, None, ExecutionResult]) -> ExecutionResult:
+async def _while_connected(request: Request, work: Coroutine[Any, None, ExecutionResult]) -> ExecutionResult:
     """Do the work; once it waits, give it up when the client goes away. Raises ClientDisconnect then."""
     begun = Begun(work)
     if begun.done:
-        return await begun
+        return begun.result
     try:
         async with asyncio.TaskGroup() as tasks:
             watch = tasks.create_task(_disconnected(request))

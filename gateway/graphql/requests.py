@@ -16,22 +16,20 @@ from starlette.requests import ClientDisconnect
 
 from gateway.eagerly import Begun
 from gateway.graphql.documents import digest_of
+from gateway.graphql.head import LEGACY, Head, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from starlette.types import Receive, Scope
 
     from gateway.deadline import Deadline
-    from gateway.direct import Headers
     from gateway.graphql.documents import Documents, Prepared
 
-__all__ = ["PREFLIGHT_HEADERS", "Parameters", "Refused", "Request", "parameters_of"]
+__all__ = ["PREFLIGHT_HEADERS", "Parameters", "Request", "body_of", "parameters_in_body", "parameters_in_query"]
 
 PREFLIGHT_HEADERS: Final = ("x-apollo-operation-name", "apollo-require-preflight", "graphql-require-preflight")
 """Each of them shows that a GET is no link's or form's. Their values do not matter."""
 
-_JSON: Final = "application/json"
+_UTF_8: Final = frozenset({"utf-8", "utf8"})
 
 _MAX_PARAMETERS: Final = 100
 """Of a URL."""
@@ -39,46 +37,21 @@ _MAX_PARAMETERS: Final = 100
 Decoded = TypeVar("Decoded")
 
 
-class Refused(Exception):
-    """The request is not one of GraphQL over HTTP. `headers` go into the response."""
-
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.headers = headers or {}
-
-
 class Request:
-    """What a client sends (ASGI 3): line and headers, which are there, and a body, which may not be yet."""
+    """What a client sends (ASGI 3): line and head, which are there, and a body, which may not be yet."""
 
-    def __init__(
-        self, method: str, query: bytes, headers: Headers, receive: Receive, whole: bytes | None = None
-    ) -> None:
+    def __init__(self, method: str, query: bytes, head: Head, receive: Receive, whole: bytes | None = None) -> None:
         self.method = method
         self.query = query
+        self.head = head
         self.receive = receive
         self.whole = whole
         """The body, where it has come already; then `receive` tells only when the client goes away."""
-        self._all = headers
-        self._first = dict(reversed(headers))
 
     @classmethod
     def of(cls, scope: Scope, receive: Receive) -> Request:
         """The request of a connection scope."""
-        return cls(scope["method"], scope["query_string"], scope["headers"], receive)
-
-    def header(self, name: str) -> str | None:
-        """The first header of this name, in lower case; None when it was not sent."""
-        value = self._first.get(name.encode())
-        return None if value is None else value.decode("latin-1")
-
-    def headers(self, name: str) -> str | None:
-        """All headers of this name, as one (RFC 9110, 5.3)."""
-        key = name.encode()
-        if key not in self._first:
-            return None
-        return ", ".join([value.decode("latin-1") for each, value in self._all if each == key])
+        return cls(scope["method"], scope["query_string"], Head(scope["headers"]), receive)
 
     async def body(self, max_size: int) -> bytes:
         """The whole body. Raises Refused when it is larger than so many bytes, and ClientDisconnect."""
@@ -137,41 +110,28 @@ class Parameters(msgspec.Struct):
         return persisted.sha256Hash
 
 
-async def parameters_of(request: Request, *, max_body: int, deadline: Deadline) -> Parameters:
-    """Read a request's parameters. Raises Refused, and ClientDisconnect."""
-    match request.method:
-        case "GET":
-            _check_not_simple(request)
-            return _from_query(request.query)
-        case "POST":
-            return _decode(await _body(request, max_body, deadline), Parameters, "the body")
-        case method:
-            raise Refused(405, f"{method} is not supported: use GET for queries, or POST", {"allow": "GET, POST"})
+def parameters_in_query(request: Request) -> Parameters:
+    """The parameters of a GET. Raises Refused."""
+    _check_not_simple(request.head)
+    return _from_query(request.query)
 
 
-def _check_not_simple(request: Request) -> None:
-    """A media type of a GET counts if it is JSON alone: a browser has been seen to send others unasked."""
-    media_type = (request.header("content-type") or "").partition(";")[0].strip().lower()
-    if media_type != _JSON and not any(map(request.header, PREFLIGHT_HEADERS)):
-        raise Refused(
-            400,
-            "this GET could come from another site's page (CSRF): send it with a header "
-            f"{PREFLIGHT_HEADERS[-1]}: 1, or with content-type: {_JSON}",
-        )
+def parameters_in_body(body: bytes) -> Parameters:
+    """The parameters of a POST. Raises Refused."""
+    return _decode(body, Parameters, "the body")
 
 
-async def _body(request: Request, max_body: int, deadline: Deadline) -> bytes:
-    content_type = request.header("content-type") or ""
-    if content_type != _JSON:
-        media_type, _, rest = content_type.partition(";")
-        charset = rest.partition("charset=")[2].strip(' "').lower() or "utf-8"
-        if media_type.strip().lower() != _JSON or charset not in {"utf-8", "utf8"}:
-            raise Refused(415, f"content-type {content_type!r} is not supported: send {_JSON} in UTF-8")
+async def body_of(request: Request, *, max_size: int, deadline: Deadline) -> bytes:
+    """The body of a POST, which is JSON as far as that was said. Raises Refused, and ClientDisconnect."""
+    head = request.head
+    if head.media_type != LEGACY or head.charset not in _UTF_8:
+        content_type = head.header("content-type") or ""
+        raise Refused(415, f"content-type {content_type!r} is not supported: send {LEGACY} in UTF-8")
     if request.whole is not None:
-        if len(request.whole) > max_body:
-            raise _too_large(max_body)
+        if len(request.whole) > max_size:
+            raise _too_large(max_size)
         return request.whole
-    body = Begun(request.body(max_body))
+    body = Begun(request.body(max_size))
     if body.done:
         return await body
     try:
@@ -179,6 +139,16 @@ async def _body(request: Request, max_body: int, deadline: Deadline) -> bytes:
             return await body
     except TimeoutError:
         raise Refused(408, "the body took longer to arrive than a request may take", {"connection": "close"}) from None
+
+
+def _check_not_simple(head: Head) -> None:
+    """A media type of a GET counts if it is JSON alone: a browser has been seen to send others unasked."""
+    if head.media_type != LEGACY and not any(map(head.header, PREFLIGHT_HEADERS)):
+        raise Refused(
+            400,
+            "this GET could come from another site's page (CSRF): send it with a header "
+            f"{PREFLIGHT_HEADERS[-1]}: 1, or with content-type: {LEGACY}",
+        )
 
 
 def _too_large(max_size: int) -> Refused:

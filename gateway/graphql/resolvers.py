@@ -7,7 +7,7 @@ model itself, whose attributes are the fields of the GraphQL types.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from msgspec import Struct
 
@@ -72,14 +72,14 @@ class Context(Struct, frozen=True):
         return ReadOptions(max_age, min_version).stricter(self.max_age)
 
 
-class CacheRead(NamedTuple):
+class CacheRead(Struct, frozen=True):
     """Where the answer of one field came from."""
 
     path: list[str | int]
     status: CacheStatus
 
 
-class Call(NamedTuple):
+class Call(Struct, frozen=True):
     """One root field of a request."""
 
     context: Context

@@ -8,8 +8,6 @@ well-formed request. Upstream's status never becomes this one's.
 from __future__ import annotations
 
 import math
-from contextlib import suppress
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -17,7 +15,7 @@ import msgspec
 from gateway.cache.freshness import combined
 from gateway.direct import Response
 from gateway.graphql.errors import formatted
-from gateway.graphql.requests import Refused
+from gateway.graphql.head import LEGACY, MODERN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,48 +23,15 @@ if TYPE_CHECKING:
     from graphql import GraphQLError, GraphQLFormattedError
     from strawberry.types import ExecutionResult
 
+    from gateway.graphql.head import Refused
     from gateway.graphql.schema import CacheRead
 
-__all__ = ["LEGACY", "failed", "media_type_for", "refused", "result_response", "too_many"]
-
-MODERN: Final = "application/graphql-response+json"
-LEGACY: Final = "application/json"
+__all__ = ["failed", "refused", "result_response", "too_many"]
 
 _CONTENT_TYPE: Final = {each: (b"content-type", f"{each}; charset=utf-8".encode()) for each in (MODERN, LEGACY)}
 _PRIVATE: Final = (b"cache-control", b"private, no-store")
 
 _encoder: Final = msgspec.json.Encoder()
-
-
-@lru_cache(maxsize=256)
-def media_type_for(accept: str) -> str:
-    """The one of ours that the client likes best (RFC 9110, 12.5.1), by the most specific range for each.
-
-    Who likes both alike gets the one that is named first; who does not say gets what was usual before. Raises Refused
-    for who wants neither.
-    """
-    ranges = [_range(each) for each in accept.split(",")]
-    names = [name for name, _ in ranges]
-
-    def rank(media_type: str) -> tuple[float, int]:
-        for name in (media_type, "application/*", "*/*"):
-            if name in names:
-                place = names.index(name)
-                return -ranges[place][1], place
-        return 0.0, 0
-
-    best = min((LEGACY, MODERN), key=rank)
-    if rank(best)[0] >= 0:
-        raise Refused(406, f"none of {accept!r} can be had: accept {MODERN} or {LEGACY}")
-    return best
-
-
-def _range(text: str) -> tuple[str, float]:
-    name, _, parameters = text.partition(";")
-    quality = f";{parameters.replace(' ', '')}".lower().partition(";q=")[2].partition(";")[0]
-    with suppress(ValueError):
-        return name.strip().lower(), float(quality or 1)
-    return name.strip().lower(), 0.0
 
 
 def result_response(

@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from gateway.direct import DirectProtocol
+from gateway.graphql.head import Head
 from gateway.graphql.headers import BrowserHeaders, always, shared_with
 from gateway.graphql.requests import Request
 from gateway.listener import listening
@@ -74,9 +75,13 @@ class _DirectEndpoint:
         self._endpoint = endpoint
         self._headers = headers
 
-    async def answer(self, headers: Headers, body: bytes, receive: Receive) -> Response | None:
+    def head(self, headers: Headers) -> Head:
+        """What the headers say."""
+        return Head(headers)
+
+    async def answer(self, head: Head, body: bytes, receive: Receive) -> Response | None:
         """Answer one POST."""
-        response = await self._endpoint.answer(Request("POST", b"", headers, receive, body))
+        response = await self._endpoint.answer(Request("POST", b"", head, receive, body))
         if response is not None:
             response.headers.extend(self._headers)
         return response

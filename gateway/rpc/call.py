@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from gateway.cache.freshness import FRESH_ENOUGH, ReadOptions, parse_cache_control
 from gateway.credentials import CallerCredentials
@@ -27,11 +27,12 @@ _MARGIN: Final = 0.05
 class Call:
     """One call. Its metadata is read once; a key that comes twice is taken by its last value."""
 
-    __slots__ = ("_context", "_metadata")
+    __slots__ = ("_context", "_header")
 
     def __init__(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         self._context = context
-        self._metadata = dict(context.invocation_metadata() or ())
+        # Values are bytes where keys end with -bin; none of those is looked up.
+        self._header = cast("dict[str, str]", dict(context.invocation_metadata() or ())).get
 
     def credentials(self) -> CallerCredentials:
         """The caller's credentials, from the metadata and the client's certificate."""
@@ -60,10 +61,6 @@ class Call:
         before = self._context.trailing_metadata() or ()
         told = (("cache-status", status.header()), ("age", str(int(status.age))))
         self._context.set_trailing_metadata((*told, *before))
-
-    def _header(self, name: str) -> str | None:
-        value = self._metadata.get(name)
-        return value if isinstance(value, str) else None
 
     def _certificate_names(self) -> tuple[str, ...]:
         """URIs and DNS names that the client's certificate is for; none without one that the handshake has verified.

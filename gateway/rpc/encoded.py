@@ -1,20 +1,15 @@
-"""Answers to reads that the cache answers, encoded once for each session context however often it is asked for.
-
-Making protobuf of a session context costs more than all else that is done for such a read. The model is immutable, so
-the same session context is always the same bytes; they go when it goes, wherever it was kept.
-"""
+"""Answers to reads that the cache answers, in bytes (`gateway.encoded`)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from weakref import KeyedRef
 
+from gateway.encoded import Encoded
 from gateway.rpc.convert import session_context_message
 
 if TYPE_CHECKING:
     from gateway.cache.readthrough import Found
     from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
-    from gateway.model import SessionContext
 
 __all__ = ["EncodedAnswers"]
 
@@ -24,8 +19,7 @@ class EncodedAnswers:
 
     def __init__(self, kind: type[pb.GetSessionContextResponse | pb.GetOwnSessionContextResponse]) -> None:
         self._kind = kind
-        self._known: dict[int, tuple[KeyedRef[int, SessionContext], bytes]] = {}
-        """By identity: comparing session contexts would cost what this saves."""
+        self._known = Encoded()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -33,14 +27,10 @@ class EncodedAnswers:
     def of(self, found: Found) -> bytes:
         """The answer. Raises NotRepresentable."""
         context = found.context
-        known = self._known.get(id(context))
+        known = self._known.get(context, 0)
         if known is not None:
-            return known[1]
+            return known
         encoded = self._kind(session_context=session_context_message(context)).SerializeToString()
         if found.status.hit:  # who came first brought it into the cache, if there is one; who comes second asks again
-            self._known[id(context)] = KeyedRef(context, self._forget, id(context)), encoded
+            self._known.put(context, 0, encoded)
         return encoded
-
-    def _forget(self, gone: KeyedRef[int, SessionContext]) -> None:
-        """The session context is no more, and another may get its identity."""
-        del self._known[gone.key]

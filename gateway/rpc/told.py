@@ -26,7 +26,10 @@ def told_of(requests: Requests, name: str, answer: Answer) -> Answer:
         metadata = context.invocation_metadata() or ()
 
         def header(name: str) -> str | None:
-            return next((value for each, value in metadata if each == name and isinstance(value, str)), None)
+            for each, value in metadata:
+                if each == name and isinstance(value, str):
+                    return value
+            return None
 
         request = requests.begin("grpc", name, header)
         request.operation = operation

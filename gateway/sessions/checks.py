@@ -36,11 +36,12 @@ def expected_version(value: int | None, *, required: bool = False) -> Iterator[V
     yield from validation.version("expected_version", value)
 
 
-def read_options(value: ReadOptions) -> Iterator[Violation]:
+def read_options(value: ReadOptions) -> Sequence[Violation]:
     """An age and a version that can be."""
-    yield from validation.version("read_options.min_version", value.min_version)
-    if value.max_age is not None and not value.max_age >= 0:
-        yield Violation("read_options.max_age", "must not be negative")
+    found = validation.version("read_options.min_version", value.min_version)
+    if value.max_age is None or value.max_age >= 0:
+        return found
+    return (*found, Violation("read_options.max_age", "must not be negative"))
 
 
 def saas_token(value: SecretStr | None) -> Iterator[Violation]:

@@ -8,7 +8,7 @@ session context as it stands afterwards, unless the options say that it is not w
 from __future__ import annotations
 
 import asyncio
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
 from gateway import validation
@@ -19,7 +19,7 @@ from gateway.sessions.changes import CLEAR, Assignment, Patch, Replace
 from gateway.sessions.writer import Change
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from pydantic import SecretStr
 
@@ -39,6 +39,8 @@ WRITABLE: Final = frozenset(
 )
 OWN_WRITABLE: Final = frozenset({"site_code", "currency", "target_location", "language", "context"})
 """What upstream's PATCH applies; it ignores all else (API reference, operation 6)."""
+_READABLE: Final = 4096
+"""Sessions whose names are known to be good."""
 
 
 class SessionContexts:
@@ -54,13 +56,22 @@ class SessionContexts:
         self._writer = writer
         self._max_batch = max_batch
         self._batch_concurrency = batch_concurrency
+        self._readable = lru_cache(_READABLE)(self._checked)
 
     async def get(self, tenant: str, session_id: str, deadline: Deadline, options: ReadOptions = FRESH_ENOUGH) -> Found:
         """Read one, from the cache where the options allow."""
+        session = (
+            self._readable(tenant, session_id)
+            if options is FRESH_ENOUGH
+            else self._checked(tenant, session_id, options)
+        )
+        return await session.get(options, deadline)
+
+    def _checked(self, tenant: str, session_id: str, options: ReadOptions = FRESH_ENOUGH) -> CachedSession:
         validation.check(
             validation.tenant(tenant), validation.segment("session_id", session_id), checks.read_options(options)
         )
-        return await self._client.session(tenant, session_id).get(options, deadline)
+        return self._client.session(tenant, session_id)
 
     async def batch_get(
         self, tenant: str, session_ids: Sequence[str], deadline: Deadline, options: ReadOptions = FRESH_ENOUGH
@@ -153,7 +164,7 @@ class SessionContexts:
         patch: Patch,
         options: WriteOptions,
         saas_token: SecretStr | None,
-        *violations: Iterator[Violation],
+        *violations: Iterable[Violation],
     ) -> Written:
         validation.check(
             validation.tenant(tenant),
@@ -165,7 +176,7 @@ class SessionContexts:
         session = self._client.session(tenant, session_id, saas_token)
         return await self._writer.change(tenant, session, Change(patch.whole, session.write, patch.is_in), options)
 
-    def _attribute_of(self, tenant: str, session_id: str, named: Iterator[Violation]) -> CachedSession:
+    def _attribute_of(self, tenant: str, session_id: str, named: Iterable[Violation]) -> CachedSession:
         validation.check(validation.tenant(tenant), validation.segment("session_id", session_id), named)
         return self._client.session(tenant, session_id)
 
@@ -213,12 +224,12 @@ class OwnSessionContexts:
         access_token: SecretStr | None,
         patch: Patch,
         options: WriteOptions,
-        violations: Iterator[Violation],
+        violations: Iterable[Violation],
     ) -> Written:
         own = self._own(tenant, access_token, checks.expected_version(options.expected_version), violations)
         return await self._writer.change(tenant, own, Change(patch.partial, own.write, patch.is_in), options)
 
-    def _own(self, tenant: str, access_token: SecretStr | None, *violations: Iterator[Violation]) -> CachedOwnSession:
+    def _own(self, tenant: str, access_token: SecretStr | None, *violations: Iterable[Violation]) -> CachedOwnSession:
         """The caller's session, all input being good. Raises Unauthenticated when there is no token."""
         validation.check(validation.tenant(tenant), *violations)
         if access_token is None or any(validation.token("authorization", access_token)):

@@ -22,6 +22,8 @@ class MemoryStore(Generic[Value]):
 
     def __init__(self, max_entries: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._cache: _BoundedMemoryCache[Value] = _BoundedMemoryCache(max_entries, clock)
+        self.peek = self._cache.peek
+        """As `get`, at once: without aiocache's plugins, and its look at the environment, at every request."""
 
     def __len__(self) -> int:
         return len(self._cache.entries)
@@ -29,10 +31,6 @@ class MemoryStore(Generic[Value]):
     async def get(self, key: str) -> Value | None:
         """The value, or None when there is none (any longer)."""
         return cast("Value | None", await self._cache.get(key))
-
-    def peek(self, key: str) -> Value | None:
-        """As `get`, at once: without aiocache's plugins, and its look at the environment, at every request."""
-        return self._cache.peek(key)
 
     async def set(self, key: str, value: Value, *, ttl: float) -> None:
         """Keep the value for so many seconds."""

@@ -44,22 +44,6 @@ class _Line(msgspec.Struct, omit_defaults=True):
     status: int | None = None
     trace_id: str | None = None
 
-    @classmethod
-    def of(cls, request: Request, duration: float) -> _Line:
-        return cls(
-            datetime.now(UTC),
-            request.door,
-            request.operation,
-            request.code,
-            round(duration * 1000, 3),
-            request.id,
-            request.tenant,
-            request.caller,
-            request.cache,
-            request.status,
-            request.trace_id,
-        )
-
 
 class AccessLog:
     """A `RequestWatcher` that writes lines. `end` it: the last ones may still be waiting."""
@@ -79,7 +63,19 @@ class AccessLog:
 
     def request_finished(self, request: Request, duration: float) -> None:
         """Write of one."""
-        line = _Line.of(request, duration)
+        line = _Line(
+            datetime.now(UTC),
+            request.door,
+            request.operation,
+            request.code,
+            round(duration * 1000, 3),
+            request.id,
+            request.tenant,
+            request.caller,
+            request.cache,
+            request.status,
+            request.trace_id,
+        )
         if self._log is not None:
             self._log.info("request", **_told(line))
             return

@@ -16,6 +16,8 @@ from prometheus_client import (
     generate_latest,
 )
 
+from gateway.telemetry.tallies import Count, Times
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Metrics"]
 
 _BREAKER: Final = {"closed": 0, "half_open": 1, "open": 2}
+_LABEL: Final = {False: "false", True: "true"}
 
 
 class Metrics:
@@ -63,18 +66,17 @@ class Metrics:
             registry=self._registry,
         )
 
-        self._reads = Counter(
+        self._reads = Count(
             "session_gateway_cache_reads",
             "Reads through the cache by what answered them: hit, stale, stale_if_error, miss, request.",
             ["outcome", "collapsed"],
-            registry=self._registry,
+            self._registry,
         )
-        self._reads_of: dict[CacheRead, Counter] = {}
-        self._puts = Counter(
+        self._puts = Count(
             "session_gateway_cache_puts",
             "What reads brought back, kept or refused for a write or a higher version that stood against it.",
             ["kept"],
-            registry=self._registry,
+            self._registry,
         )
         self._failures = Counter(
             "session_gateway_cache_failures",
@@ -89,12 +91,12 @@ class Metrics:
             multiprocess_mode="livesum",
         )
 
-        self._upstream = Histogram(
+        self._upstream = Times(
             "session_gateway_upstream_request_duration_seconds",
             "Requests to upstream, by method and by what became of them: 2xx to 5xx, timeout, unreachable, lost, ...",
             ["method", "outcome"],
-            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
-            registry=self._registry,
+            (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            self._registry,
         )
         self._retries = Counter(
             "session_gateway_upstream_retries",
@@ -126,13 +128,16 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livesum",
         )
+        self._to_upstream = 0
 
         self._lines_dropped = Counter(
             "session_gateway_log_lines_dropped",
             "Lines of the log that were not written, since nobody read them in time.",
             registry=self._registry,
         )
-        self._to_sample: list[Callable[[], None]] = []
+        self._to_sample: list[Callable[[], None]] = [
+            each.hand_over for each in (self._reads, self._puts, self._upstream)
+        ]
 
     @property
     def registry(self) -> CollectorRegistry:
@@ -169,6 +174,7 @@ class Metrics:
         """Ask for whatever is counted elsewhere: Gauge's own `set_function` does nothing where metrics go to files."""
         for each in self._to_sample:
             each()
+        self._in_flight.set(self._to_upstream)
 
     def exposition(self) -> bytes:
         """All metrics in the text format that Prometheus reads."""
@@ -183,15 +189,11 @@ class Metrics:
 
     def cache_read(self, event: CacheRead) -> None:
         """Count a read."""
-        counter = self._reads_of.get(event)
-        if counter is None:  # looking up a label costs more than counting
-            labels = event.outcome, str(event.collapsed).lower()
-            counter = self._reads_of[event] = self._reads.labels(*labels)
-        counter.inc()
+        self._reads.add(event.outcome, _LABEL[event.collapsed])
 
     def cache_put(self, event: CachePut) -> None:
         """Count an entry that was to be kept."""
-        self._puts.labels(str(event.kept).lower()).inc()
+        self._puts.add(_LABEL[event.kept])
 
     def cache_failed(self, event: CacheFailed) -> None:
         """Count a failure of the shared cache."""
@@ -199,7 +201,7 @@ class Metrics:
 
     def upstream_called(self, event: UpstreamCalled) -> None:
         """Count and time a request to upstream."""
-        self._upstream.labels(event.method, event.outcome).observe(event.seconds)
+        self._upstream.add(event.seconds, event.method, event.outcome)
 
     def upstream_retried(self, event: UpstreamRetried) -> None:
         """Count a repetition."""
@@ -218,5 +220,5 @@ class Metrics:
         self._shed.labels(event.cause).inc()
 
     def upstream_in_flight(self, number: int) -> None:
-        """Show the number."""
-        self._in_flight.set(number)
+        """Take the number."""
+        self._to_upstream = number

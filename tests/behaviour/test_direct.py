@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -30,9 +30,15 @@ class Answers:
         self.gate = asyncio.Event()
         self.bodies: list[bytes] = []
         self.waiting = 0
+        self.heads = 0
+        """How many of the heads were parsed."""
         self.told: list[str] = []
 
-    async def answer(self, headers: Headers, body: bytes, receive: Receive) -> Response | None:
+    def head(self, headers: Headers) -> Headers:
+        self.heads += 1
+        return headers
+
+    async def answer(self, head: Headers, body: bytes, receive: Receive) -> Response | None:
         self.bodies.append(body)
         if b"gone" in body:
             self.waiting += 1
@@ -142,6 +148,106 @@ async def test_a_chunked_body_is_a_body() -> None:
         )
         assert (await answer_of(reader))[2] == b"abc"
         assert answers.bodies == [b"abc"]
+
+
+async def test_a_head_that_has_been_read_before_is_not_parsed_again() -> None:
+    async with connected() as (answers, reader, writer):
+        for body in (b"1", b"2", b"", b"33", b"3", b"44", b""):
+            writer.write(post(body))
+            assert (await answer_of(reader))[2] == body
+        assert answers.bodies == [b"1", b"2", b"", b"33", b"3", b"44", b""]
+        assert answers.heads == 3  # one for each length
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (post(b"2", headers="x-other: 1\r\n"), [b"2"]),
+        (post(b"2") + post(b"3"), [b"2", b"asgi POST /direct 3"]),
+        (post(b"2", path="/other"), [b"asgi POST /other 2"]),
+        (post(b"2").replace(b"POST", b"PUT"), [b"asgi PUT /direct 2"]),
+        (b"\r\n" + post(b"2"), [b"2"]),
+        (post(b"2", headers="expect: 100-continue\r\n")[:-1], []),
+        (post(b"2").replace(b"host", b"Host"), [b"2"]),
+    ],
+    ids=["another header", "two at once", "another path", "another method", "a line before", "expect", "another case"],
+)
+async def test_a_head_that_differs_is_parsed(request_: bytes, expected: list[bytes]) -> None:
+    async with connected() as (answers, reader, writer):
+        writer.write(post(b"1"))
+        await answer_of(reader)
+        writer.write(request_)
+        for body in expected:
+            assert (await answer_of(reader))[2] == body
+        if expected:
+            heads = answers.heads
+            writer.write(post(b"4"))
+            assert (await answer_of(reader))[2] == b"4"
+            assert answers.heads == heads  # the first head is still known
+
+
+async def test_a_known_head_whose_body_comes_later_is_answered_all_the_same() -> None:
+    async with connected() as (answers, reader, writer):
+        writer.write(post(b"x" * 100))
+        await answer_of(reader)
+        whole = post(b"y" * 100)
+        writer.write(whole[:-50])
+        await writer.drain()
+        await asyncio.sleep(0.05)  # so that it arrives by itself
+        writer.write(whole[-50:])
+        assert (await answer_of(reader))[2] == b"asgi POST /direct " + b"y" * 100
+        assert answers.bodies == [b"x" * 100]
+
+
+async def test_chunked_bodies_are_never_taken_by_their_head() -> None:
+    head = b"POST /direct HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    async with connected() as (answers, reader, writer):
+        for chunks, body in ((b"0\r\n\r\n", b""), (b"2\r\nab\r\n0\r\n\r\n", b"ab"), (b"2\r\ncd\r\n0\r\n\r\n", b"cd")):
+            writer.write(head + chunks)
+            assert (await answer_of(reader))[2] == body
+        assert answers.heads == 3
+
+
+async def test_heads_are_forgotten_when_there_are_many_or_they_are_long() -> None:
+    async with connected() as (answers, reader, writer):
+        for n in range(20):
+            writer.write(post(b"x" * n))
+            await answer_of(reader)
+        assert answers.heads == 20
+        writer.write(post(b"x"))
+        await answer_of(reader)
+        assert answers.heads == 21  # it was pushed out
+        for _ in range(2):
+            writer.write(post(b"x", headers=f"x-long: {'y' * 5000}\r\n"))
+            await answer_of(reader)
+        assert answers.heads == 23
+
+
+async def test_a_connection_at_rest_is_closed_in_time_however_it_was_used() -> None:
+    """The timer is set once, and looks whether the connection has been used since."""
+    answers = Answers()
+    made: list[DirectProtocol[Headers]] = []
+
+    def protocol(*arguments: Any, **named: Any) -> DirectProtocol[Headers]:
+        made.append(DirectProtocol(*arguments, direct=answers, **named))
+        made[-1].timeout_keep_alive = 0.4  # type: ignore[assignment]  # uvicorn says int; any number will do
+        return made[-1]
+
+    async with listening(answers, host="127.0.0.1", port=0, grace=1, protocol=protocol) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        for n in range(4):  # for longer than the time, in all
+            writer.write(post(b"%d" % n))
+            assert (await answer_of(reader))[2] == b"%d" % n
+            await asyncio.sleep(0.2)
+        writer.write(post(b"wait"))
+        await eventually(lambda: answers.waiting == 1)
+        await asyncio.sleep(0.5)  # what is being answered is not at rest
+        answers.gate.set()
+        assert (await answer_of(reader))[2] == b"wait"
+        assert answers.heads == 2
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        writer.close()
 
 
 async def test_pipelined_requests_are_answered_in_order() -> None:

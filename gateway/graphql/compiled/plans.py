@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, count
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from graphql import (
@@ -24,8 +24,11 @@ from graphql import (
     is_union_type,
 )
 from graphql.execution.values import VariableValues
+from msgspec import Raw
+from msgspec.json import Encoder
 from strawberry.types import ExecutionResult
 
+from gateway.encoded import Encoded
 from gateway.graphql.compiled.arguments import Arguments, Peculiar, Variables
 from gateway.graphql.compiled.projections import Projector
 from gateway.graphql.compiled.syntax import nodes_of
@@ -33,10 +36,10 @@ from gateway.graphql.errors import failure
 from gateway.graphql.resolvers import RESOLVERS, Call
 from gateway.graphql.scalars import serialize_time
 from gateway.graphql.selection import selects
+from gateway.model import SessionContext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from graphql import DocumentNode, Node, OperationDefinitionNode
     from graphql.execution.collect_fields import FieldDetailsList
@@ -45,7 +48,7 @@ if TYPE_CHECKING:
     from gateway.graphql.resolvers import Context, Resolver
     from gateway.graphql.schema import GatewaySchema
 
-__all__ = ["Compiler", "Plan"]
+__all__ = ["Bound", "Compiler", "Plan"]
 
 _VARIANTS: Final = 8
 """Most selections that a plan keeps: there is one for each set of values of the variables in its conditions."""
@@ -55,19 +58,24 @@ _PER_FIELD: Final = 1280
 """Bytes of memory that a field of a selection takes, by measurement: at most. A root field takes as much as three."""
 _SELECTING: Final = {"include": True, "skip": False}
 """Directives that are compiled, and the condition by which each lets its selection be."""
+_encode: Final = Encoder().encode
 
 
 class Compiler:
     """Makes plans. What they leave, `schema` executes."""
 
     def __init__(self, schema: GatewaySchema) -> None:
-        self._schema = schema
-        self._times = lru_cache(_TIMES)(serialize_time)
+        self.schema = schema
+        self.times = lru_cache(_TIMES)(serialize_time)
+        """Writes a time out."""
+        self.encoded = Encoded()
+        self.forms = count()
+        """Of what its plans keep in `encoded`."""
 
     def plan(self, document: DocumentNode, operation: OperationDefinitionNode) -> Plan | None:
         """The plan of an operation of a valid document. None where it is Strawberry's to execute."""
         try:
-            return Plan(self._schema, self._times, document, operation)
+            return Plan(self, document, operation)
         except Peculiar:
             return None
 
@@ -75,18 +83,12 @@ class Compiler:
 class Plan:
     """How to answer an operation. Raises Peculiar when that cannot be planned."""
 
-    def __init__(
-        self,
-        schema: GatewaySchema,
-        times: Callable[[datetime], str],
-        document: DocumentNode,
-        operation: OperationDefinitionNode,
-    ) -> None:
+    def __init__(self, compiler: Compiler, document: DocumentNode, operation: OperationDefinitionNode) -> None:
+        schema = compiler.schema
         root = schema.core.get_root_type(operation.operation)
         if root is None or operation.operation not in _FOLLOWS:
             raise Peculiar(operation)
-        self._schema = schema
-        self._times = times
+        self._compiler = compiler
         self._root = root
         self._operation = operation
         self._follow = _FOLLOWS[operation.operation]
@@ -102,21 +104,15 @@ class Plan:
         self.size: int = _PER_FIELD * fields * min(_VARIANTS, 1 << len(everything))
         """Bytes of memory that it may come to take, about."""
 
-    async def execute(self, context: Context, variables: Mapping[str, object] | None) -> ExecutionResult:
-        """Execute the operation. What goes wrong is in the result."""
+    def bound(self, variables: Mapping[str, object] | None) -> Bound | None:
+        """The plan with these variables; None where they will not do, so that Strawberry is to say why."""
         try:
             values = self._variables.coerced(variables or {})
             selection = self._selection(values)
             steps = [(each, each.arguments.bound(values)) for each in selection.fields]
         except Peculiar:
-            return await self._left_to_strawberry(context, variables)
-        errors: list[GraphQLError] = []
-        try:
-            data = selection.blank | await self._follow(context, steps, errors)
-        except GraphQLError as error:
-            errors.append(error)
-            return ExecutionResult(data=None, errors=errors)
-        return ExecutionResult(data=data, errors=errors or None)
+            return None
+        return Bound(selection.blank, steps, self._follow)
 
     def _selection(self, variables: VariableValues) -> _Selection:
         """What is selected with these variables. Raises Peculiar."""
@@ -133,7 +129,9 @@ class Plan:
     def _compiled(self, conditions: Mapping[str, object]) -> _Selection:
         if not all(isinstance(each, bool) for each in conditions.values()):
             raise Peculiar(conditions)
-        projector = Projector(self._schema.core, self._times, self._operation, self._fragments, conditions)
+        projector = Projector(
+            self._compiler.schema.core, self._compiler.times, self._operation, self._fragments, conditions
+        )
         try:
             roots = projector.roots(self._root)
             fields = [self._field(projector, key, each) for key, each in roots.items() if _name(each) != "__typename"]
@@ -155,20 +153,31 @@ class Plan:
             key=key,
             name=name,
             resolve=RESOLVERS[name],
-            arguments=Arguments(self._schema, definition, nodes[0]),
+            arguments=Arguments(self._compiler.schema, definition, nodes[0]),
             project=projector.projection(self._root, details),
             has_failures=is_union_type(type_),
             reads_back=selects(nodes, self._fragments, projector.conditions, "sessionContext"),
+            encoded=self._compiler.encoded,
+            form=next(self._compiler.forms),
         )
 
-    async def _left_to_strawberry(self, context: Context, variables: Mapping[str, object] | None) -> ExecutionResult:
-        name = self._operation.name
-        return await self._schema.execute(
-            None,  # the context has the document
-            variable_values=None if variables is None else dict(variables),
-            operation_name=None if name is None else name.value,
-            context_value=context,
-        )
+
+class Bound(NamedTuple):
+    """A plan with values for its variables. It may be followed several times."""
+
+    blank: dict[str, object]
+    steps: _Steps
+    follow: _Follow
+
+    async def execute(self, context: Context) -> ExecutionResult:
+        """Execute the operation. What goes wrong is in the result."""
+        errors: list[GraphQLError] = []
+        try:
+            data = self.blank | await self.follow(context, self.steps, errors)
+        except GraphQLError as error:
+            errors.append(error)
+            return ExecutionResult(data=None, errors=errors)
+        return ExecutionResult(data=data, errors=errors or None)
 
 
 class _Selection(NamedTuple):
@@ -192,6 +201,9 @@ class _Field:
     project: Projection
     has_failures: bool
     reads_back: bool
+    encoded: Encoded
+    form: int
+    """Under which `encoded` has what this field makes of session contexts."""
 
     async def answer(self, context: Context, arguments: Mapping[str, object], errors: list[GraphQLError]) -> object:
         """Resolve it and project what comes of it. Raises GraphQLError where that nulls the whole answer."""
@@ -199,10 +211,25 @@ class _Field:
             value = await self.resolve(Call(context, self.key, self.reads_back), **arguments)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the field's error
             value = (failure(error, self.name) if self.has_failures else None) or error
+        if isinstance(value, SessionContext) and context.reads[-1].status.hit:  # nothing has waited since that was read
+            return self._encoded(value, errors)
         return self.project(value, (), self.key, errors)
+
+    def _encoded(self, value: SessionContext, errors: list[GraphQLError]) -> object:
+        """Project it, or take what it has been projected to before."""
+        known = self.encoded.get(value, self.form)
+        if known is None:
+            before = len(errors)
+            projected = self.project(value, (), self.key, errors)
+            if len(errors) > before:
+                return projected
+            known = _encode(projected)
+            self.encoded.put(value, self.form, known)
+        return Raw(known)
 
 
 _Steps: TypeAlias = "Sequence[tuple[_Field, Mapping[str, object]]]"
+_Follow: TypeAlias = "Callable[[Context, _Steps, list[GraphQLError]], Awaitable[dict[str, object]]]"
 
 
 async def _side_by_side(context: Context, steps: _Steps, errors: list[GraphQLError]) -> dict[str, object]:

@@ -1,0 +1,50 @@
+"""What is sent of session contexts, encoded once for each of them however often it is asked for.
+
+To encode one costs more than all else that is done for a read that the cache answers. The model is immutable, so the
+same session context is always the same bytes; they go when it goes, wherever it was kept.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from weakref import KeyedRef
+
+if TYPE_CHECKING:
+    from gateway.model import SessionContext
+
+__all__ = ["Encoded"]
+
+_FORMS: Final = 8
+"""Forms in which one session context is kept."""
+
+
+class Encoded:
+    """Bytes by session context, and by the form in which it is sent, which is any number. Keeps the newest `most`."""
+
+    def __init__(self, most: int = 4096) -> None:
+        self._most = most
+        self._known: dict[int, tuple[KeyedRef[int, SessionContext], dict[int, bytes]]] = {}
+        """By identity: comparing session contexts would cost what this saves."""
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, context: SessionContext, form: int) -> bytes | None:
+        """What was put."""
+        known = self._known.get(id(context))
+        return None if known is None else known[1].get(form)
+
+    def put(self, context: SessionContext, form: int, encoded: bytes) -> None:
+        """Keep this."""
+        known = self._known.get(id(context))
+        if known is None:
+            if len(self._known) == self._most:
+                del self._known[next(iter(self._known))]
+            known = self._known[id(context)] = KeyedRef(context, self._forget, id(context)), {}
+        if len(known[1]) == _FORMS:
+            del known[1][next(iter(known[1]))]
+        known[1][form] = encoded
+
+    def _forget(self, gone: KeyedRef[int, SessionContext]) -> None:
+        """The session context is no more, and another may get its identity."""
+        del self._known[gone.key]

@@ -1,0 +1,104 @@
+"""What requests ask for: an operation that may be executed, and all that it takes. The same body asks for the same.
+
+Pages send the same few operations about the same session, so that many a body has been seen before, to the byte. What
+it came to then, up to the point where callers are checked, is what it comes to again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from graphql import OperationType
+from msgspec import Struct
+
+from gateway.graphql.head import Refused
+from gateway.graphql.requests import body_of, parameters_in_body, parameters_in_query
+
+if TYPE_CHECKING:
+    from graphql import DocumentNode
+
+    from gateway.deadline import Deadline
+    from gateway.graphql.compiled import Bound
+    from gateway.graphql.documents import Documents, Operation
+    from gateway.graphql.requests import Parameters, Request
+
+__all__ = ["Asked", "Asking"]
+
+_MOST: Final = 1024
+"""Bodies that are remembered."""
+_LONGEST: Final = 4096
+"""Bytes of a body that is remembered."""
+_LARGEST: Final = 65_536
+"""Bytes of the plan that it is to be answered by: it is kept too, though its document may be dropped."""
+
+
+class Asked(Struct, frozen=True):
+    """A valid operation, within the limits."""
+
+    document: DocumentNode
+    operation: Operation
+    kind: str
+    """`query` or `mutation`."""
+    variables: dict[str, object] | None
+    bound: Bound | None
+    """The plan with these variables; None where Strawberry is to execute the operation."""
+    wants_cache_told: bool
+    """Whether the answer is to say in its body where it came from."""
+
+
+class Asking:
+    """Finds out what requests ask for. `max_body` bounds a body, in bytes."""
+
+    def __init__(self, documents: Documents, *, max_body: int) -> None:
+        self._documents = documents
+        self._max_body = max_body
+        self._known: dict[bytes, Asked] = {}
+        """By body, those that were remembered last being the last."""
+
+    async def of(self, request: Request, deadline: Deadline) -> Asked:
+        """What this one asks for. Raises Refused, NotExecutable and ClientDisconnect."""
+        match request.method:
+            case "GET":
+                asked = self._asked(parameters_in_query(request))
+                _check_is_query(asked.operation)
+                return asked
+            case "POST":
+                body = await body_of(request, max_size=self._max_body, deadline=deadline)
+                return self._known.get(body) or self._found(body)
+            case method:
+                raise Refused(405, f"{method} is not supported: use GET for queries, or POST", {"allow": "GET, POST"})
+
+    def _found(self, body: bytes) -> Asked:
+        """What is asked for by a body that is not known; it is remembered if that is worth its while."""
+        parameters = parameters_in_body(body)
+        asked = self._asked(parameters)
+        plan = asked.operation.plan
+        if (
+            asked.bound is not None
+            and plan is not None
+            and plan.size <= _LARGEST
+            and len(body) <= _LONGEST
+            and asked.operation.kind is OperationType.QUERY
+            and parameters.extensions is None  # a hash that comes along is to bring its document into use
+            and not self._documents.measure_only  # then each request is logged that is beyond the limits
+        ):
+            if len(self._known) == _MOST:
+                del self._known[next(iter(self._known))]
+            self._known[body] = asked
+        return asked
+
+    def _asked(self, parameters: Parameters) -> Asked:
+        prepared = parameters.prepared(self._documents)
+        operation = prepared.operation(parameters.operationName)
+        document = prepared.valid()
+        variables = parameters.variables
+        self._documents.check_cost(prepared, operation, variables or {})
+        bound = None if operation.plan is None else operation.plan.bound(variables)
+        wants_cache_told = parameters.extensions is not None and parameters.extensions.get("cache") is True
+        return Asked(document, operation, operation.kind.value, variables, bound, wants_cache_told)
+
+
+def _check_is_query(operation: Operation) -> None:
+    """GET is safe (RFC 9110, 9.2.1), so that it may carry queries alone."""
+    if operation.kind is not OperationType.QUERY:
+        raise Refused(405, f"a {operation.kind.value} needs POST: GET is for queries", {"allow": "POST"})

@@ -1,0 +1,111 @@
+"""The head of a request, and what its headers say: found out when it is asked for, and once."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Final
+
+from gateway.cache.freshness import parse_cache_control
+from gateway.credentials import CallerCredentials
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gateway.direct import Headers
+
+__all__ = ["LEGACY", "MODERN", "Head", "Refused", "media_type_for"]
+
+MODERN: Final = "application/graphql-response+json"
+LEGACY: Final = "application/json"
+
+
+class Refused(Exception):
+    """The request is not one of GraphQL over HTTP. `headers` go into the response."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = headers or {}
+
+
+class Head:
+    """Headers, by their names in lower case. It may be that of several requests of a connection (`gateway.direct`)."""
+
+    def __init__(self, headers: Headers) -> None:
+        self._all = headers
+        self._first = dict(reversed(headers))
+
+    def header(self, name: str) -> str | None:
+        """The first header of this name; None when it was not sent."""
+        value = self._first.get(name.encode())
+        return None if value is None else value.decode("latin-1")
+
+    def headers(self, name: str) -> str | None:
+        """All headers of this name, as one (RFC 9110, 5.3)."""
+        key = name.encode()
+        if key not in self._first:
+            return None
+        return ", ".join([value.decode("latin-1") for each, value in self._all if each == key])
+
+    @cached_property
+    def credentials(self) -> CallerCredentials:
+        """What the caller shows."""
+        return CallerCredentials.read(self.header)
+
+    @cached_property
+    def max_age(self) -> float | None:
+        """What the caller accepts from a cache, in seconds (RFC 9111, 5.2.1)."""
+        return parse_cache_control(self.header("cache-control"))
+
+    @cached_property
+    def accepted(self) -> str:
+        """The media type of the answer. Raises Refused when none of ours is accepted."""
+        return media_type_for(self.headers("accept") or "*/*")
+
+    @cached_property
+    def media_type(self) -> str:
+        """The media type of the body, as it is written, without parameters; empty if it was not said."""
+        return self._content_type[0]
+
+    @cached_property
+    def charset(self) -> str:
+        """That of the body."""
+        return self._content_type[1].partition("charset=")[2].strip(' "').lower() or "utf-8"
+
+    @property
+    def _content_type(self) -> tuple[str, str]:
+        media_type, _, parameters = (self.header("content-type") or "").partition(";")
+        return media_type.strip().lower(), parameters
+
+
+@lru_cache(maxsize=256)
+def media_type_for(accept: str) -> str:
+    """The one of ours that the client likes best (RFC 9110, 12.5.1), by the most specific range for each.
+
+    Who likes both alike gets the one that is named first; who does not say gets what was usual before. Raises Refused
+    for who wants neither.
+    """
+    ranges = [_range(each) for each in accept.split(",")]
+    names = [name for name, _ in ranges]
+
+    def rank(media_type: str) -> tuple[float, int]:
+        for name in (media_type, "application/*", "*/*"):
+            if name in names:
+                place = names.index(name)
+                return -ranges[place][1], place
+        return 0.0, 0
+
+    best = min((LEGACY, MODERN), key=rank)
+    if rank(best)[0] >= 0:
+        raise Refused(406, f"none of {accept!r} can be had: accept {MODERN} or {LEGACY}")
+    return best
+
+
+def _range(text: str) -> tuple[str, float]:
+    name, _, parameters = text.partition(";")
+    quality = f";{parameters.replace(' ', '')}".lower().partition(";q=")[2].partition(";")[0]
+    with suppress(ValueError):
+        return name.strip().lower(), float(quality or 1)
+    return name.strip().lower(), 0.0

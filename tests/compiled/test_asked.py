@@ -1,0 +1,122 @@
+"""What a body asks for is found out once, and is the same ever after."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gateway.deadline import Deadline
+from gateway.graphql import asked as module
+from gateway.graphql.asked import Asking
+from gateway.graphql.compiled import Compiler
+from gateway.graphql.documents import Documents, NotExecutable
+from gateway.graphql.head import Head, Refused
+from gateway.graphql.limits import Limits
+from gateway.graphql.requests import Request
+from gateway.graphql.schema import make_schema
+
+if TYPE_CHECKING:
+    from gateway.graphql.asked import Asked
+    from gateway.graphql.documents import Prepared
+
+READ = "query Read($t: String!, $s: ID!) { sessionContext(tenant: $t, sessionId: $s) { currency } }"
+WRITE = 'mutation { removeMySessionContextAttribute(input: {tenant: "acme", name: "n"}) { ... on Failure { code } } }'
+ALL = "{ sessionId customerId siteCode currency cartId targetLocation language context metadata { version createdAt } }"
+WHOSE = {"t": "acme", "s": "s-1"}
+HEAD = Head([(b"content-type", b"application/json")])
+
+
+class Counting(Documents):
+    """Counts how often it is looked at."""
+
+    looked = 0
+
+    def by_text(self, text: str) -> Prepared:
+        self.looked += 1
+        return super().by_text(text)
+
+
+def asking(**options: Any) -> tuple[Asking, Counting]:
+    schema = make_schema()
+    documents = Counting(schema.core, Limits(), compiler=Compiler(schema), introspection=True, **options)
+    return Asking(documents, max_body=10_000), documents
+
+
+async def ask(asking: Asking, *, method: str = "POST", head: Head = HEAD, **parameters: object) -> Asked:
+    async def nothing_more() -> Any:
+        raise AssertionError("the body has come")
+
+    request = Request(method, b"", head, nothing_more, json.dumps(parameters).encode())
+    return await asking.of(request, Deadline.after(5))
+
+
+async def test_a_query_that_was_asked_before_is_not_looked_at_again() -> None:
+    these, documents = asking()
+    first = await ask(these, query=READ, variables=WHOSE)
+    second = await ask(these, query=READ, variables=WHOSE)
+
+    assert second is first
+    assert documents.looked == 1
+    assert (first.kind, first.variables, first.wants_cache_told) == ("query", WHOSE, False)
+    assert first.bound is not None
+    other = await ask(these, query=READ, variables={**WHOSE, "s": "s-2"})
+    assert other.variables == {**WHOSE, "s": "s-2"}
+    assert documents.looked == 2
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"query": WRITE},
+        {"query": READ, "variables": WHOSE, "extensions": {"cache": True}},
+        {"query": "{ __schema { queryType { name } } }"},
+        {"query": READ, "variables": WHOSE, "more": "x" * 5000},
+        {
+            "query": "{ "
+            + " ".join(f'a{n}: sessionContext(tenant: "acme", sessionId: "s") {ALL}' for n in range(6))
+            + " }"
+        },
+    ],
+    ids=["mutation", "extensions", "no plan", "long", "a large plan"],
+)
+async def test_all_else_is(parameters: dict[str, Any]) -> None:
+    these, documents = asking()
+    for n in range(1, 3):
+        await ask(these, **parameters)
+        assert documents.looked == n
+
+
+async def test_where_limits_are_only_measured_each_request_is() -> None:
+    these, documents = asking(measure_only=True)
+    for n in range(1, 3):
+        await ask(these, query=READ, variables=WHOSE)
+        assert documents.looked == n
+
+
+async def test_a_known_body_is_held_to_what_its_head_says() -> None:
+    these, _ = asking()
+    await ask(these, query=READ, variables=WHOSE)
+
+    for head in (Head([]), Head([(b"content-type", b"text/plain")])):
+        with pytest.raises(Refused, match="content-type"):
+            await ask(these, head=head, query=READ, variables=WHOSE)
+    with pytest.raises(Refused, match="PUT is not supported"):
+        await ask(these, method="PUT", query=READ, variables=WHOSE)
+
+
+async def test_what_is_refused_is_refused_again() -> None:
+    these, documents = asking()
+    for n in range(1, 3):
+        with pytest.raises(NotExecutable):
+            await ask(these, query="{ nothing }")
+        assert documents.looked == n
+
+
+async def test_old_bodies_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST", 2)
+    these, documents = asking()
+    for name in ("a", "b", "a", "c", "b", "a"):
+        await ask(these, query=READ, variables={**WHOSE, "s": name})
+    assert documents.looked == 4  # a, b, c, and a, which was the oldest when c came
