@@ -137,7 +137,7 @@ class Shelf:
     def good_now(self, key: str, entry: Entry) -> bool:
         """As `good`, of what upstream has just answered: no higher version counts that was seen before it was asked."""
         return self._clock() < entry.until and self._marks.lets_pass(
-            self._marked_by(key, entry), entry.token, entry.version
+            key if self._marked_by is None else self._marked_by(key, entry), entry.token, entry.version
         )
 
     def saw(self, key: str, version: int) -> None:
