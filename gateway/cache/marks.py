@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NewType
+from typing import TYPE_CHECKING, Final, NamedTuple, NewType
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +40,13 @@ class _Mark:
     """Writes under way, and until when each counts as such, whatever became of whoever sent it."""
 
 
+class _Floor(NamedTuple):
+    version: int
+    seen: int
+    """When, in generations."""
+    until: float
+
+
 class Marks:
     """The marks and floors of all sessions.
 
@@ -55,9 +62,11 @@ class Marks:
         self._open_for = open_for
         self._max_marks = max_marks
         self._marks: OrderedDict[str, _Mark] = OrderedDict()
-        self._floors: OrderedDict[str, tuple[int, float]] = OrderedDict()
-        """The highest version seen, and until when it counts. Apart from the marks: no number of reads folds those."""
+        self._floors: OrderedDict[str, _Floor] = OrderedDict()
+        """Apart from the marks: no number of reads folds those."""
         self._generation = 0
+        self._written = 0
+        """The generation of the last write, whichever session's."""
         self._folded = 0
         """A generation that counts for every session."""
         self._folded_writers_until: float | None = None
@@ -78,24 +87,36 @@ class Marks:
         if token < self._folded or (self._folded_writers_until and self._clock() < self._folded_writers_until):
             return False
         if key is None:
-            return token == self._generation
+            return token >= self._written
         floor = self._floors.get(key)
-        if floor is not None and floor[0] > (version or 0) and self._clock() < floor[1]:
+        if floor is not None and floor.version > (version or 0) and self._clock() < floor.until:
             return False
         mark = self._marks.get(key)
         if mark is None or mark.until <= self._clock():
             return True
         return mark.generation <= token and all(until <= self._clock() for until in mark.writers.values())
 
+    def lets_pass(self, key: str | None, token: Token, version: int | None) -> bool:
+        """Whether it may be passed on, though not kept: then a floor that was seen before the read does not count."""
+        floor = None if key is None else self._floors.get(key)
+        if floor is not None and floor.seen <= token:
+            version = max(version or 0, floor.version)
+        return self.allows(key, token, version)
+
     def saw(self, key: str, version: int) -> None:
         """Somebody has been told of this version, or is about to be."""
         now = self._clock()
         before = self._floors.get(key)
-        if before is not None and before[0] > version and now < before[1]:
+        if before is None or before.until <= now or before.version < version:
+            self._generation += 1
+            seen = self._generation
+        elif before.version == version:
+            seen = before.seen
+        else:
             return
-        self._floors[key] = version, now + self._lifetime
+        self._floors[key] = _Floor(version, seen, now + self._lifetime)
         self._floors.move_to_end(key)
-        while len(self._floors) > self._max_marks or next(iter(self._floors.values()))[1] <= now:
+        while len(self._floors) > self._max_marks or next(iter(self._floors.values())).until <= now:
             self._floors.popitem(last=False)
 
     def open(self, key: str) -> Writer:
@@ -127,6 +148,7 @@ class Marks:
         now = self._clock()
         self._drop_expired(now)
         self._generation += 1
+        self._written = self._generation
         mark = self._marks.pop(key, None) or _Mark(0.0)
         mark.until = now + self._lifetime
         mark.generation = self._generation

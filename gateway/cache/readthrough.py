@@ -188,7 +188,8 @@ class ReadThrough:
     def _will_do(self, subject: Subject, entry: Entry, options: ReadOptions) -> bool:
         """Whether what somebody else's read brought back is what this caller asks for."""
         young = options.max_age is None or self._age(entry) < options.max_age
-        return young and (entry.version or 0) >= (options.min_version or 0) and self._shelf.good(subject.key, entry)
+        new_enough = (entry.version or 0) >= (options.min_version or 0)
+        return young and new_enough and self._shelf.good_now(subject.key, entry)
 
     def _served(self, subject: Subject, entry: Entry, age: float, event: CacheRead, detail: str = "") -> Found:
         self._observer.cache_read(event)

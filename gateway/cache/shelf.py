@@ -134,6 +134,12 @@ class Shelf:
             key if self._marked_by is None else self._marked_by(key, entry), entry.token, entry.version
         )
 
+    def good_now(self, key: str, entry: Entry) -> bool:
+        """As `good`, of what upstream has just answered: no higher version counts that was seen before it was asked."""
+        return self._clock() < entry.until and self._marks.lets_pass(
+            key if self._marked_by is None else self._marked_by(key, entry), entry.token, entry.version
+        )
+
     def saw(self, key: str, version: int) -> None:
         """Somebody was told of this version by a way that leads past this shelf. `key` is the one that writes mark."""
         self._marks.saw(key, version)

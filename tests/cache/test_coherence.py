@@ -33,6 +33,8 @@ class History:
 
     acknowledged: dict[tuple[int, str], int] = field(default_factory=dict)
     """The highest version of an acknowledged write, by process and session."""
+    shown: dict[tuple[int, str], int] = field(default_factory=dict)
+    """The highest version that anybody has been shown, by process and session."""
     faults: list[str] = field(default_factory=list)
     hits: int = 0
     reads: int = 0
@@ -59,8 +61,11 @@ class Client:
                 if self.chance.random() < 0.3
                 else self.gateway.client.session("acme", session_id)
             )
-            if self.chance.random() < 0.1:
+            what = self.chance.random()
+            if what < 0.1:
                 await self._write(resource, session_id)
+            elif what < 0.15:
+                self._write_behind(session_id)
             else:
                 await self._read(resource, session_id)
 
@@ -70,7 +75,8 @@ class Client:
         options = ReadOptions(
             max_age=self.chance.choice([None, None, None, 0.0, 0.01]), min_version=seen if insists else None
         )
-        acknowledged = self.history.acknowledged.get((self.at, session_id), 0)
+        key = self.at, session_id
+        acknowledged, shown = self.history.acknowledged.get(key, 0), self.history.shown.get(key, 0)
         try:
             found = await resource.get(options, SOON)
         except UpstreamTimeout:
@@ -80,6 +86,9 @@ class Client:
         self.history.hits += found.status.hit
         if version < acknowledged:
             self._fault(f"{session_id} at {version} after a write of {acknowledged}, {found.status}")
+        if version < shown:
+            self._fault(f"{session_id} at {version} after {shown} was shown, {found.status}")
+        self.history.shown[key] = max(version, self.history.shown.get(key, 0))
         if insists and version < seen:
             self._fault(f"{session_id} at {version} after {seen} was seen, {found.status}")
         self.seen[session_id] = max(version, seen)
@@ -96,6 +105,10 @@ class Client:
         key = self.at, session_id
         self.history.acknowledged[key] = max(version, self.history.acknowledged.get(key, 0))
         self.seen[session_id] = max(version, self.seen.get(session_id, 0))
+
+    def _write_behind(self, session_id: str) -> None:
+        """Another service of the platform's."""
+        self.upstream.have(session_id, self.upstream.contexts["acme", session_id].metadata.version + 1)
 
     def _fault(self, what: str) -> None:
         self.history.faults.append(f"client {self.number} of process {self.at} read {what}")

@@ -117,6 +117,21 @@ class TestAFloor:
         assert marks.allows("b", token, 6)
         assert marks.allows(None, token)
 
+    def test_lets_a_lower_version_be_passed_on_that_was_asked_for_after_it_was_seen(self, marks: Marks) -> None:
+        before = marks.token()
+        marks.saw("a", 7)
+        after = marks.token()
+        marks.saw("a", 7)
+        for version in (6, None):
+            assert not marks.lets_pass("a", before, version)
+            assert marks.lets_pass("a", after, version)
+            assert not marks.allows("a", after, version)
+        marks.close("a")
+        assert not marks.lets_pass("a", after, 6)
+        again = marks.token()
+        marks.saw("a", 8)
+        assert not marks.lets_pass("a", again, 7)
+
     def test_goes_some_time_after_it_was_seen_last(self, marks: Marks, clock: Clock) -> None:
         marks.close("a", floor=7)
         clock.advance(LIFETIME - 0.1)

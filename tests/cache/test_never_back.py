@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cache.cache_stage import TTL, Clock, Process, Upstream, eventually, process
-from cache.reading import ASK_UPSTREAM, Opener, get, own, session, settle, under_way, version
+from cache.reading import ASK_UPSTREAM, Opener, all_wait, get, own, session, under_way, version
 from pydantic import SecretStr
 
 from gateway.cache.contexts import CachedClient
 from gateway.cache.freshness import Policy, ReadOptions
+from gateway.cache.readthrough import Found
+from gateway.errors import SessionNotFound
 from gateway.stores import MemoryStore
 
 if TYPE_CHECKING:
@@ -164,12 +166,27 @@ class TestASessionMadeAnewWithALowerVersion:
             assert await version(own(it)) == 1
             assert (await get(own(it))).status.hit
 
-    async def test_reaches_all_who_ask_at_a_time(self, upstream: Upstream, clock: Clock) -> None:
+    @pytest.mark.parametrize("made_anew", [False, True], ids=["gone", "made anew"])
+    async def test_or_is_gone_is_one_read_for_all_who_ask_at_a_time(
+        self, upstream: Upstream, clock: Clock, made_anew: bool
+    ) -> None:
         async with process(upstream, clock=clock) as it:
             upstream.have("s", 7)
             assert await version(session(it)) == 7
             clock.advance(TTL)
-            upstream.have("s", 1)
-            found = await asyncio.gather(*(get(session(it)) for _ in range(20)))
-            assert {each.context.metadata.version for each in found} == {1}
-            await settle(it)
+            del upstream.contexts["acme", "s"]
+            if made_anew:
+                upstream.have("s", 1)
+            held = upstream.hold_read()
+            reading = [asyncio.create_task(get(session(it))) for _ in range(20)]
+            await all_wait(it, 20)
+            held.go.set()
+            told = await asyncio.gather(*reading, return_exceptions=True)
+            assert len(told) == 20
+            for each in told:
+                if made_anew:
+                    assert isinstance(each, Found)
+                    assert each.context.metadata.version == 1
+                else:
+                    assert isinstance(each, SessionNotFound)
+        assert upstream.reads == ["s", "s"]

@@ -20,7 +20,7 @@ from gateway.sandbox import seed
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
-__all__ = ["MAX_AGE", "TIMEOUT", "Cache", "NotStarted", "System", "running_system"]
+__all__ = ["KEY_SETTINGS", "MAX_AGE", "TIMEOUT", "Cache", "NotStarted", "System", "running_system"]
 
 TIMEOUT: Final = 0.5
 """The gateway's `upstream.timeout`, in seconds: less than the longest latency of the faults."""
@@ -30,8 +30,12 @@ MAX_AGE: Final = _TTL + TIMEOUT
 brings."""
 _START: Final = 30.0
 _STOP: Final = 15.0
-_KEY_HASH: Final = f"sha256:{'00' * 16}:a0e92f9cdeef31382974c159aaf30c0645a9aea28fde414a509d9be3ad5cadef"
-"""Of `dev-key`."""
+KEY_SETTINGS: Final = {
+    "ACCESS__KEYS__DEV__HASH": f"sha256:{'00' * 16}:a0e92f9cdeef31382974c159aaf30c0645a9aea28fde414a509d9be3ad5cadef",
+    "ACCESS__KEYS__DEV__PERMISSIONS": '["sessions:read", "sessions:write"]',
+    "ACCESS__KEYS__DEV__TENANTS": '["acme"]',
+}
+"""Let `dev-key` in, to one tenant."""
 
 
 class NotStarted(Exception):
@@ -107,9 +111,7 @@ def _settings(sandbox: str, cache: Cache) -> Mapping[str, str]:
         "UPSTREAM__TIMEOUT": str(TIMEOUT),
         "TENANTS__ACME__CLIENT_ID": client_id,
         "TENANTS__ACME__CLIENT_SECRET": secret,
-        "ACCESS__KEYS__DEV__HASH": _KEY_HASH,
-        "ACCESS__KEYS__DEV__PERMISSIONS": '["sessions:read", "sessions:write"]',
-        "ACCESS__KEYS__DEV__TENANTS": '["acme"]',
+        **KEY_SETTINGS,
         "CACHE__BACKEND": backend,
         "CACHE__TTL": str(_TTL),
         "CACHE__OWN_SESSIONS": "true",

@@ -14,8 +14,8 @@ from doors import Door, GraphQLDoor, GrpcDoor
 from gateway import sandbox
 from gateway.app import Addresses
 from gateway.sandbox import Sandbox, seed
-from soak.history import Outcome, Read, Write, violations
-from soak.workload import TIMEOUT, Workload, answers_lost
+from soak.storm import TIMEOUT, TTL, weather_a_storm
+from soak.system import KEY_SETTINGS
 from stage import Dev, entered
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ async def gateway(name: str, upstream_url: str, **cache: str) -> AsyncIterator[t
     client_id, secret = seed.CLIENTS["acme"]
     variables = {f"SESSION_GATEWAY_{each}__PORT": "0" for each in ("GRAPHQL", "GRPC", "ADMIN")}
     variables |= {f"SESSION_GATEWAY_CACHE__{each}": value for each, value in cache.items()}
+    variables |= {f"SESSION_GATEWAY_{each}": value for each, value in KEY_SETTINGS.items()}
     variables |= {
         "SESSION_GATEWAY_TENANTS__ACME__CLIENT_ID": client_id,
         "SESSION_GATEWAY_TENANTS__ACME__CLIENT_SECRET": secret,
@@ -74,19 +75,16 @@ async def test_a_history_with_the_cache_on(
         cache = {**cache, "BACKEND": redis.url, "PREFIX": f"{cached_in}:"}
     async with sandbox.serve(Sandbox()) as upstream, AsyncExitStack() as stack:
         opening = [
-            gateway(f"gateway {number}", upstream.url, **cache, OWN_SESSIONS="true", TTL="2") for number in range(count)
+            gateway(f"gateway {number}", upstream.url, **cache, OWN_SESSIONS="true", TTL=str(TTL))
+            for number in range(count)
         ]
         gateways = [await stack.enter_async_context(each) for each in opening]
         doors = [door for _, of_one in gateways for door in of_one]
-        dev = Dev(gateways[0][0].doors, upstream.sandbox, upstream.url)
+        storm = await weather_a_storm([dev for dev, _ in gateways], doors, client, seed=11)
 
-        history, figures = await Workload(dev, doors, seed=11).round(1_000)
-        figures.lost = sum([await answers_lost(client, each) for each, _ in gateways])
-
-    reads = [each for each in history.events if isinstance(each, Read)]
     asked = upstream.sandbox.count("get") + upstream.sandbox.count("get-own")
-    record_property("figures", f"{figures}; {len(reads)} reads by clients, {asked} of upstream")
-    assert violations(history) == []
-    writes = [each for each in history.events if isinstance(each, Write)]
-    assert sum(each.outcome is Outcome.APPLIED for each in writes) > 300
-    assert len(reads) > 200
+    record_property("figures", f"{storm}; {asked} reads of upstream")
+    assert storm.played.wrong == []
+    assert dict(storm.tally.unexplained) == {}
+    assert storm.applied > 300
+    assert storm.reads > 200
