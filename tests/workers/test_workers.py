@@ -211,9 +211,9 @@ async def test_told_to_stop_it_lets_calls_under_way_finish(upstream: sandbox.San
     async with served("--workers", "2", upstream=upstream) as gateway:
         workers = gateway.workers()
         upstream.sandbox.faults.arm("latency=1000ms", "get", times=4)
-        before = upstream.sandbox.under_way
+        await eventually(lambda: upstream.sandbox.under_way == 0)  # workers ask for tokens as they come up
         calls = asyncio.gather(*(read(gateway, door) for door in ("graphql", "grpc") for _ in range(2)))
-        await eventually(lambda: upstream.sandbox.under_way == before + 4)
+        await eventually(lambda: upstream.sandbox.under_way == 4)
 
         gateway.process.process.terminate()
 
@@ -226,9 +226,9 @@ async def test_told_to_stop_it_lets_calls_under_way_finish(upstream: sandbox.San
 async def test_told_again_it_does_not_wait(upstream: sandbox.SandboxServer) -> None:
     async with served("--workers", "2", upstream=upstream, SESSION_GATEWAY_SHUTDOWN__GRACE="600") as gateway:
         upstream.sandbox.faults.arm("hang", "get", times=2)
-        before = upstream.sandbox.under_way
+        await eventually(lambda: upstream.sandbox.under_way == 0)  # workers ask for tokens as they come up
         calls = asyncio.gather(*(read(gateway, door) for door in ("graphql", "grpc")), return_exceptions=True)
-        await eventually(lambda: upstream.sandbox.under_way == before + 2)
+        await eventually(lambda: upstream.sandbox.under_way == 2)
 
         gateway.process.process.terminate()
         await gateway.process.says('"stopping"')
