@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from contextlib import AsyncExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -28,7 +29,11 @@ import uvloop
 from pydantic import SecretStr
 
 from gateway.deadline import Deadline
+from gateway.parts.upstream import open_upstream
+from gateway.request import Request, enter
+from gateway.settings import load_settings
 from gateway.stores import MemoryStore
+from gateway.telemetry.prometheus import Metrics
 from gateway.upstream.client import SessionContextClient
 from gateway.upstream.http import Http
 from gateway.upstream.oauth import ClientCredentials, ServiceToken, ServiceTokens
@@ -175,14 +180,30 @@ async def our_transport(stack: AsyncExitStack) -> Read:
 
 
 async def ours(stack: AsyncExitStack) -> Read:
-    """All that the gateway does for a read."""
+    """All that the gateway does for a read, but for the policies around it."""
     http = Http(await stack.enter_async_context(Transport()), BASE)
     credentials = {"acme": ClientCredentials("id", SecretStr("secret"))}
     tokens = await stack.enter_async_context(ServiceTokens(http, MemoryStore[ServiceToken](1), credentials))
-    client = SessionContextClient(http, tokens)
+    return reading(SessionContextClient(http, tokens))
+
+
+async def ours_as_wired(stack: AsyncExitStack) -> Read:
+    """The same as the composition root wires it: retries, breaker, limit, records for metrics, the request's id."""
+    settings = load_settings(
+        None, {"tenants": {"acme": {"client_id": "id", "client_secret": "secret"}}, "upstream": {"base_url": BASE}}
+    )
+    http, tokens = await stack.enter_async_context(open_upstream(settings, Metrics()))
+    enter(Request("graphql", "POST", "0123456789abcdef", 0.0))
+    return reading(SessionContextClient(http, tokens))
+
+
+def reading(client: SessionContextClient) -> Read:
+    """Reads one session after another."""
+    number = count()
 
     async def read() -> None:
-        context = await client.session("acme", SESSION).read(Deadline.after(5))
+        session = f"{SESSION[:-6]}{next(number) % 1_000_000:06}"
+        context = await client.session("acme", session).read(Deadline.after(5))
         assert context.metadata.version == 10
 
     return read
@@ -196,6 +217,7 @@ WAYS: Final[dict[str, Opened]] = {
     "aiohttp.ClientSession": aiohttp_session,
     "gateway.upstream.transport": our_transport,
     "ours, from token to SessionContext": ours,
+    "ours, as it is wired": ours_as_wired,
 }
 
 

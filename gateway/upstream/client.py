@@ -23,6 +23,7 @@ from gateway.upstream.oauth import CallerTokenAuth, ServiceTokenAuth
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import httpx
     from pydantic import SecretStr
 
     from gateway.deadline import Deadline
@@ -39,28 +40,37 @@ class SessionContextClient:
     def __init__(self, http: Http, tokens: ServiceTokens) -> None:
         self._http = http
         self._tokens = tokens
+        self._headers: dict[str, httpx.Headers] = {}
+        """By tenant: what goes along with all of its requests. There are no more of them than tenants configured."""
 
     def session(self, tenant: str, session_id: str, saas_token: SecretStr | None = None) -> Session:
         """Any session of a tenant. `saas_token` goes along with a whole-object write, which upstream refuses without.
 
         Raises TenantNotConfigured.
         """
-        self._tokens.check(tenant)
-        return Session(self._http, self._tokens, tenant, session_id, saas_token)
+        auth = ServiceTokenAuth(self._tokens, tenant)
+        exchange = _Exchange(self._http, self._headers_of(tenant), auth, Authority.GATEWAY, session_id)
+        return Session(exchange, tenant, session_id, saas_token)
 
     def own_session(self, tenant: str, access_token: SecretStr) -> OwnSession:
         """The session that the caller's Emporix token belongs to. Raises TenantNotConfigured."""
+        auth = CallerTokenAuth(access_token)
+        return OwnSession(_Exchange(self._http, self._headers_of(tenant), auth, Authority.CALLER, None), tenant)
+
+    def _headers_of(self, tenant: str) -> httpx.Headers:
         self._tokens.check(tenant)
-        return OwnSession(self._http, tenant, access_token)
+        headers = self._headers.get(tenant)
+        if headers is None:
+            headers = self._http.headers({"emporix-tenant": tenant, "accept": "application/json"})
+            self._headers[tenant] = headers
+        return headers
 
 
 class Session:
     """Operations 1 to 4: `/session-context/{tenant}/context/{sessionId}`."""
 
-    def __init__(
-        self, http: Http, tokens: ServiceTokens, tenant: str, session_id: str, saas_token: SecretStr | None
-    ) -> None:
-        self._exchange = _Exchange(http, tenant, ServiceTokenAuth(tokens, tenant), Authority.GATEWAY, session_id)
+    def __init__(self, exchange: _Exchange, tenant: str, session_id: str, saas_token: SecretStr | None) -> None:
+        self._exchange = exchange
         self._tenant = tenant
         self._session_id = session_id
         self._saas_token = saas_token
@@ -88,8 +98,8 @@ class Session:
 class OwnSession:
     """Operations 5 to 8: `/session-context/{tenant}/me/context`."""
 
-    def __init__(self, http: Http, tenant: str, access_token: SecretStr) -> None:
-        self._exchange = _Exchange(http, tenant, CallerTokenAuth(access_token), Authority.CALLER, None)
+    def __init__(self, exchange: _Exchange, tenant: str) -> None:
+        self._exchange = exchange
         self._tenant = tenant
 
     async def read(self, deadline: Deadline) -> SessionContext:
@@ -116,15 +126,17 @@ class OwnSession:
 class _Exchange:
     """What the operations have in common: headers, credentials, and what an answer means."""
 
-    def __init__(self, http: Http, tenant: str, auth: Auth, authority: Authority, session_id: str | None) -> None:
+    def __init__(
+        self, http: Http, headers: httpx.Headers, auth: Auth, authority: Authority, session_id: str | None
+    ) -> None:
         self._http = http
-        self._tenant = tenant
+        self._headers = headers
         self._auth = auth
         self._authority = authority
         self._session_id = session_id
 
     async def read(self, target: str, deadline: Deadline) -> SessionContext:
-        answer = await self._send("GET", target, deadline)
+        answer = await self._http.send("GET", target, deadline=deadline, headers=self._headers, auth=self._auth)
         if answer.status != 200:
             raise self._error(answer)
         try:
@@ -142,30 +154,21 @@ class _Exchange:
         headers: Mapping[str, str] | None = None,
         versioned: bool = False,
     ) -> None:
-        answer = await self._send(method, target, deadline, document, headers)
+        sent = self._headers.copy()
+        sent.update({"content-type": "application/json", **(headers or {})})
+        answer = await self._http.send(
+            method, target, deadline=deadline, headers=sent, content=document, auth=self._auth
+        )
         if answer.status not in {200, 201, 204}:
             raise self._error(answer, versioned=versioned)
 
     async def delete(self, target: str, deadline: Deadline) -> bool:
-        answer = await self._send("DELETE", target, deadline)
+        answer = await self._http.send("DELETE", target, deadline=deadline, headers=self._headers, auth=self._auth)
         if answer.status == 404 and not says_session_missing(answer.body):
             return False
         if answer.status not in {200, 204}:
             raise self._error(answer)
         return True
-
-    async def _send(
-        self,
-        method: str,
-        target: str,
-        deadline: Deadline,
-        content: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Answer:
-        sent = {"emporix-tenant": self._tenant, "accept": "application/json", **(headers or {})}
-        if content is not None:
-            sent["content-type"] = "application/json"
-        return await self._http.send(method, target, deadline=deadline, headers=sent, content=content, auth=self._auth)
 
     def _error(self, answer: Answer, *, versioned: bool = False) -> Exception:
         return error_for(answer, authority=self._authority, session_id=self._session_id, versioned=versioned)

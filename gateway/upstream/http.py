@@ -78,6 +78,12 @@ class Http:
         self._host = self._origin.netloc
         self._prefix = httpx.URL(base_url).raw_path.rstrip(b"/")
 
+    def headers(self, headers: Mapping[str, str]) -> httpx.Headers:
+        """These and those that go along with every request, for `send`: who sends the same often makes them once."""
+        return httpx.Headers(
+            [(b"host", self._host), *((name.encode(), value.encode()) for name, value in headers.items())]
+        )
+
     async def send(
         self,
         method: str,
@@ -90,45 +96,50 @@ class Http:
     ) -> Answer:
         """Send, with whatever further exchanges `auth` asks for.
 
-        `target` is an encoded path with its query. Raises UpstreamTimeout, UpstreamUnavailable when no whole answer
-        came, UpstreamMalformed when it cannot be read, and what `auth` raises.
+        `target` is an encoded path with its query. Headers that the method of that name has made are sent as they are.
+        Raises UpstreamTimeout, UpstreamUnavailable when no whole answer came, UpstreamMalformed when it cannot be read,
+        and what `auth` raises.
         """
-        common = [(b"host", self._host), *((name.encode(), value.encode()) for name, value in headers.items())]
-        if content is not None:
-            common.append((b"content-length", b"%d" % len(content)))
-
-        def exchange(*credentials: tuple[bytes, bytes]) -> Awaitable[Answer]:
-            return self._send(self._request(method, target, [*common, *credentials], content), deadline)
-
+        made = headers if isinstance(headers, httpx.Headers) else self.headers(headers)
         if auth is None:
-            return await exchange()
-        return await auth(lambda authorization: exchange((b"authorization", authorization.encode())), deadline)
+            return await self._send(self._request(method, target, made, content), deadline)
 
-    def _request(
-        self, method: str, target: str, headers: list[tuple[bytes, bytes]], content: bytes | None
-    ) -> httpx.Request:
+        def exchange(authorization: str) -> Awaitable[Answer]:
+            request = self._request(method, target, made, content)
+            request.headers["authorization"] = authorization
+            return self._send(request, deadline)
+
+        return await auth(exchange, deadline)
+
+    def _request(self, method: str, target: str, headers: httpx.Headers, content: bytes | None) -> httpx.Request:
         """The request, without what httpx would do again for each.
 
         Its URL is the origin, parsed once; path and query go along as an extension
         (https://www.python-httpx.org/advanced/extensions/#target). A stream that is given brings no headers along.
         """
-        return httpx.Request(
+        request = httpx.Request(
             method,
             self._origin,
             headers=headers,
             stream=httpx.ByteStream(content or b""),
             extensions={"target": self._prefix + target.encode("ascii")},
         )
+        if content is not None:
+            request.headers["content-length"] = str(len(content))
+        return request
 
     async def _exchange(self, request: httpx.Request, deadline: Deadline) -> Answer:
         """One exchange, and the meaning of its failures."""
         try:
             async with deadline.sooner(self._timeout).bound(f"{request.method} upstream"):
                 response = await self._transport.handle_async_request(request)
+                stream = response.stream
+                if not isinstance(stream, httpx.AsyncByteStream):
+                    raise TypeError("an asynchronous transport answers with an asynchronous stream")
                 try:
-                    return Answer(response.status_code, response.headers, await _read(response))
+                    return Answer(response.status_code, response.headers, await _read(response, stream))
                 finally:
-                    await response.aclose()
+                    await stream.aclose()
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise UpstreamUnreachable("no connection to upstream could be made") from error
         except httpx.TimeoutException as error:
@@ -139,10 +150,9 @@ class Http:
             raise UpstreamUnavailable("the connection to upstream failed") from error
 
 
-async def _read(response: httpx.Response) -> bytes:
-    stream: AsyncIterable[bytes] = response.aiter_bytes()
-    if "content-encoding" not in response.headers and isinstance(response.stream, httpx.AsyncByteStream):
-        stream = response.stream  # httpx's own way past it costs more, and decodes nothing then
+async def _read(response: httpx.Response, stream: AsyncIterable[bytes]) -> bytes:
+    if "content-encoding" in response.headers:
+        stream = response.aiter_bytes()  # which costs more, and decodes
     body = bytearray()
     async for chunk in stream:
         body += chunk

@@ -148,7 +148,8 @@ class ServiceTokens:
         another UpstreamError when it cannot be asked, or not by the deadline. Cancelling a caller does not stop the
         request under way.
         """
-        return await self._tenant(tenant).get(deadline)
+        mine = self._tenant(tenant)
+        return mine.held() or await mine.obtained(deadline)
 
     async def drop(self, tenant: str, token: ServiceToken) -> None:
         """Forget a token that upstream refused, unless another has taken its place."""
@@ -232,11 +233,13 @@ class _TenantToken:
             if task is not None:
                 task.cancel()
 
-    async def get(self, deadline: Deadline) -> ServiceToken:
+    def held(self) -> ServiceToken | None:
+        """The token, if there is one: what nearly every request needs, and no more."""
         self._used = True
-        token = await self._store.get(self._tenant)
-        if token is not None and time.monotonic() < token.expires_at:
-            return token
+        token = self._store.peek(self._tenant)
+        return token if token is not None and time.monotonic() < token.expires_at else None
+
+    async def obtained(self, deadline: Deadline) -> ServiceToken:
         self._failures.check()
         self._refusals.check()
         async with deadline.bound("waiting for a token"):
@@ -246,7 +249,7 @@ class _TenantToken:
         return result
 
     async def drop(self, token: ServiceToken) -> None:
-        if await self._store.get(self._tenant) is not token:
+        if self._store.peek(self._tenant) is not token:
             return
         await self._store.delete(self._tenant)
         self._count_refusal(young=time.monotonic() - token.obtained_at < _YOUNG)

@@ -7,6 +7,7 @@ answer decoded, nothing sent again. Every error says truly whether a request may
 from __future__ import annotations
 
 import ssl
+from functools import lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
@@ -78,12 +79,10 @@ class Transport(httpx.AsyncBaseTransport):
         """Send, and come back with the answer's head. Raises httpx.TransportError."""
         if self._session is None:
             raise RuntimeError("the transport has not been entered")
-        target = request.extensions.get("target")
-        url = str(request.url) if target is None else f"{request.url}{target[1:].decode()}"
-        content = await request.aread()
+        content = request.read() if isinstance(request.stream, httpx.ByteStream) else await request.aread()
         response = await self._session.request(
             request.method,
-            URL(url, encoded=True),
+            _url(request),
             headers=[(name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers.raw],
             data=(content if len(content) <= _SMALL else BytesIO(content)) if content else None,
             allow_redirects=False,
@@ -91,6 +90,21 @@ class Transport(httpx.AsyncBaseTransport):
         answer = httpx.Response(response.status, headers=response.raw_headers, stream=_Body(response), request=request)
         answer.headers.encoding = "latin-1"  # else httpx finds out which it is, at every look
         return answer
+
+
+def _url(request: httpx.Request) -> URL:
+    """Its URL, or else its origin with the path and query that go along as an extension."""
+    target: bytes | None = request.extensions.get("target")
+    if target is None:
+        return URL(str(request.url), encoded=True)
+    if b"?" in target:
+        return URL(f"{request.url}{target[1:].decode()}", encoded=True)
+    return _origin(str(request.url)).with_path(target.decode(), encoded=True)
+
+
+@lru_cache(maxsize=16)
+def _origin(url: str) -> URL:
+    return URL(url, encoded=True)
 
 
 async def _translating(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -106,9 +120,10 @@ class _Body(httpx.AsyncByteStream):
         self._response = response
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        content = self._response.content
         try:
-            while chunk := await self._response.content.readany():
-                yield chunk
+            while not content.at_eof():
+                yield await content.readany()
         except aiohttp.ClientError as error:
             raise _meaning(error) from error
 

@@ -84,3 +84,26 @@ async def test_a_deadline_that_has_passed_ends_the_block_at_its_first_wait_at_th
     with pytest.raises(UpstreamTimeout):
         async with Deadline.after(-1).bound("reading"):
             await asyncio.Event().wait()
+
+
+async def test_a_caller_who_is_cancelled_while_the_deadline_passes_is_cancelled() -> None:
+    async def work() -> None:
+        async with Deadline.after(0.01).bound("reading"):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                task.cancel()
+
+    task = asyncio.create_task(work())
+    await asyncio.wait([task], timeout=3)
+    assert task.cancelled()
+
+
+async def test_who_is_told_of_the_deadline_is_left_as_it_was_and_may_go_on() -> None:
+    with pytest.raises(UpstreamTimeout):
+        async with Deadline.after(0.01).bound("reading"):
+            await asyncio.Event().wait()
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    await asyncio.sleep(0)
