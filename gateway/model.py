@@ -54,6 +54,10 @@ class _Fields(Struct, frozen=True, kw_only=True, rename="camel"):
     metadata: Metadata
 
 
+class _FieldsAlone(_Fields, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """And nothing else."""
+
+
 class SessionContext(_Fields, frozen=True, kw_only=True, weakref=True):
     """One session context as upstream sent it.
 
@@ -91,7 +95,10 @@ def decode_session_context(source: bytes) -> SessionContext:
 
     Raises ValueError (msgspec's errors are such), or RecursionError, when it is not a session context.
     """
-    known = _known_fields.decode(source)
+    try:
+        known, additional_properties = _nothing_else.decode(source), None
+    except msgspec.ValidationError:
+        known, additional_properties = _known_fields.decode(source), _additional_properties(source)
     metadata = known.metadata
     if not (_in_utc(metadata.created_at) and _in_utc(metadata.modified_at)):
         metadata = Metadata(metadata.version, _utc(metadata.created_at), _utc(metadata.modified_at))
@@ -105,7 +112,7 @@ def decode_session_context(source: bytes) -> SessionContext:
         language=known.language,
         context=known.context,
         metadata=metadata,
-        additional_properties=_additional_properties(source),
+        additional_properties=additional_properties,
         source=source,
     )
 
@@ -133,6 +140,8 @@ UPSTREAM_NAMES: Final = dict(zip(_Fields.__struct_fields__, _Fields.__struct_enc
 """Our names of the top-level fields, and upstream's."""
 
 _KNOWN = frozenset(UPSTREAM_NAMES.values())
-_known_fields = msgspec.json.Decoder(_Fields)
+_known_fields: msgspec.json.Decoder[_Fields] = msgspec.json.Decoder(_Fields)
+_nothing_else: msgspec.json.Decoder[_Fields] = msgspec.json.Decoder(_FieldsAlone)
+"""In one pass, as nearly all documents can be decoded."""
 _document = msgspec.json.Decoder(dict[str, Raw])
 _value: msgspec.json.Decoder[JSON] = msgspec.json.Decoder()

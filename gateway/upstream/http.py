@@ -153,9 +153,11 @@ class Http:
 async def _read(response: httpx.Response, stream: AsyncIterable[bytes]) -> bytes:
     if "content-encoding" in response.headers:
         stream = response.aiter_bytes()  # which costs more, and decodes
-    body = bytearray()
+    chunks: list[bytes] = []
+    size = 0
     async for chunk in stream:
-        body += chunk
-        if len(body) > MAX_BODY:
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > MAX_BODY:
             raise UpstreamMalformed(f"upstream's answer is larger than {MAX_BODY} bytes")
-    return bytes(body)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)

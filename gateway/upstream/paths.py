@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 from urllib.parse import quote
 
@@ -10,6 +11,7 @@ from gateway import validation
 __all__ = ["attribute", "attributes", "own_attribute", "own_attributes", "own_session", "session"]
 
 _ROOT: Final = "/session-context"
+_unreserved: Final = re.compile(r"[A-Za-z0-9._~-]*").fullmatch
 
 
 def session(tenant: str, session_id: str) -> str:
@@ -48,4 +50,4 @@ def own_attribute(tenant: str, name: str) -> str:
 
 def _encode(value: str) -> str:
     """Percent-encode all but the unreserved characters (RFC 3986, 2.3), the slash included."""
-    return quote(value, safe="")
+    return value if _unreserved(value) else quote(value, safe="")

@@ -99,12 +99,13 @@ def _url(request: httpx.Request) -> URL:
         return URL(str(request.url), encoded=True)
     if b"?" in target:
         return URL(f"{request.url}{target[1:].decode()}", encoded=True)
-    return _origin(str(request.url)).with_path(target.decode(), encoded=True)
+    url = request.url
+    return _origin(url.scheme, url.host, url.port).with_path(target.decode(), encoded=True)
 
 
 @lru_cache(maxsize=16)
-def _origin(url: str) -> URL:
-    return URL(url, encoded=True)
+def _origin(scheme: str, host: str, port: int | None) -> URL:
+    return URL.build(scheme=scheme, host=host, port=port)
 
 
 async def _translating(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
