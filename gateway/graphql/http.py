@@ -18,8 +18,8 @@ from gateway.graphql.documents import NotExecutable
 from gateway.graphql.errors import code_of, time_to_wait
 from gateway.graphql.head import LEGACY, Refused
 from gateway.graphql.requests import Request
+from gateway.graphql.resolvers import Context
 from gateway.graphql.responses import failed, refused, result_response, too_many
-from gateway.graphql.schema import Context
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from strawberry.types import ExecutionResult
 
     from gateway.graphql.head import Refused
-    from gateway.graphql.schema import CacheRead
+    from gateway.graphql.resolvers import CacheRead
 
 __all__ = ["failed", "refused", "result_response", "too_many"]
 

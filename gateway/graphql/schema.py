@@ -14,7 +14,7 @@ from gateway import model
 from gateway.errors import GatewayError
 from gateway.graphql import inputs, resolvers, types
 from gateway.graphql.errors import HANDLERS
-from gateway.graphql.resolvers import CacheRead, Call, Context
+from gateway.graphql.resolvers import Call, Context
 from gateway.graphql.scalars import SCALARS, Version
 from gateway.graphql.selection import selects
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from graphql import Executor, GraphQLError, GraphQLSchema
     from strawberry.types.execution import ExecutionContext
 
-__all__ = ["CacheRead", "Context", "GatewaySchema", "make_schema"]
+__all__ = ["GatewaySchema", "make_schema"]
 
 
 Info: TypeAlias = strawberry.Info[Context, None]
