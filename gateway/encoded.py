@@ -21,7 +21,7 @@ _FORMS: Final = 8
 class Encoded:
     """Bytes by session context, and by the form in which it is sent, which is any number. Keeps the newest `most`."""
 
-    def __init__(self, most: int = 4096) -> None:
+    def __init__(self, most: int = 1024) -> None:
         self._most = most
         self._known: dict[int, tuple[KeyedRef[int, SessionContext], dict[int, bytes]]] = {}
         """By identity: comparing session contexts would cost what this saves."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol
 import msgspec
 
 from gateway.cache.freshness import CacheStatus
-from gateway.cache.readthrough import Found, Subject
+from gateway.cache.readthrough import Found
 from gateway.errors import GatewayError, MinVersionNotReached, Unauthenticated, UpstreamUnreachable
 
 if TYPE_CHECKING:
@@ -115,7 +115,9 @@ class CachedClient:
 
 
 class CachedSession:
-    """One session of a tenant. Every method raises TenantNotConfigured."""
+    """One session of a tenant, which is read through the cache as a `Subject`. Methods raise TenantNotConfigured."""
+
+    __slots__ = ("_cache", "_client", "_saas_token", "_tenant", "key", "session_id", "until")
 
     def __init__(
         self, client: Client, cache: ReadThrough | None, tenant: str, session_id: str, saas_token: SecretStr | None
@@ -123,51 +125,52 @@ class CachedSession:
         self._client = client
         self._cache = cache
         self._tenant = tenant
-        self._session_id = session_id
         self._saas_token = saas_token
-        self._key = session_key(tenant, session_id)
-        self._subject = Subject(self._key, self._read, session_id)
+        self.session_id = session_id
+        self.key = session_key(tenant, session_id)
+        self.until = math.inf
 
     async def get(self, options: ReadOptions, deadline: Deadline) -> Found:
         """Read, from the cache where the options allow. Raises SessionNotFound, MinVersionNotReached."""
         if self._cache is None:
-            return _uncached(await self._read(deadline), options)
-        return await self._cache.get(self._subject, options, deadline)
+            return _uncached(await self.fetch(deadline), options)
+        return await self._cache.get(self, options, deadline)
 
     async def read(self, deadline: Deadline) -> SessionContext:
         """Read from upstream."""
         if self._cache is None:
-            return await self._read(deadline)
-        return await self._cache.read(self._subject, deadline)
+            return await self.fetch(deadline)
+        return await self._cache.read(self, deadline)
 
     async def write(self, document: bytes, deadline: Deadline, *, upsert: bool = False) -> None:
         """Replace the whole document."""
         inner = self._inner()
-        async with _writing(self._cache, self._key):
+        async with _writing(self._cache, self.key):
             await inner.write(document, deadline, upsert=upsert)
 
     async def add_attribute(self, name: str, value: JSON, deadline: Deadline) -> None:
         """Set an attribute."""
         inner = self._inner()
-        async with _writing(self._cache, self._key):
+        async with _writing(self._cache, self.key):
             await inner.add_attribute(name, value, deadline)
 
     async def remove_attribute(self, name: str, deadline: Deadline) -> bool:
         """Remove an attribute; false when there was nothing to remove."""
         inner = self._inner()
-        async with _writing(self._cache, self._key):
+        async with _writing(self._cache, self.key):
             return await inner.remove_attribute(name, deadline)
 
-    async def _read(self, deadline: Deadline) -> SessionContext:
+    async def fetch(self, deadline: Deadline) -> SessionContext:
+        """Ask upstream; what it answers is not kept."""
         return await self._inner().read(deadline)
 
     def _inner(self) -> ManagedResource:
         """The way to upstream, made when it is needed: most reads do not come that far."""
-        return self._client.session(self._tenant, self._session_id, self._saas_token)
+        return self._client.session(self._tenant, self.session_id, self._saas_token)
 
 
 class CachedOwnSession:
-    """The session that a token belongs to. `managed` is told of writes, `own` is read through."""
+    """The session that a token belongs to, a `Subject` too. `managed` is told of writes, `own` is read through."""
 
     def __init__(  # noqa: PLR0917
         self,
@@ -184,24 +187,25 @@ class CachedOwnSession:
         self._own = own
         self._session_ids = session_ids
         self._tenant = tenant
-        self._key = key
-        self._subject = Subject(key, self._read, until=expires_at)
+        self.session_id = None
+        self.key = key
+        self.until = expires_at
 
     async def get(self, options: ReadOptions, deadline: Deadline) -> Found:
         """Read, from the cache where the options allow. Raises SessionNotFound, MinVersionNotReached."""
         if self._own is None:
-            return _uncached(await self._read(deadline), options)
+            return _uncached(await self.fetch(deadline), options)
         try:
-            return await self._own.get(self._subject, options, deadline)
+            return await self._own.get(self, options, deadline)
         except Unauthenticated:
-            await self._own.forget(self._key)
+            await self._own.forget(self.key)
             raise
 
     async def read(self, deadline: Deadline) -> SessionContext:
         """Read from upstream."""
         if self._own is None:
-            return await self._read(deadline)
-        return await self._own.read(self._subject, deadline)
+            return await self.fetch(deadline)
+        return await self._own.read(self, deadline)
 
     async def write(self, document: bytes, deadline: Deadline) -> None:
         """Change top-level fields."""
@@ -218,9 +222,10 @@ class CachedOwnSession:
         async with self._writing(deadline):
             return await self._inner.remove_attribute(name, deadline)
 
-    async def _read(self, deadline: Deadline) -> SessionContext:
+    async def fetch(self, deadline: Deadline) -> SessionContext:
+        """Ask upstream; what it answers is not kept."""
         context = await self._inner.read(deadline)
-        await self._session_ids.set(self._key, context.session_id, ttl=_SESSION_IDS_KEPT)
+        await self._session_ids.set(self.key, context.session_id, ttl=_SESSION_IDS_KEPT)
         if self._own is None and self._managed is not None:
             self._managed.saw(session_key(self._tenant, context.session_id), context.metadata.version)
         return context
@@ -232,16 +237,16 @@ class CachedOwnSession:
         if cache is None:
             yield
             return
-        session_id = await self._session_ids.get(self._key) or await self._find_session_id(deadline)
+        session_id = await self._session_ids.get(self.key) or await self._find_session_id(deadline)
         async with _writing(cache, session_key(self._tenant, session_id)):
             yield
         if self._own is not None:
-            await self._own.forget(self._key)
+            await self._own.forget(self.key)
 
     async def _find_session_id(self, deadline: Deadline) -> str:
         """Ask upstream. A failure of that is none that leaves a write in doubt: nothing has been written yet."""
         try:
-            return (await self._read(deadline)).session_id
+            return (await self.fetch(deadline)).session_id
         except GatewayError as error:
             if error.leaves_doubt:
                 raise UpstreamUnreachable(f"the session could not be read before the write: {error.message}") from error

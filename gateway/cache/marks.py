@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple, NewType
+from typing import TYPE_CHECKING, Final, NewType
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +42,7 @@ class _Mark:
     """Writes under way, and until when each counts as such, whatever became of whoever sent it."""
 
 
-class _Floor(NamedTuple):
+class _Floor(Struct, frozen=True, gc=False):
     version: int
     seen: int
     """When, in generations."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct
 
@@ -17,7 +16,7 @@ from gateway.errors import GatewayError, MinVersionNotReached, SessionNotFound, 
 from gateway.telemetry import CacheRead
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
 
     from gateway.cache.flights import Flights
     from gateway.cache.freshness import Policy, ReadOptions
@@ -34,16 +33,21 @@ _HIT: Final = CacheRead("hit", collapsed=False)
 _STALE: Final = CacheRead("stale", collapsed=False)
 _STALE_IF_ERROR: Final = CacheRead("stale_if_error", collapsed=False)
 
-Fetch: TypeAlias = "Callable[[Deadline], Awaitable[SessionContext]]"
 
-
-class Subject(Struct, frozen=True):
-    """What is read: its key, how upstream is asked for it, and until when (Unix time) it may be kept."""
+class Subject(Protocol):
+    """What is read."""
 
     key: str
-    fetch: Fetch
-    session_id: str | None = None
-    until: float = math.inf
+    until: float
+    """Until when (Unix time) it may be kept."""
+
+    @property
+    def session_id(self) -> str | None:
+        """Its id, if that is known."""
+        ...
+
+    async def fetch(self, deadline: Deadline) -> SessionContext:
+        """Ask upstream for it."""
 
 
 class Found(Struct, frozen=True):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Asked", "Asking"]
 
-_MOST: Final = 1024
+_MOST: Final = 256
 """Bodies that are remembered."""
 _LONGEST: Final = 4096
 """Bytes of a body that is remembered."""

@@ -39,7 +39,7 @@ WRITABLE: Final = frozenset(
 )
 OWN_WRITABLE: Final = frozenset({"site_code", "currency", "target_location", "language", "context"})
 """What upstream's PATCH applies; it ignores all else (API reference, operation 6)."""
-_READABLE: Final = 4096
+_READABLE: Final = 512
 """Sessions whose names are known to be good."""
 
 

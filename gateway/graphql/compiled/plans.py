@@ -52,7 +52,7 @@ __all__ = ["Bound", "Compiler", "Plan"]
 
 _VARIANTS: Final = 8
 """Most selections that a plan keeps: there is one for each set of values of the variables in its conditions."""
-_TIMES: Final = 20_000
+_TIMES: Final = 2_000
 """Times that are kept as they are written out, which takes as long as the rest of a session context: two for each."""
 _PER_FIELD: Final = 1280
 """Bytes of memory that a field of a selection takes, by measurement: at most. A root field takes as much as three."""
