@@ -23,7 +23,7 @@ _EPOCH: Final = datetime(2020, 1, 1, tzinfo=UTC)
 async def fill(upstream: Upstream, graphql: Door) -> None:
     """Show GraphQL as many times as it keeps written out: two in each session.
 
-    With the rounds' own it would take minutes, and some 6 MB. The cache itself is so small that they fill it.
+    With the rounds' own it would take a while. The cache itself is so small that they fill it.
     """
     sessions = [f"filling-{number}" for number in range(_AT_A_TIME)]
     times = (_EPOCH + timedelta(milliseconds=number) for number in range(_TIMES))
