@@ -40,21 +40,21 @@ class Costs:
     """To a caller, with its head."""
 
 
-# On one core of a small machine that had other work to do as well.
+# On one core of a small machine.
 COSTS: Final = Costs(
-    miss=1001,
-    hit=442,
-    write=1011,
-    heard=20,
-    redis_miss=129,
-    redis_hit=33,
-    redis_write=121,
-    redis_sent=0.51,
-    miss_bytes=925,
+    miss=685,
+    hit=328,
+    write=740,
+    heard=25,
+    redis_miss=80,
+    redis_hit=22.5,
+    redis_write=84,
+    redis_sent=0.74,
+    miss_bytes=923,
     hit_bytes=570,
-    write_bytes=978,
+    write_bytes=979,
     message_bytes=116,
-    entry=1056,
+    entry=1025,
     answer=787,
 )
 
