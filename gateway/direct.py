@@ -98,7 +98,7 @@ class DirectProtocol(BoundedHead, Generic[Head]):
         """The body of a request that will be answered directly if it comes whole."""
         self._known: dict[bytes, _Known[Head]] = {}
         self._data = b""
-        """What is being parsed, if it may turn out to be one whole request."""
+        """What is being parsed, while it is and if it may turn out to be one whole request."""
         self._rests_since = 0.0
         """When the last request was answered, in the loop's time."""
 
@@ -113,6 +113,7 @@ class DirectProtocol(BoundedHead, Generic[Head]):
                 return
         self._data = data if at_rest else b""
         super().data_received(data)
+        self._data = b""
         if self._arriving is not None:
             body, self._arriving = b"".join(self._arriving), None
             if not self.transport.is_closing():

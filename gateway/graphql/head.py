@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from gateway.direct import Headers
 
-__all__ = ["LEGACY", "MODERN", "Head", "Refused", "media_type_for"]
+__all__ = ["LEGACY", "MODERN", "Head", "Refused"]
 
 MODERN: Final = "application/graphql-response+json"
 LEGACY: Final = "application/json"
@@ -62,11 +62,11 @@ class Head:
     @cached_property
     def accepted(self) -> str:
         """The media type of the answer. Raises Refused when none of ours is accepted."""
-        return media_type_for(self.headers("accept") or "*/*")
+        return _media_type_for(self.headers("accept") or "*/*")
 
     @cached_property
     def media_type(self) -> str:
-        """The media type of the body, as it is written, without parameters; empty if it was not said."""
+        """The media type of the body, in lower case and without parameters; empty if it was not said."""
         return self._content_type[0]
 
     @cached_property
@@ -81,7 +81,7 @@ class Head:
 
 
 @lru_cache(maxsize=256)
-def media_type_for(accept: str) -> str:
+def _media_type_for(accept: str) -> str:
     """The one of ours that the client likes best (RFC 9110, 12.5.1), by the most specific range for each.
 
     Who likes both alike gets the one that is named first; who does not say gets what was usual before. Raises Refused

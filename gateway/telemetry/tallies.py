@@ -32,8 +32,9 @@ class Count:
     def hand_over(self) -> None:
         """Let Prometheus have what has been counted since the last time."""
         for labels, count in self._counts.items():
-            self._counter.labels(*labels).inc(count)
-            self._counts[labels] = 0
+            if count:
+                self._counter.labels(*labels).inc(count)
+                self._counts[labels] = 0
 
 
 class Times:
