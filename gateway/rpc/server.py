@@ -36,8 +36,6 @@ SERVICES = tuple(service.full_name for service in pb.DESCRIPTOR.services_by_name
 _NO_LIMITS: Final = Limits()
 _POLLER: Final = "_poll_wrapper"
 """Part of the name of the thread in which grpc.aio waits."""
-_YIELDING: Final = 10
-"""Steps of niceness (setpriority(2))."""
 
 
 @asynccontextmanager
@@ -103,17 +101,18 @@ async def serve_rpc(
 
 
 def _let_work_go_first() -> None:
-    """Have the thread that waits for gRPC's events give way to the one that deals with them.
+    """Have the thread that waits for gRPC's events never break in on the one that deals with them.
 
-    As equals, the former breaks in on the latter for every event where they share a core; so it comes to several at a
-    time, and an echo costs three quarters of the CPU. Elsewhere than on Linux, or by another name, it is left alone.
+    As equals it does so for every event where they share a core; by this policy (sched(7), SCHED_BATCH) it comes to
+    several at a time when there is nothing else to do, and an echo costs three quarters of the CPU. Elsewhere than on
+    Linux, or by another name, it is left alone.
     """
-    if sys.platform != "linux":  # there alone a thread has a priority of its own
+    if sys.platform != "linux":
         return
     for each in threading.enumerate():
         if _POLLER in each.name and each.native_id is not None:
             with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, each.native_id, os.getpriority(os.PRIO_PROCESS, 0) + _YIELDING)
+                os.sched_setscheduler(each.native_id, os.SCHED_BATCH, os.sched_param(0))
 
 
 async def _hasten(server: grpc.aio.Server, ending: Ending) -> None:

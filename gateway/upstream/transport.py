@@ -79,7 +79,8 @@ class Transport(httpx.AsyncBaseTransport):
         """Send, and come back with the answer's head. Raises httpx.TransportError."""
         if self._session is None:
             raise RuntimeError("the transport has not been entered")
-        content = request.read() if isinstance(request.stream, httpx.ByteStream) else await request.aread()
+        stream = request.stream
+        content = b"".join(stream) if isinstance(stream, httpx.ByteStream) else await request.aread()
         response = await self._session.request(
             request.method,
             _url(request),
@@ -117,22 +118,27 @@ async def _translating(request: aiohttp.ClientRequest, send: aiohttp.ClientHandl
 
 
 class _Body(httpx.AsyncByteStream):
+    """Its own iterator: what has come already is read without a wait, as all of most answers is."""
+
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
+        self._content = response.content
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        content = self._response.content
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        content = self._content
+        if content.at_eof():
+            raise StopAsyncIteration
         try:
-            while not content.at_eof():
-                yield await content.readany()
+            return content.read_nowait() if content.is_eof() else await content.readany()
         except aiohttp.ClientError as error:
             raise _meaning(error) from error
 
     async def aclose(self) -> None:
-        """Give the connection back if the body was read to its end; else close it."""
-        if self._response.content.at_eof():
-            self._response.release()
-        else:
+        """Close the connection, unless the body was read to its end: then it has been given back."""
+        if not self._content.at_eof():
             self._response.close()
 
 
