@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from gateway.app import Addresses
-    from gateway.stores import RedisStore
+    from gateway.stores.redis import RedisStore
 
 __all__ = ["DEV_DEFAULTS", "dev_headers", "main"]
 
@@ -370,7 +370,7 @@ async def _with_store(settings: Settings, work: Callable[[RedisStore], Awaitable
         raise OSError("cache.backend: is no Redis, and a gateway's own memory goes with it")
 
     from gateway.parts.cache import open_redis_store
-    from gateway.stores import RedisError
+    from gateway.stores.redis import RedisError
 
     try:
         async with open_redis_store(settings) as (store, _), asyncio.timeout(_REDIS_TIME):

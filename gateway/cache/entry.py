@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from gateway.model import SessionContext, decode_session_context
-from gateway.stores.redis import StoredEntry
+from gateway.stores import StoredEntry
 
 if TYPE_CHECKING:
     from gateway.cache.marks import Token

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from gateway.cache.marks import Token
-    from gateway.stores import RedisStore, StoredEntry
+    from gateway.stores import StoredEntry
+    from gateway.stores.redis import RedisStore
     from gateway.telemetry import Observer
 
 __all__ = ["EVERYTHING", "SharedCache", "message_of", "parse_message"]

@@ -10,7 +10,6 @@ from gateway.access.keys import KeyRing
 from gateway.access.limits import LeashedBuckets, RateLimits
 from gateway.access.principal import Permission, Principal
 from gateway.access.rates import Rate
-from gateway.stores import RedisBuckets, open_redis
 from gateway.upstream.transport import Transport
 
 if TYPE_CHECKING:
@@ -88,6 +87,10 @@ async def open_rate_limits(settings: Settings, metrics: Metrics) -> AsyncIterato
     async with AsyncExitStack() as stack:
         shared = None
         if backend not in {"none", "memory"} and settings.limits_rates:
+            # As in gateway.parts.cache: redis-py is 20 MiB, for those alone who use it.
+            from gateway.stores.buckets import RedisBuckets  # noqa: PLC0415
+            from gateway.stores.redis import open_redis  # noqa: PLC0415
+
             connections = await stack.enter_async_context(
                 open_redis(cache.backend, cluster=cache.cluster, patience=_REDIS_PATIENCE)
             )

@@ -15,7 +15,7 @@ from gateway.cache.marks import Marks
 from gateway.cache.readthrough import ReadThrough
 from gateway.cache.shared import SharedCache
 from gateway.cache.shelf import Shelf
-from gateway.stores import MemoryStore, RedisConnections, RedisStore, open_redis
+from gateway.stores import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.cache.readthrough import Fetched
     from gateway.readiness import Readiness
     from gateway.settings import Settings
+    from gateway.stores.redis import RedisConnections, RedisStore
     from gateway.telemetry.prometheus import Metrics
     from gateway.tracing import Tracing
     from gateway.upstream.client import SessionContextClient
@@ -98,6 +99,9 @@ async def _state_of(shared: SharedCache) -> str:
 @asynccontextmanager
 async def open_redis_store(settings: Settings) -> AsyncIterator[tuple[RedisStore, RedisConnections]]:
     """The entries in Redis, and the connections to it, while the block runs."""
+    # 20 MiB, for those alone who use it.
+    from gateway.stores.redis import RedisStore, open_redis  # noqa: PLC0415
+
     cache = settings.cache
     async with open_redis(cache.backend, cluster=cache.cluster, patience=_REDIS_PATIENCE) as connections:
         yield RedisStore(connections.client, f"{cache.prefix}sessions:"), connections

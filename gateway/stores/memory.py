@@ -6,8 +6,7 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
-from aiocache.base import BaseCache
-from aiocache.serializers import NullSerializer
+from gateway.stores.base import BaseCache, NullSerializer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

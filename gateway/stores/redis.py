@@ -22,18 +22,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
-from aiocache.base import BaseCache
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from gateway.stores.base import BaseCache
+from gateway.stores.stored import StoredEntry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from pydantic import SecretStr
 
-__all__ = ["RedisConnections", "RedisError", "RedisStore", "StoredEntry", "open_redis"]
+__all__ = ["RedisConnections", "RedisError", "RedisStore", "open_redis"]
 
 Client: TypeAlias = "Redis | RedisCluster"
 
@@ -114,15 +116,6 @@ _SHA: Final = {
     script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (_PUT, _MARK, _LEASE)
 }
 """What Redis knows scripts by."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredEntry:
-    """An entry as it is kept. `stored_at` is in Unix time, seconds."""
-
-    version: int
-    stored_at: float
-    data: bytes
 
 
 class RedisStore:

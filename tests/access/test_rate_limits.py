@@ -30,7 +30,8 @@ from gateway.access.rates import Rate, spend
 from gateway.errors import CallerRateLimited
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.sandbox import seed
-from gateway.stores import RedisBuckets, open_redis
+from gateway.stores.buckets import RedisBuckets
+from gateway.stores.redis import open_redis
 from gateway.telemetry import CacheFailed, Unobserved
 from stage import opened
 

@@ -23,7 +23,8 @@ from gateway.cache.shelf import Shelf
 from gateway.deadline import Deadline
 from gateway.errors import SessionNotFound, Unauthenticated
 from gateway.model import JSON, SessionContext, decode_session_context
-from gateway.stores import MemoryStore, RedisConnections, RedisStore, open_redis
+from gateway.stores import MemoryStore
+from gateway.stores.redis import RedisConnections, RedisStore, open_redis
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Container

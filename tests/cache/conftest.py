@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from gateway.stores import RedisStore, open_redis
+from gateway.stores.redis import RedisStore, open_redis
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

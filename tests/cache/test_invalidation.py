@@ -23,7 +23,7 @@ from gateway.cache.freshness import FRESH_ENOUGH
 from gateway.cache.invalidation import Invalidations
 from gateway.cache.marks import Marks
 from gateway.cache.shared import message_of, parse_message
-from gateway.stores import open_redis
+from gateway.stores.redis import open_redis
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -18,7 +18,8 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from gateway.stores import RedisStore, StoredEntry, open_redis
+from gateway.stores import StoredEntry
+from gateway.stores.redis import RedisStore, open_redis
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -22,7 +22,8 @@ from gateway.cache.entry import Entry
 from gateway.cache.marks import Marks, Token
 from gateway.cache.shared import Looked, SharedCache
 from gateway.cache.shelf import Shelf
-from gateway.stores import RedisStore, StoredEntry, open_redis
+from gateway.stores import StoredEntry
+from gateway.stores.redis import RedisStore, open_redis
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

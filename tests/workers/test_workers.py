@@ -319,7 +319,7 @@ async def test_another_gateway_on_the_same_ports_is_told_of(two: Served, upstrea
         ("gateway.cli, gateway.workers.supervisor", ("grpc", "strawberry", "graphql", "httpx", "redis", "joserfc")),
         (
             "gateway.workers.worker",
-            ("joserfc", "cryptography.hazmat", "grpc_reflection.v1alpha", "gateway.cli"),
+            ("joserfc", "cryptography.hazmat", "grpc_reflection.v1alpha", "redis", "gateway.cli"),
         ),
     ],
     ids=["supervisor", "worker"],
