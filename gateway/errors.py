@@ -18,6 +18,7 @@
         ├── RateLimited               too many requests, says upstream
         ├── UpstreamUnavailable       the connection failed, or the edge answers for it (502, 503)
         │   └── UpstreamUnreachable   no connection at all: nothing was sent
+        │       └── UpstreamSpared    nor was it tried: this gateway turns callers away for a moment
         ├── UpstreamTimeout           no answer in time (504 included)
         ├── UpstreamFault             a server error
         ├── UpstreamMalformed         an answer that is not what the API reference says
@@ -252,6 +253,13 @@ class UpstreamUnreachable(UpstreamUnavailable):
     """No connection could be made, so that nothing was sent."""
 
     leaves_doubt = False
+
+
+class UpstreamSpared(UpstreamUnreachable):
+    """This gateway asks upstream for no more at the moment: it has enough to do, or keeps failing."""
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message, retry_after=retry_after)
 
 
 class UpstreamTimeout(UpstreamError):

@@ -550,8 +550,9 @@ class GraphQLDoor:
         response = await self._client.post(
             self._url, json={"query": document, "variables": variables}, headers=caller.headers(), timeout=timeout
         )
-        assert response.status_code == 200, response.text
+        assert response.status_code == 200 or "retry-after" in response.headers, response.text
         answer = response.json()
+        assert ("data" in answer) == (response.status_code == 200)
         for error in answer.get("errors", ()):
             extensions = error.get("extensions", {})
             raise Refused(

@@ -82,10 +82,12 @@ def code_of(error: GraphQLError) -> str:
             return errors.GatewayError.reason
 
 
-def time_to_wait(failed: Iterable[GraphQLError]) -> float | None:
-    """Seconds, if all that went wrong is that the caller makes too many calls; else None."""
+def time_to_wait(
+    failed: Iterable[GraphQLError], kind: type[errors.CallerRateLimited | errors.UpstreamSpared]
+) -> float | None:
+    """Seconds, if nothing else went wrong than that this gateway turns calls away for this reason; else None."""
     causes = [each.original_error for each in failed]
-    waits = [each.retry_after for each in causes if isinstance(each, errors.CallerRateLimited)]
+    waits = [each.retry_after or 0.0 for each in causes if isinstance(each, kind)]
     return max(waits) if waits and len(waits) == len(causes) else None
 
 

@@ -12,14 +12,14 @@ from strawberry.types import ExecutionResult
 
 from gateway.deadline import Deadline
 from gateway.eagerly import Begun
-from gateway.errors import GatewayError
+from gateway.errors import CallerRateLimited, GatewayError, UpstreamSpared
 from gateway.graphql.asked import Asking
 from gateway.graphql.documents import NotExecutable
 from gateway.graphql.errors import code_of, time_to_wait
 from gateway.graphql.head import LEGACY, Refused
 from gateway.graphql.requests import Request
 from gateway.graphql.resolvers import Context
-from gateway.graphql.responses import failed, refused, result_response, too_many
+from gateway.graphql.responses import failed, refused, result_response, turned_away
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -117,10 +117,9 @@ class GraphQLEndpoint:
             return result_response(ExecutionResult(data=None, errors=[*refusal.errors]), media_type)
         if result.errors:
             told.failed(code_of(result.errors[0]))
-            if context.untouched and not _has_data(result):
-                wait = time_to_wait(result.errors)
-                if wait is not None:
-                    return too_many(result, media_type, wait)
+            away = _turned_away(result, context.let_in)
+            if away is not None:
+                return turned_away(result, media_type, *away)
         return result_response(result, media_type, context.reads, tell_of_cache=asked.wants_cache_told)
 
     def _context(self, request: Request, document: DocumentNode, deadline: Deadline) -> Context:
@@ -170,5 +169,14 @@ async def _disconnected(request: Request) -> NoReturn:
     raise ClientDisconnect
 
 
-def _has_data(result: ExecutionResult) -> bool:
-    return any(value is not None for value in (result.data or {}).values())
+def _turned_away(result: ExecutionResult, let_in: int) -> tuple[int, float] | None:
+    """Status and seconds to wait, if this gateway has turned away all calls of the request, so that nothing was done.
+
+    Those that upstream is spared had been let in, each of which has failed then, and with an error of its own.
+    """
+    failed = result.errors or ()
+    if any(value is not None for value in (result.data or {}).values()) or let_in not in {0, len(failed)}:
+        return None
+    status, cause = (503, UpstreamSpared) if let_in else (429, CallerRateLimited)
+    wait = time_to_wait(failed, cause)
+    return None if wait is None else (status, wait)

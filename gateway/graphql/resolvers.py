@@ -61,9 +61,9 @@ class Context(Struct, frozen=True):
     """Where what was read came from, as it is read."""
 
     @property
-    def untouched(self) -> bool:
-        """Whether none of the request's calls was let in."""
-        return self.sessions.let_in == self.own.let_in == 0
+    def let_in(self) -> int:
+        """How many of the request's calls went through to the use cases."""
+        return self.sessions.let_in + self.own.let_in
 
     def read_options(self, max_age: float | None, min_version: int | None) -> ReadOptions:
         """What is asked of one read, by its arguments and by the request's header."""

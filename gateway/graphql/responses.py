@@ -2,7 +2,7 @@
 
 Responses are `application/graphql-response+json` for those who accept it, with a status that tells a request that could
 not be executed (400) from one that was (200); or `application/json`, for those who do not say, with 200 for every
-well-formed request. Upstream's status never becomes this one's.
+well-formed request. Upstream's status never becomes this one's; this gateway's own refusals have one (429, 503).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gateway.graphql.head import Refused
     from gateway.graphql.resolvers import CacheRead
 
-__all__ = ["failed", "refused", "result_response", "too_many"]
+__all__ = ["failed", "refused", "result_response", "turned_away"]
 
 _CONTENT_TYPE: Final = {each: (b"content-type", f"{each}; charset=utf-8".encode()) for each in (MODERN, LEGACY)}
 _PRIVATE: Final = (b"cache-control", b"private, no-store")
@@ -50,10 +50,13 @@ def result_response(
     return response
 
 
-def too_many(result: ExecutionResult, media_type: str, wait: float) -> Response:
-    """The request was refused as a whole, before anything was done: it has no `data` then, not even null."""
+def turned_away(result: ExecutionResult, media_type: str, status: int, wait: float) -> Response:
+    """The request was refused as a whole, before anything was done: it has no `data` then, not even null.
+
+    429 tells a caller who makes too many calls, 503 one for whom upstream has no room now; and both, when to come back.
+    """
     document = {"errors": _formatted(result.errors)}
-    return _response(429, document, media_type, {"retry-after": str(math.ceil(wait))})
+    return _response(status, document, media_type, {"retry-after": str(max(1, math.ceil(wait)))})
 
 
 def refused(refusal: Refused, media_type: str) -> Response:

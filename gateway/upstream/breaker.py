@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from gateway.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from gateway.errors import UpstreamError, UpstreamSpared, UpstreamTimeout
 from gateway.telemetry import BreakerChanged
 
 if TYPE_CHECKING:
@@ -160,12 +160,12 @@ class Breaking:
         self._clock = clock
 
     async def __call__(self, request: httpx.Request, deadline: Deadline) -> Answer:
-        """See `gateway.upstream.http.Send`. Raises UpstreamUnreachable when the breaker is open."""
+        """See `gateway.upstream.http.Send`. Raises UpstreamSpared when the breaker is open."""
         began = self._clock()
         before = self._breaker.state
         admitted = self._breaker.admit(began)
         if admitted is None:
-            raise UpstreamUnreachable(
+            raise UpstreamSpared(
                 "upstream keeps failing and is left alone for a moment", retry_after=self._breaker.wait(began)
             )
         well: bool | None = None
@@ -175,9 +175,11 @@ class Breaking:
             well = answer.status < 500
         except UpstreamTimeout:
             raise  # it says something if it took long
-        except UpstreamError as error:
-            sent = error.retry_after is None  # else the call was turned away by this gateway itself
-            well = False if sent else None
+        except UpstreamSpared:
+            sent = False
+            raise
+        except UpstreamError:
+            well = False
             raise
         finally:
             now = self._clock()

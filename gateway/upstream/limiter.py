@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from gateway.errors import UpstreamUnreachable
+from gateway.errors import UpstreamSpared
 from gateway.telemetry import CallShed
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Limited:
         self._observer = observer
 
     async def __call__(self, request: httpx.Request, deadline: Deadline) -> Answer:
-        """See `gateway.upstream.http.Send`. Raises UpstreamUnreachable when there is no place in time."""
+        """See `gateway.upstream.http.Send`. Raises UpstreamSpared when there is no place in time."""
         if not self._limiter.take():
             if self._limiter.is_full():
                 raise self._shed("full")
@@ -105,6 +105,6 @@ class Limited:
             self._limiter.give_back()
             self._observer.upstream_in_flight(self._limiter.in_flight)
 
-    def _shed(self, cause: str) -> UpstreamUnreachable:
+    def _shed(self, cause: str) -> UpstreamSpared:
         self._observer.call_shed(CallShed(cause))
-        return UpstreamUnreachable("too many calls to upstream are under way", retry_after=_RETRY_AFTER)
+        return UpstreamSpared("too many calls to upstream are under way", retry_after=_RETRY_AFTER)

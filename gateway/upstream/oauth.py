@@ -29,6 +29,7 @@ from gateway.errors import (
     TenantNotConfigured,
     UpstreamError,
     UpstreamMalformed,
+    UpstreamSpared,
     UpstreamUnavailable,
     UpstreamUnreachable,
 )
@@ -379,7 +380,10 @@ def _without_token(error: UpstreamError) -> UpstreamError:
     """What a request that cannot be sent for want of a token ends with: unlike its cause, it leaves no doubt."""
     if isinstance(error, GatewayCredentialsRefused | RateLimited):
         return error
-    return UpstreamUnreachable(f"no token could be obtained: {error.message}", retry_after=error.retry_after)
+    message = f"no token could be obtained: {error.message}"
+    if isinstance(error, UpstreamSpared):
+        return UpstreamSpared(message, retry_after=error.retry_after or 0.0)
+    return UpstreamUnreachable(message, retry_after=error.retry_after)
 
 
 def _refusal(answer: Answer, tenant: str) -> UpstreamError:

@@ -145,6 +145,64 @@ class TestTheBreaker:
             assert not dev.sandbox.requests
 
 
+ONE = f'sessionContext(tenant: "acme", sessionId: "{SESSION}") {{ currency }}'
+OTHER = f'sessionContext(tenant: "acme", sessionId: "{seed.ANONYMOUS_SESSION}") {{ currency }}'
+REMOVE = f'removeSessionContextAttribute(input: {{tenant: "acme", sessionId: "{SESSION}", name: "x"}}) {{ __typename }}'
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "application/graphql-response+json"])
+@pytest.mark.parametrize(
+    ("document", "status"),
+    [
+        (f"{{ {ONE} }}", 503),
+        (f"{{ a: {ONE} b: {OTHER} }}", 503),
+        (f"mutation {{ {REMOVE} }}", 503),
+        (f"{{ {ONE} __typename }}", 200),
+        (f'{{ a: {ONE} b: sessionContext(tenant: "nobody", sessionId: "x") {{ currency }} }}', 200),
+    ],
+    ids=["a read", "two reads", "a write", "something else was answered", "something else failed"],
+)
+async def test_http_says_503_when_all_of_a_request_is_turned_away(document: str, status: int, media_type: str) -> None:
+    async with gateway("graphql", breaker={"min_calls": 5, "open_for": 60}) as (dev, door):
+        dev.sandbox.faults.arm("status=503", "get", times=None)
+        for _ in range(6):
+            with pytest.raises(Refused):
+                await door.get("acme", SESSION)
+        dev.sandbox.requests.clear()
+        async with httpx.AsyncClient() as client:
+            response = await client.post(
+                dev.graphql_url, json={"query": document}, headers={**Caller().headers(), "accept": media_type}
+            )
+        answer = response.json()
+
+        assert response.status_code == status
+        assert response.headers["content-type"].startswith(media_type)
+        assert ("retry-after" in response.headers) == (status == 503)
+        assert ("data" in answer) == (status == 200)
+        assert answer["errors"][0]["extensions"]["code"] == "UPSTREAM_UNAVAILABLE"
+        if status == 503:
+            assert 0 < answer["errors"][0]["extensions"]["retryAfter"] <= int(response.headers["retry-after"]) <= 60
+        assert not dev.sandbox.requests
+
+
+async def test_http_says_200_when_a_write_was_applied_before_the_next_was_turned_away() -> None:
+    """GraphQL itself leaves no data of the first, as the second fails and is not nullable."""
+    breaker = {"min_calls": 3, "failure_rate": 0.1, "open_for": 60}
+    async with gateway("graphql", breaker=breaker, retries={"max_attempts": 1}) as (dev, _):
+        dev.sandbox.faults.arm("status=500", "get", times=None)  # reading back, which opens the breaker
+        put = f'addSessionContextAttribute(input: {{tenant: "acme", sessionId: "{SESSION}", name: "x", value: 1}})'
+        left = "{ ... on AddSessionContextAttributePayload { sessionContext { currency } } }"
+        document = f"mutation {{ first: {put} {left} second: {put} {left} }}"
+        async with httpx.AsyncClient() as client:
+            response = await client.post(dev.graphql_url, json={"query": document}, headers=Caller().headers())
+        (error,) = response.json()["errors"]
+
+        assert (error["path"], error["extensions"]["code"]) == (["second"], "UPSTREAM_UNAVAILABLE")
+        assert dev.sandbox.count("add-attribute") == 1
+        assert response.status_code == 200
+        assert response.json()["data"] is None
+
+
 async def is_answered(door: Door) -> bool:
     try:
         return await door.get("acme", SESSION) is not None

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway.deadline import Deadline
-from gateway.errors import UpstreamError, UpstreamMalformed, UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
+from gateway.errors import (
+    UpstreamError,
+    UpstreamMalformed,
+    UpstreamSpared,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+    UpstreamUnreachable,
+)
 from gateway.telemetry import Unobserved
 from gateway.upstream.breaker import Breaker, Breaking, Rules, State
 from gateway.upstream.http import Answer
@@ -211,7 +218,7 @@ async def test_slow_calls_open_it_and_time_that_was_short_from_the_start_does_no
 
 
 async def test_calls_that_were_turned_away_say_nothing() -> None:
-    assert not await opened_by(Upstream(UpstreamUnreachable("full", retry_after=1.0), seconds=2.0))
+    assert not await opened_by(Upstream(UpstreamSpared("full", retry_after=1.0), seconds=2.0))
 
 
 async def test_while_it_is_open_nothing_is_sent_and_the_caller_hears_when_to_come_back() -> None:
@@ -221,7 +228,7 @@ async def test_while_it_is_open_nothing_is_sent_and_the_caller_hears_when_to_com
     for _ in range(4):
         await send(request, Deadline.never())
     upstream.now += 0.5
-    with pytest.raises(UpstreamUnreachable) as caught:
+    with pytest.raises(UpstreamSpared) as caught:
         await send(request, Deadline.never())
     assert upstream.calls == 4
     assert caught.value.retry_after == 1.5

@@ -13,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.deadline import Deadline
-from gateway.errors import UpstreamError, UpstreamMalformed, UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
+from gateway.errors import (
+    UpstreamError,
+    UpstreamMalformed,
+    UpstreamSpared,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+    UpstreamUnreachable,
+)
 from gateway.telemetry import Unobserved
 from gateway.upstream.http import Answer
 from gateway.upstream.retries import Budget, Retrying
@@ -155,8 +162,8 @@ async def test_a_write_whose_answer_was_lost_is_not_sent_again(method: str) -> N
 
 
 async def test_what_this_gateway_turned_away_itself_is_not_tried_again() -> None:
-    upstream = Upstream(UpstreamUnreachable("open", retry_after=0.01), 200)
-    with pytest.raises(UpstreamUnreachable):
+    upstream = Upstream(UpstreamSpared("open", retry_after=0.01), 200)
+    with pytest.raises(UpstreamSpared):
         await call(upstream)
     assert upstream.calls == 1
 

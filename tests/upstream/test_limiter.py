@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.deadline import Deadline
-from gateway.errors import UpstreamUnreachable
+from gateway.errors import UpstreamSpared
 from gateway.telemetry import Unobserved
 from gateway.upstream.http import Answer
 from gateway.upstream.limiter import Limited, Limiter
@@ -62,7 +62,7 @@ async def test_who_comes_after_the_queue_is_full_is_turned_away_at_once() -> Non
     send = Limited(upstream, limiter, watcher)
     tasks = [asyncio.ensure_future(send(REQUEST, Deadline.never())) for _ in range(2)]
     await settled()
-    with pytest.raises(UpstreamUnreachable) as caught:
+    with pytest.raises(UpstreamSpared) as caught:
         await send(REQUEST, Deadline.never())
     assert caught.value.retry_after == 1.0
     assert not caught.value.leaves_doubt
@@ -81,7 +81,7 @@ async def test_who_has_waited_long_enough_is_turned_away(max_wait: float, deadli
     send = Limited(upstream, Limiter(max_concurrent=1, max_queued=5, max_wait=max_wait), watcher)
     first = asyncio.ensure_future(send(REQUEST, Deadline.never()))
     await settled()
-    with pytest.raises(UpstreamUnreachable):
+    with pytest.raises(UpstreamSpared):
         await send(REQUEST, Deadline.after(deadline))
     assert watcher.shed == ["waited"]
     upstream.gates[0].set()
