@@ -84,6 +84,8 @@ class Flights(Generic[Value]):
             """Failures are values here: no task of the group ever raises."""
             try:
                 return await fetch()
+            except GatewayError as error:
+                return error.with_traceback(None)  # this frame among them, which would hold it in turn
             except Exception as error:  # noqa: BLE001 - raised again for each caller
                 return error
             finally:

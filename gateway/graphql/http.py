@@ -15,7 +15,7 @@ from gateway.eagerly import Begun
 from gateway.errors import CallerRateLimited, GatewayError, UpstreamSpared
 from gateway.graphql.asked import Asking
 from gateway.graphql.documents import NotExecutable
-from gateway.graphql.errors import code_of, time_to_wait
+from gateway.graphql.errors import code_of, let_go, time_to_wait
 from gateway.graphql.head import LEGACY, Refused
 from gateway.graphql.requests import Request
 from gateway.graphql.resolvers import Context
@@ -117,10 +117,14 @@ class GraphQLEndpoint:
             return result_response(ExecutionResult(data=None, errors=[*refusal.errors]), media_type)
         if result.errors:
             told.failed(code_of(result.errors[0]))
-            away = _turned_away(result, context.let_in)
-            if away is not None:
-                return turned_away(result, media_type, *away)
-        return result_response(result, media_type, context.reads, tell_of_cache=asked.wants_cache_told)
+        away = _turned_away(result, context) if result.errors else None
+        if away is not None:
+            response = turned_away(result, media_type, *away)
+        else:
+            response = result_response(result, media_type, context.reads, tell_of_cache=asked.wants_cache_told)
+        if result.errors:
+            let_go(result.errors)
+        return response
 
     def _context(self, request: Request, document: DocumentNode, deadline: Deadline) -> Context:
         credentials = request.head.credentials
@@ -169,14 +173,16 @@ async def _disconnected(request: Request) -> NoReturn:
     raise ClientDisconnect
 
 
-def _turned_away(result: ExecutionResult, let_in: int) -> tuple[int, float] | None:
+def _turned_away(result: ExecutionResult, context: Context) -> tuple[int, float] | None:
     """Status and seconds to wait, if this gateway has turned away all calls of the request, so that nothing was done.
 
-    Those that upstream is spared had been let in, each of which has failed then, and with an error of its own.
+    Where upstream is spared they had been let in, and each has failed then, with an error of its own.
     """
     failed = result.errors or ()
-    if any(value is not None for value in (result.data or {}).values()) or let_in not in {0, len(failed)}:
+    if any(value is not None for value in (result.data or {}).values()):
         return None
-    status, cause = (503, UpstreamSpared) if let_in else (429, CallerRateLimited)
-    wait = time_to_wait(failed, cause)
-    return None if wait is None else (status, wait)
+    for status, cause, let_in in ((429, CallerRateLimited, 0), (503, UpstreamSpared, len(failed))):
+        wait = time_to_wait(failed, cause)
+        if wait is not None and context.let_in == let_in:
+            return status, wait
+    return None

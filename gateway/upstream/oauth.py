@@ -196,7 +196,10 @@ class _Backoff:
         if self.error is not None and (remaining := self.until - time.monotonic()) > 0:
             error = copy.copy(self.error)
             error.retry_after = remaining
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # as in gateway.upstream.retries
 
 
 class _TenantToken:

@@ -96,7 +96,10 @@ class Retrying:
         if _may_follow(end, request.method):
             end = await self._go_on(end, request, deadline)
         if isinstance(end, UpstreamUnavailable):
-            raise end
+            try:
+                raise end
+            finally:
+                del end  # whose traceback has this frame: the two would hold each other
         return end
 
     async def _attempt(self, request: httpx.Request, deadline: Deadline) -> _End:
