@@ -21,11 +21,11 @@ from msgspec import Struct
 from gateway.protocol import BoundedHead
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
-    from starlette.types import Message, Receive, Send
+    from starlette.types import Send
 
-__all__ = ["Direct", "DirectProtocol", "Headers", "Response"]
+__all__ = ["Client", "Direct", "DirectProtocol", "Headers", "Response"]
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 """As ASGI has them; names are in lower case."""
@@ -62,6 +62,14 @@ class Response(Struct, frozen=True):
         return b"".join(parts)
 
 
+class Client(Protocol):
+    """Who waits for an answer."""
+
+    def when_gone(self, act: Callable[[], object] | None) -> None:
+        """Call this once the client has gone away, or at once if it has; None takes that back."""
+        ...
+
+
 class Direct(Protocol[Head]):
     """What answers requests directly: each is a POST to `path`."""
 
@@ -74,8 +82,8 @@ class Direct(Protocol[Head]):
         """Make of headers what `answer` takes; it may be taken for several requests. Must not fail."""
         ...
 
-    def answer(self, head: Head, body: bytes, receive: Receive) -> Awaitable[Response | None]:
-        """Answer one; `receive` is ASGI's, after the body. None when the client has gone away."""
+    def answer(self, head: Head, body: bytes, client: Client) -> Awaitable[Response | None]:
+        """Answer one. None when the client has gone away."""
         ...
 
 
@@ -186,7 +194,7 @@ class DirectProtocol(BoundedHead, Generic[Head]):
 
     async def _answer(self, exchange: _Exchange, head: Head, body: bytes) -> None:
         try:
-            response = await self._direct.answer(head, body, exchange.receive)
+            response = await self._direct.answer(head, body, exchange)
             if self.flow.write_paused:
                 await self.flow.drain()
         except BaseException:
@@ -216,10 +224,10 @@ class DirectProtocol(BoundedHead, Generic[Head]):
 class _Exchange:
     """Stands where uvicorn has its cycle while a request is answered directly."""
 
-    __slots__ = ("_gone", "disconnected", "keep_alive", "response_complete")
+    __slots__ = ("_act", "disconnected", "keep_alive", "response_complete")
 
     def __init__(self, *, keep_alive: bool) -> None:
-        self._gone: asyncio.Future[None] | None = None
+        self._act: Callable[[], object] | None = None
         self.keep_alive = keep_alive
         self.disconnected = False
         self.response_complete = False
@@ -231,15 +239,14 @@ class _Exchange:
 
     def set(self) -> None:
         """The connection is lost."""
-        if self._gone is not None and not self._gone.done():
-            self._gone.set_result(None)
+        if self._act is not None:
+            self._act()
 
-    async def receive(self) -> Message:
-        """Word that the client has gone away (ASGI 3)."""
-        if not self.disconnected:
-            self._gone = asyncio.get_running_loop().create_future()
-            await self._gone
-        return {"type": "http.disconnect"}
+    def when_gone(self, act: Callable[[], object] | None) -> None:
+        """See `Client`."""
+        self._act = act
+        if self.disconnected:
+            self.set()
 
 
 def _begun(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, None, None]) -> asyncio.Task[None]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from starlette.requests import ClientDisconnect
 from strawberry.types import ExecutionResult
 
 from gateway.deadline import Deadline
-from gateway.eagerly import Begun
 from gateway.errors import CallerRateLimited, GatewayError, UpstreamSpared
 from gateway.graphql.asked import Asking
+from gateway.graphql.connected import while_connected
 from gateway.graphql.documents import NotExecutable
 from gateway.graphql.errors import code_of, let_go, time_to_wait
 from gateway.graphql.head import LEGACY, Refused
@@ -108,7 +108,7 @@ class GraphQLEndpoint:
             operation = asked.operation
             told.operation, told.kind, told.name = operation.field, asked.kind, operation.name
             context = self._context(request, asked.document, deadline)
-            result = await _while_connected(request, self._execution(asked, context))
+            result = await while_connected(request, self._execution(asked, context))
         except Refused as refusal:
             told.failed("BAD_REQUEST")
             return refused(refusal, media_type)
@@ -150,27 +150,6 @@ class GraphQLEndpoint:
 def _is_browser(request: Request) -> bool:
     """Whether a person is asking for a page: only a browser prefers HTML, and it sends no query along."""
     return request.method == "GET" and not request.query and "text/html" in (request.head.header("accept") or "")
-
-
-async def _while_connected(request: Request, work: Coroutine[Any, None, ExecutionResult]) -> ExecutionResult:
-    """Do the work; once it waits, give it up when the client goes away. Raises ClientDisconnect then."""
-    begun = Begun(work)
-    if begun.done:
-        return begun.result
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            watch = tasks.create_task(_disconnected(request))
-            result = await begun
-            watch.cancel()
-    except* ClientDisconnect:
-        raise ClientDisconnect from None
-    return result
-
-
-async def _disconnected(request: Request) -> NoReturn:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    raise ClientDisconnect
 
 
 def _turned_away(result: ExecutionResult, context: Context) -> tuple[int, float] | None:

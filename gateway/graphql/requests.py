@@ -8,7 +8,7 @@ for either, browsers ask first (CORS preflight), and are told which origins may.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -22,9 +22,18 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope
 
     from gateway.deadline import Deadline
+    from gateway.direct import Client
     from gateway.graphql.documents import Documents, Prepared
 
-__all__ = ["PREFLIGHT_HEADERS", "Parameters", "Request", "body_of", "parameters_in_body", "parameters_in_query"]
+__all__ = [
+    "PREFLIGHT_HEADERS",
+    "Parameters",
+    "Request",
+    "Whole",
+    "body_of",
+    "parameters_in_body",
+    "parameters_in_query",
+]
 
 PREFLIGHT_HEADERS: Final = ("x-apollo-operation-name", "apollo-require-preflight", "graphql-require-preflight")
 """Each of them shows that a GET is no link's or form's. Their values do not matter."""
@@ -37,37 +46,26 @@ _MAX_PARAMETERS: Final = 100
 Decoded = TypeVar("Decoded")
 
 
-class Request:
-    """What a client sends (ASGI 3): line and head, which are there, and a body, which may not be yet."""
+class Whole(NamedTuple):
+    """The body of a request that has come whole, and who waits for the answer."""
 
-    def __init__(self, method: str, query: bytes, head: Head, receive: Receive, whole: bytes | None = None) -> None:
+    body: bytes
+    client: Client
+
+
+class Request:
+    """What a client sends: line and head, which are there, and a body, which may be still to come (ASGI 3)."""
+
+    def __init__(self, method: str, query: bytes, head: Head, rest: Receive | Whole) -> None:
         self.method = method
         self.query = query
         self.head = head
-        self.receive = receive
-        self.whole = whole
-        """The body, where it has come already; then `receive` tells only when the client goes away."""
+        self.rest = rest
 
     @classmethod
     def of(cls, scope: Scope, receive: Receive) -> Request:
         """The request of a connection scope."""
         return cls(scope["method"], scope["query_string"], Head(scope["headers"]), receive)
-
-    async def body(self, max_size: int) -> bytes:
-        """The whole body. Raises Refused when it is larger than so many bytes, and ClientDisconnect."""
-        parts: list[bytes] = []
-        size, more = 0, True
-        while more:
-            message = await self.receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            part: bytes = message.get("body", b"")
-            size += len(part)
-            if size > max_size:
-                raise _too_large(max_size)
-            parts.append(part)
-            more = message.get("more_body", False)
-        return b"".join(parts)
 
 
 class _PersistedQuery(msgspec.Struct):
@@ -127,11 +125,12 @@ async def body_of(request: Request, *, max_size: int, deadline: Deadline) -> byt
     if head.media_type != LEGACY or head.charset not in _UTF_8:
         content_type = head.header("content-type") or ""
         raise Refused(415, f"content-type {content_type!r} is not supported: send {LEGACY} in UTF-8")
-    if request.whole is not None:
-        if len(request.whole) > max_size:
+    rest = request.rest
+    if isinstance(rest, Whole):
+        if len(rest.body) > max_size:
             raise _too_large(max_size)
-        return request.whole
-    body = Begun(request.body(max_size))
+        return rest.body
+    body = Begun(_received(rest, max_size))
     if body.done:
         return await body
     try:
@@ -139,6 +138,22 @@ async def body_of(request: Request, *, max_size: int, deadline: Deadline) -> byt
             return await body
     except TimeoutError:
         raise Refused(408, "the body took longer to arrive than a request may take", {"connection": "close"}) from None
+
+
+async def _received(receive: Receive, max_size: int) -> bytes:
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part: bytes = message.get("body", b"")
+        size += len(part)
+        if size > max_size:
+            raise _too_large(max_size)
+        parts.append(part)
+        more = message.get("more_body", False)
+    return b"".join(parts)
 
 
 def _check_not_simple(head: Head) -> None:

@@ -12,16 +12,14 @@ from starlette.routing import Route
 from gateway.direct import DirectProtocol
 from gateway.graphql.head import Head
 from gateway.graphql.headers import BrowserHeaders, always, shared_with
-from gateway.graphql.requests import Request
+from gateway.graphql.requests import Request, Whole
 from gateway.listener import listening
 from gateway.protocol import BoundedHead
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from starlette.types import Receive
-
-    from gateway.direct import Headers, Response
+    from gateway.direct import Client, Headers, Response
     from gateway.ending import Ending
     from gateway.graphql.http import GraphQLEndpoint
     from gateway.graphql.playground import Playground
@@ -79,9 +77,9 @@ class _DirectEndpoint:
         """What the headers say."""
         return Head(headers)
 
-    async def answer(self, head: Head, body: bytes, receive: Receive) -> Response | None:
+    async def answer(self, head: Head, body: bytes, client: Client) -> Response | None:
         """Answer one POST."""
-        response = await self._endpoint.answer(Request("POST", b"", head, receive, body))
+        response = await self._endpoint.answer(Request("POST", b"", head, Whole(body, client)))
         if response is not None:
             response.headers.extend(self._headers)
         return response

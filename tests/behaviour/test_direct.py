@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
+    from gateway.direct import Client
+
 BODY = b'{"query": "{ x }"}'
 
 
@@ -32,17 +34,26 @@ class Answers:
         self.waiting = 0
         self.heads = 0
         """How many of the heads were parsed."""
-        self.told: list[str] = []
+        self.client: Any = None
+        """The last."""
+        self.gone = 0
+        """Clients that have gone away."""
 
     def head(self, headers: Headers) -> Headers:
         self.heads += 1
         return headers
 
-    async def answer(self, head: Headers, body: bytes, receive: Receive) -> Response | None:
+    async def answer(self, head: Headers, body: bytes, client: Client) -> Response | None:
         self.bodies.append(body)
+        self.client = client
         if b"gone" in body:
             self.waiting += 1
-            self.told.append((await receive())["type"])
+            if b"wait" in body:
+                await self.gate.wait()
+            gone = asyncio.Event()
+            client.when_gone(gone.set)
+            await gone.wait()
+            self.gone += 1
             return None
         if b"wait" in body:
             self.waiting += 1
@@ -278,7 +289,17 @@ async def test_whoever_goes_away_is_noticed() -> None:
         writer.write(post(b"gone"))
         await eventually(lambda: answers.waiting == 1)
         writer.close()
-        await eventually(lambda: answers.told == ["http.disconnect"])
+        await eventually(lambda: answers.gone == 1)
+
+
+async def test_whoever_has_gone_away_before_somebody_asks_is_noticed_too() -> None:
+    async with connected() as (answers, _, writer):
+        writer.write(post(b"wait and be gone"))
+        await eventually(lambda: answers.waiting == 1)
+        writer.close()
+        await eventually(lambda: answers.client.disconnected)
+        answers.gate.set()
+        await eventually(lambda: answers.gone == 1)
 
 
 async def test_what_is_malformed_after_the_head_is_refused_once() -> None:

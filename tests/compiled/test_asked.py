@@ -14,10 +14,12 @@ from gateway.graphql.compiled import Compiler
 from gateway.graphql.documents import Documents, NotExecutable
 from gateway.graphql.head import Head, Refused
 from gateway.graphql.limits import Limits
-from gateway.graphql.requests import Request
+from gateway.graphql.requests import Request, Whole
 from gateway.graphql.schema import make_schema
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.graphql.asked import Asked
     from gateway.graphql.documents import Prepared
 
@@ -44,11 +46,15 @@ def asking(**options: Any) -> tuple[Asking, Counting]:
     return Asking(documents, max_body=10_000), documents
 
 
-async def ask(asking: Asking, *, method: str = "POST", head: Head = HEAD, **parameters: object) -> Asked:
-    async def nothing_more() -> Any:
-        raise AssertionError("the body has come")
+class Patient:
+    """A client that does not go away."""
 
-    request = Request(method, b"", head, nothing_more, json.dumps(parameters).encode())
+    def when_gone(self, act: Callable[[], object] | None) -> None:
+        raise AssertionError("nothing here takes so long")
+
+
+async def ask(asking: Asking, *, method: str = "POST", head: Head = HEAD, **parameters: object) -> Asked:
+    request = Request(method, b"", head, Whole(json.dumps(parameters).encode(), Patient()))
     return await asking.of(request, Deadline.after(5))
 
 

@@ -1,0 +1,79 @@
+"""Work for a client, given up when that goes away."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from starlette.requests import ClientDisconnect
+
+from gateway.eagerly import Begun
+from gateway.graphql.requests import Whole
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from types import TracebackType
+
+    from starlette.types import Receive
+
+    from gateway.direct import Client
+    from gateway.graphql.requests import Request
+
+__all__ = ["while_connected"]
+
+Result = TypeVar("Result")
+
+
+async def while_connected(request: Request, work: Coroutine[Any, None, Result]) -> Result:
+    """Do the work; once it waits, give it up when the client goes away. Raises ClientDisconnect then."""
+    begun = Begun(work)
+    if begun.done:
+        return begun.result
+    rest = request.rest
+    if isinstance(rest, Whole):
+        with _Cancelled(rest.client):
+            return await begun
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            watch = tasks.create_task(_disconnected(rest))
+            result = await begun
+            watch.cancel()
+    except* ClientDisconnect:
+        raise ClientDisconnect from None
+    return result
+
+
+async def _disconnected(receive: Receive) -> NoReturn:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    raise ClientDisconnect
+
+
+class _Cancelled:
+    """Cancels the block when the client goes away: a task that watches would cost what all of the rest here does."""
+
+    __slots__ = ("_cancelling", "_client", "_gone", "_task")
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._gone = False
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("only a task can be cancelled")
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._client.when_gone(self._cancel)
+
+    def _cancel(self) -> None:
+        self._gone = True
+        self._task.cancel()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.when_gone(None)
+        # As in gateway.deadline: nobody else wanted the task cancelled if there are no more that do than there were.
+        if self._gone and self._task.uncancel() <= self._cancelling and isinstance(error, asyncio.CancelledError):
+            raise ClientDisconnect from None
