@@ -46,6 +46,8 @@ fleet: $(VENV)/synced
 
 # The gateway beside its peers, on this machine: bench/results.json, .png and .svg, in 25 minutes. A part of it:
 # make bench ARGS="--only grpc --peers ours,envoy --seconds 2"
+# By Debian's Python, which is built with profile-guided optimization, as the image's is, and many others' are not:
+# make bench VENV=.venv-debian PYTHON=/usr/bin/python3
 bench: $(VENV)/synced
 	@$(BIN)/uv sync --frozen --inexact --group bench --quiet
 	@$(BIN)/python bench/run.py $(ARGS)
