@@ -13,6 +13,7 @@ from urllib.parse import urljoin
 
 import httpx
 import pytest
+from playwright.async_api import TimeoutError as TooLate
 from playwright.async_api import async_playwright, expect
 from starlette.applications import Starlette
 
@@ -101,21 +102,29 @@ async def open_tab(page: Page, title: str) -> None:
     await noticed(page, f" {title}(")
 
 
-async def noticed(page: Page, text: str) -> None:
+async def noticed(page: Page, text: str, patience: float = _PATIENCE) -> None:
     """Wait until GraphiQL has noticed what is in its editor: until then it would send the previous operation's name."""
     await page.wait_for_function(
         "text => Object.entries(localStorage).some(([key, value]) => key.endsWith(':query') && value.includes(text))",
         arg=text,
+        timeout=patience,
     )
 
 
 async def write(page: Page, text: str) -> None:
-    """Write in place of what is in the editor."""
-    await page.get_by_role("region", name="Operation Editor").locator(".view-lines").click()
-    await page.keyboard.press("Control+A")
-    await page.keyboard.press("Delete")
-    await page.keyboard.insert_text(text)
-    await noticed(page, text)
+    """Write in place of what is in the editor; again if it was not ready to be written to, as while it still loads."""
+    for patience in (_PATIENCE / 4, _PATIENCE / 2, _PATIENCE):
+        await page.get_by_role("region", name="Operation Editor").locator(".view-lines").click()
+        await page.keyboard.press("Control+A")
+        await page.keyboard.press("Delete")
+        await page.keyboard.insert_text(text)
+        try:
+            await noticed(page, text, patience)
+        except TooLate:
+            if patience == _PATIENCE:
+                raise
+        else:
+            return
 
 
 async def execute(page: Page) -> None:
