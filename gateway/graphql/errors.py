@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from strawberry.types import Info
     from strawberry.types.field import StrawberryField
 
-__all__ = ["HANDLERS", "code_of", "failure", "formatted", "let_go", "time_to_wait"]
+__all__ = ["HANDLERS", "code_of", "failure", "formatted", "time_to_wait"]
 
 _INVALID: Final = "GRAPHQL_VALIDATION_FAILED"
 
@@ -60,11 +60,13 @@ HANDLERS: Final = (_Failures(),)
 
 
 def formatted(error: GraphQLError) -> GraphQLFormattedError:
-    """An error as the response has it, with `extensions.code`."""
+    """An error as the response has it, with `extensions.code`. A defect is logged; any other is let go of."""
     cause = _cause(error)
     if isinstance(cause, errors.GatewayError):
+        _let_go(error)
         return _formatted(error, cause.message, _extensions(cause))
     if cause is None:
+        _let_go(error)
         return _formatted(error, error.message, {"code": _INVALID, **(error.extensions or {})})
     incident = uuid.uuid4().hex
     _log.error("defect", incident=incident, path=error.path, exc_info=cause)
@@ -91,25 +93,23 @@ def time_to_wait(
     return max(waits) if waits and len(waits) == len(causes) else None
 
 
-def let_go(told: Iterable[GraphQLError]) -> None:
-    """Take from errors that have been told of the frames they passed, unless they are defects, which the log may have.
-
-    Those hold the errors in turn, and for a thousand such circles the garbage collector takes tens of milliseconds.
-    """
-    for error in told:
-        if isinstance(_cause(error), errors.GatewayError | None):
-            passed: BaseException | None = error
-            while passed is not None:
-                passed.__traceback__ = None
-                passed = passed.original_error if isinstance(passed, GraphQLError) else None
-
-
 def _cause(error: GraphQLError) -> Exception | None:
     """What was raised, if it is not GraphQL's own."""
     cause = error.original_error
     while isinstance(cause, GraphQLError):
         cause = cause.original_error
     return cause
+
+
+def _let_go(error: GraphQLError) -> None:
+    """Take from an error, and from what it is made of, the frames that they have passed.
+
+    Those hold the errors in turn, and for a thousand such circles the garbage collector takes tens of milliseconds.
+    """
+    passed: Exception | None = error
+    while passed is not None:
+        passed.__traceback__ = None
+        passed = passed.original_error if isinstance(passed, GraphQLError) else None
 
 
 def _formatted(error: GraphQLError, message: str, extensions: dict[str, object]) -> GraphQLFormattedError:

@@ -15,7 +15,7 @@ from gateway.errors import CallerRateLimited, GatewayError, UpstreamSpared
 from gateway.graphql.asked import Asking
 from gateway.graphql.connected import while_connected
 from gateway.graphql.documents import NotExecutable
-from gateway.graphql.errors import code_of, let_go, time_to_wait
+from gateway.graphql.errors import code_of, time_to_wait
 from gateway.graphql.head import LEGACY, Refused
 from gateway.graphql.requests import Request
 from gateway.graphql.resolvers import Context
@@ -117,14 +117,10 @@ class GraphQLEndpoint:
             return result_response(ExecutionResult(data=None, errors=[*refusal.errors]), media_type)
         if result.errors:
             told.failed(code_of(result.errors[0]))
-        away = _turned_away(result, context) if result.errors else None
-        if away is not None:
-            response = turned_away(result, media_type, *away)
-        else:
-            response = result_response(result, media_type, context.reads, tell_of_cache=asked.wants_cache_told)
-        if result.errors:
-            let_go(result.errors)
-        return response
+            away = _turned_away(result, context)
+            if away is not None:
+                return turned_away(result, media_type, *away)
+        return result_response(result, media_type, context.reads, tell_of_cache=asked.wants_cache_told)
 
     def _context(self, request: Request, document: DocumentNode, deadline: Deadline) -> Context:
         credentials = request.head.credentials

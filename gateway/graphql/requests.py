@@ -61,6 +61,7 @@ class Request:
         self.query = query
         self.head = head
         self.rest = rest
+        """What follows the head: to be received yet, or whole."""
 
     @classmethod
     def of(cls, scope: Scope, receive: Receive) -> Request:

@@ -50,6 +50,6 @@ def told_of(requests: Requests, name: str, answer: Answer) -> Answer:
                 request.failed(code.name)
                 request.status = code.value[0]
             requests.end(request)
-            del messages, context
+            del messages, context  # by which this frame, the last to be passed, would hold the call
 
     return answered

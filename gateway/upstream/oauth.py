@@ -194,12 +194,7 @@ class _Backoff:
     def check(self) -> None:
         """Raise the failure, as an error of the caller's own, while it is too early to try again."""
         if self.error is not None and (remaining := self.until - time.monotonic()) > 0:
-            error = copy.copy(self.error)
-            error.retry_after = remaining
-            try:
-                raise error
-            finally:
-                del error  # as in gateway.upstream.retries
+            raise _again(self.error, remaining)
 
 
 class _TenantToken:
@@ -377,6 +372,13 @@ def _parse(answer: Answer, tenant: str) -> ServiceToken:
         expires_at=now + parsed.expires_in - min(10.0, 0.1 * parsed.expires_in),
         missing_scope=None if not granted or {SCOPE, _EARLIER_SCOPE} & set(granted) else SCOPE,
     )
+
+
+def _again(error: UpstreamError, remaining: float) -> UpstreamError:
+    """The same, for another caller, who may come back after so many seconds."""
+    another = copy.copy(error)
+    another.retry_after = remaining
+    return another
 
 
 def _without_token(error: UpstreamError) -> UpstreamError:

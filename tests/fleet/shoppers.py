@@ -230,8 +230,8 @@ class Load:
 
 
 async def raise_for_status(response: httpx.Response) -> None:
-    """Raise httpx.HTTPStatusError with the body read, unless it is GraphQL's: that says more than its status."""
-    if response.status_code != 200 and "json" not in response.headers.get("content-type", ""):
+    """Raise httpx.HTTPStatusError with the body read, unless a gateway says in it when to come back."""
+    if response.status_code != 200 and "retry-after" not in response.headers:
         await response.aread()
         response.raise_for_status()
 
@@ -243,6 +243,8 @@ def _kind(error: Refused | httpx.HTTPError) -> str:
             return error.reason or f"{error.code} by the load balancer: {error.message[:120]}"
         case httpx.HTTPStatusError():
             response = error.response
+            if "json" in response.headers.get("content-type", ""):
+                return f"HTTP {response.status_code} by a gateway"
             return f"HTTP {response.status_code} by the load balancer: {response.text[:120]}"
         case _:
             return type(error).__name__

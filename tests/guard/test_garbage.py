@@ -1,4 +1,4 @@
-"""Nothing of a call is left to the garbage collector, whose work stops all calls: least of all when calls fail."""
+"""No frame of a call is left to the garbage collector, whose work stops all calls: not when calls fail either."""
 
 from __future__ import annotations
 

@@ -39,19 +39,16 @@ async def test_a_short_soak_finds_nothing_wrong(
     if cache == "redis":
         request.getfixturevalue("redis_program")
 
-    report = await soak(15, 7, 16, cache, 1, tmp_path)
+    report = await soak(30, 7, 16, cache, 1, tmp_path)
 
     found = report.as_dict()
     record_property("figures", f"{found['requests']:,} requests, errors {found['errors']}")
     assert report.wrong == []
     assert dict(report.tally.unexplained) == {}
     assert not report.died
-    assert {door for door, _ in report.tally.rows} == {"grpc", "graphql"}
-    assert {each for _, each in report.tally.rows} >= set(OPERATIONS)  # a slow machine does not get to each at both
+    assert {(door, each) for door in ("grpc", "graphql") for each in OPERATIONS} <= report.tally.rows.keys()
     spells = {each.name for each in SPELLS if cache == "redis" or not each.name.startswith("redis")}
-    seen = {name for name, _, _ in report.spells}
-    assert seen <= spells
-    assert len(seen) > len(spells) / 2  # of a slow machine's time, changing the weather takes a good part
+    assert {name for name, _, _ in report.spells} == spells
     assert sum(report.struck.values()) > 20
     assert report.samples
     assert (tmp_path / "gateway.log").exists()

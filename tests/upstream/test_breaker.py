@@ -10,15 +10,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from gateway import errors
 from gateway.deadline import Deadline
-from gateway.errors import (
-    UpstreamError,
-    UpstreamMalformed,
-    UpstreamSpared,
-    UpstreamTimeout,
-    UpstreamUnavailable,
-    UpstreamUnreachable,
-)
 from gateway.telemetry import Unobserved
 from gateway.upstream.breaker import Breaker, Breaking, Rules, State
 from gateway.upstream.http import Answer
@@ -164,7 +157,7 @@ def test_a_probe_that_fails_opens_it_again_and_one_that_says_nothing_makes_room(
 class Upstream:
     """Ends so after so many seconds, on a clock of its own."""
 
-    end: int | UpstreamError
+    end: int | errors.UpstreamError
     seconds: float = 0.0
     now: float = 0.0
     calls: int = 0
@@ -172,7 +165,7 @@ class Upstream:
     async def __call__(self, request: httpx.Request, deadline: Deadline) -> Answer:
         self.calls += 1
         self.now += self.seconds
-        if isinstance(self.end, UpstreamError):
+        if isinstance(self.end, errors.UpstreamError):
             raise self.end
         return Answer(self.end, httpx.Headers(), b"")
 
@@ -192,15 +185,25 @@ async def opened_by(upstream: Upstream, watcher: Watcher | None = None) -> bool:
     for _ in range(RULES.min_calls):
         try:
             await send(request, Deadline.never())
-        except UpstreamError as error:
+        except errors.UpstreamError as error:
             assert error is upstream.end  # noqa: PT017 - no other may come
     return breaker.state is State.OPEN
 
 
 @pytest.mark.parametrize(
-    "end", [500, 502, 503, 504, UpstreamUnavailable("x"), UpstreamUnreachable("x"), UpstreamMalformed("x")], ids=str
+    "end",
+    [
+        500,
+        502,
+        503,
+        504,
+        errors.UpstreamUnavailable("x"),
+        errors.UpstreamUnreachable("x"),
+        errors.UpstreamMalformed("x"),
+    ],
+    ids=str,
 )
-async def test_failures_open_it(end: int | UpstreamError) -> None:
+async def test_failures_open_it(end: int | errors.UpstreamError) -> None:
     watcher = Watcher()
     assert await opened_by(Upstream(end), watcher)
     assert watcher.states == ["open"]
@@ -211,14 +214,16 @@ async def test_what_the_caller_did_does_not_open_it(end: int) -> None:
     assert not await opened_by(Upstream(end))
 
 
-@pytest.mark.parametrize("end", [200, 404, UpstreamTimeout("x")], ids=str)
-async def test_slow_calls_open_it_and_time_that_was_short_from_the_start_does_not(end: int | UpstreamError) -> None:
+@pytest.mark.parametrize("end", [200, 404, errors.UpstreamTimeout("x")], ids=str)
+async def test_slow_calls_open_it_and_time_that_was_short_from_the_start_does_not(
+    end: int | errors.UpstreamError,
+) -> None:
     assert await opened_by(Upstream(end, seconds=1.0))
     assert not await opened_by(Upstream(end, seconds=0.9))
 
 
 async def test_calls_that_were_turned_away_say_nothing() -> None:
-    assert not await opened_by(Upstream(UpstreamSpared("full", retry_after=1.0), seconds=2.0))
+    assert not await opened_by(Upstream(errors.UpstreamSpared("full", retry_after=1.0), seconds=2.0))
 
 
 async def test_while_it_is_open_nothing_is_sent_and_the_caller_hears_when_to_come_back() -> None:
@@ -228,7 +233,7 @@ async def test_while_it_is_open_nothing_is_sent_and_the_caller_hears_when_to_com
     for _ in range(4):
         await send(request, Deadline.never())
     upstream.now += 0.5
-    with pytest.raises(UpstreamSpared) as caught:
+    with pytest.raises(errors.UpstreamSpared) as caught:
         await send(request, Deadline.never())
     assert upstream.calls == 4
     assert caught.value.retry_after == 1.5
