@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := uv==0.13.9
+export UV_PROJECT_ENVIRONMENT := $(abspath $(VENV))
 PAGE   := gateway/graphql/static/playground/index.html
 
 .PHONY: run test lint soak fleet bench costs generate playground wheel clean
