@@ -220,7 +220,7 @@ def clear(config: Path | None) -> None:
     """Remove all entries, also from the memory of gateways that have one in front of Redis."""
     from gateway.cache.shared import EVERYTHING, message_of
 
-    removed = _run(_with_store(_settings(config), lambda store: store.clear(message_of("cli", EVERYTHING, 0))))
+    removed = _run(_with_store(_settings(config), lambda store: store.clear(message_of("cli", EVERYTHING))))
     click.echo(f"{removed} keys removed")
 
 

@@ -117,11 +117,11 @@ class Invalidations:
             return
         parsed = parse_message(message["data"]) if message["type"] == "message" else None
         if parsed is not None and parsed[0] != self._origin:
-            _, key, floor = parsed
+            _, key = parsed
             if key == EVERYTHING:
                 self._marks.fold()
             else:
-                self._marks.close(key, floor=floor)
+                self._marks.close(key)
 
     def _lost(self, error: Exception) -> None:
         self._in_step_as_of = float("-inf")

@@ -128,15 +128,12 @@ class Marks:
         mark.writers[writer] = self._clock() + self._open_for
         return writer
 
-    def close(self, key: str, writer: Writer | None = None, floor: int = 0) -> None:
-        """A write has ended, and it is known how; `floor` is the version it left, if that is known.
+    def close(self, key: str, writer: Writer | None = None) -> None:
+        """A write has ended, and it is known how; one whose outcome is not known is left open: it may yet come through.
 
-        `writer` is None for a write of another process. One whose outcome is not known is left open: it may yet come
-        through.
+        `writer` is None for a write of another process.
         """
         mark = self._raised(key)
-        if floor:
-            self.saw(key, floor)
         if writer is not None:
             mark.writers.pop(writer, None)
 

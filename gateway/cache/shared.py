@@ -39,7 +39,6 @@ _REST: Final = 1.0
 """Seconds that Redis is left alone after a failure."""
 
 _LOG_EVERY: Final = 60.0
-_LONGEST_FLOOR: Final = 19
 _MAX_OWED: Final = 10_000
 _LEASE: Final = 20.0
 """Seconds within which a read that found nothing may put what it brings back; longer than one takes."""
@@ -55,13 +54,6 @@ class Looked:
     entry: StoredEntry | None
     token: str | None
     as_of: Token
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Debt:
-    """A mark that could not be set: equal to no other, so that paying one does not settle what came after it."""
-
-    floor: int
 
 
 class SharedCache:
@@ -93,8 +85,8 @@ class SharedCache:
         self._count = itertools.count()
         self._resting_until = float("-inf")
         self._logged_at = float("-inf")
-        self._owed: dict[str, _Debt] = {}
-        """Marks that could not be set."""
+        self._owed: dict[str, int] = {}
+        """Marks that could not be set, each by a number of its own: to set one does not settle what came after it."""
         self._distrusted_until_stored_at = 0.0
         self._looks = Flights[Looked]()
         self._settling: asyncio.Task[None] | None = None
@@ -152,33 +144,32 @@ class SharedCache:
 
     async def forget(self, key: str) -> None:
         """Remove an entry; a mark stays."""
-        await self._mark("forget", key, 0, if_entry=True)
+        await self._mark("forget", key, if_entry=True)
 
     async def open(self, key: str) -> str:
         """Mark that a write is about to be sent; returns its name."""
         writer = self._name()
-        if not await self._mark("mark", key, 0, opened=writer):
-            self._owe(key, 0)
+        if not await self._mark("mark", key, opened=writer):
+            self._owe(key)
         return writer
 
-    async def close(self, key: str, writer: str, floor: int) -> None:
+    async def close(self, key: str, writer: str) -> None:
         """Mark that a write has ended."""
-        if not await self._mark("mark", key, floor, closed=writer):
-            self._owe(key, floor)
+        if not await self._mark("mark", key, closed=writer):
+            self._owe(key)
 
     async def _mark(
-        self, operation: str, key: str, floor: int, *, opened: str = "", closed: str = "", if_entry: bool = False
+        self, operation: str, key: str, *, opened: str = "", closed: str = "", if_entry: bool = False
     ) -> bool:
         async def mark() -> bool:
             await self._store.mark(
                 key,
                 generation=self._name(),
-                floor=floor,
                 ttl=self._mark_lifetime,
                 opened=opened,
                 closed=closed,
                 open_for=self._open_for,
-                message=message_of(self.origin, key, floor),
+                message=message_of(self.origin, key),
                 if_entry=if_entry,
             )
             return True
@@ -209,9 +200,8 @@ class SharedCache:
             self._logged_at = now
             self._log.warning("cache_unavailable", operation=operation, error=type(error).__name__)
 
-    def _owe(self, key: str, floor: int) -> None:
-        before = self._owed.get(key)
-        self._owed[key] = _Debt(floor if before is None else max(floor, before.floor))
+    def _owe(self, key: str) -> None:
+        self._owed[key] = next(self._count)
         if len(self._owed) > self._max_owed:  # rather than remember them all, trust nothing that was kept until now
             self._owed.clear()
             self._distrusted_until_stored_at = time.time()
@@ -225,9 +215,9 @@ class SharedCache:
         """Set the marks that are owed, if Redis answers again. Until one is set, it is owed."""
         while self._owed:
             key, debt = next(iter(self._owed.items()))
-            if not await self._mark("mark", key, debt.floor):
+            if not await self._mark("mark", key):
                 return
-            if self._owed.get(key) is debt:
+            if self._owed.get(key) == debt:
                 del self._owed[key]
 
 
@@ -235,14 +225,12 @@ EVERYTHING: Final = "*"
 """In a message, in the place of a key."""
 
 
-def message_of(origin: str, key: str, floor: int) -> bytes:
-    """What is told to all processes about a write: whose, of which session, and the version it left, 0 if unknown."""
-    return f"{origin} {floor} {key}".encode()
+def message_of(origin: str, key: str) -> bytes:
+    """What is told to all processes about a write: whose, and of which session."""
+    return f"{origin} {key}".encode()
 
 
-def parse_message(message: bytes) -> tuple[str, str, int] | None:
-    """Origin, key and floor; None for a message that is not one of ours."""
-    origin, _, rest = message.decode("utf-8", "replace").partition(" ")
-    floor, _, key = rest.partition(" ")
-    readable = key and floor.isascii() and floor.isdigit() and len(floor) <= _LONGEST_FLOOR
-    return (origin, key, int(floor)) if readable else None
+def parse_message(message: bytes) -> tuple[str, str] | None:
+    """Origin and key; None for a message that is not one of ours."""
+    origin, _, key = message.decode("utf-8", "replace").partition(" ")
+    return (origin, key) if key else None

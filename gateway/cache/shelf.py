@@ -122,11 +122,11 @@ class Shelf:
             await self._memory.delete(key)
         return OpenWrite(writer, None if self._shared is None else await self._shared.open(key))
 
-    async def close(self, key: str, write: OpenWrite, floor: int = 0) -> None:
-        """After a write whose outcome is known, the version it left, if that is; all others stay open for a time."""
+    async def close(self, key: str, write: OpenWrite) -> None:
+        """After a write whose outcome is known; all others stay open for a time."""
         if self._shared is not None and write.shared is not None:
-            await self._shared.close(key, write.shared, floor)
-        self._marks.close(key, write.local, floor)
+            await self._shared.close(key, write.shared)
+        self._marks.close(key, write.local)
 
     def good(self, key: str, entry: Entry) -> bool:
         """Whether neither a write stands against what was read, nor a higher version that has been seen."""

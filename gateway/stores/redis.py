@@ -83,12 +83,11 @@ return 1
 """
 
 _MARK: Final = f"""{_PRELUDE}
-local generation, floor, ttl, opened, closed, open_for, channel, message, if_entry =
-  ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+local generation, ttl, opened, closed, open_for, channel, message, if_entry =
+  ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local kind = field('kind')
 if if_entry == '1' and (kind ~= 'e' or field('data') == '') then return 0 end
-local known = decimal((kind == 'm' and field('floor')) or (kind == 'e' and field('version')))
-if higher(known, floor) then floor = known end
+local floor = decimal((kind == 'm' and field('floor')) or (kind == 'e' and field('version')))
 if kind ~= 'm' then redis.call('DEL', KEYS[1]) end
 redis.call('HSET', KEYS[1], 'kind', 'm', 'generation', generation, 'floor', floor)
 if opened ~= '' then
@@ -149,7 +148,7 @@ class RedisStore:
             case b"e" if (entry := _entry(found)) is not None:
                 return entry, ""
             case b"e":
-                await self.mark(key, generation=lease, floor=0, ttl=ttl, if_entry=True)
+                await self.mark(key, generation=lease, ttl=ttl, if_entry=True)
                 return None, lease
             case b"m":
                 return None, found.get(b"generation", b"").decode("ascii", "replace")
@@ -167,7 +166,6 @@ class RedisStore:
         key: str,
         *,
         generation: str,
-        floor: int,
         ttl: float,
         opened: str = "",
         closed: str = "",
@@ -184,7 +182,6 @@ class RedisStore:
             _MARK,
             key,
             generation,
-            floor,
             _milliseconds(ttl),
             opened,
             closed,

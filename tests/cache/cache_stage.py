@@ -304,7 +304,7 @@ async def heard_all(redis: Redis, *gateways: Process) -> None:
     for gateway in gateways:
         assert gateway.store is not None
         token = gateway.marks.token()
-        await redis.publish(gateway.store.channel, message_of("somebody", f"fence{token}", 0))
+        await redis.publish(gateway.store.channel, message_of("somebody", f"fence{token}"))
         await eventually(lambda gateway=gateway, token=token: not gateway.marks.allows(f"fence{token}", token))  # type: ignore[misc]
 
 

@@ -326,10 +326,9 @@ class TestListening:
             await listener.say("subscribe")
             for key in ("before", "after"):
                 token = marks.token()
-                await listener.say("message", message_of("other", key, 7))
+                await listener.say("message", message_of("other", key))
                 assert not marks.allows(key, token)
-                assert marks.allows(key, marks.token(), 7)
-                assert not marks.allows(key, marks.token(), 6)
+                assert marks.allows(key, marks.token())
                 await listener.say("pong", b"me")
 
     @pytest.mark.parametrize(
@@ -339,14 +338,12 @@ class TestListening:
             b" ",
             b"\xff\xfe",
             b"other",
-            b"other 7",
-            b"other 7 ",
-            b"other -7 k",
-            b"other seven k",
-            b"other \xd9\xa7 k",
-            b"other \xc2\xb2 k",
-            b"other " + b"9" * 5_000 + b" k",
-            b"me 7 k",
+            b"other ",
+            b" k ",
+            b"other k k",
+            b"other \xd9\xa7",
+            b"9" * 5_000,
+            b"me k",
         ],
         ids=lambda message: repr(message[:20]),
     )
@@ -357,7 +354,7 @@ class TestListening:
                 await in_step(invalidations)
                 token = marks.token()
                 await connections.client.publish(prefix, message)
-                await connections.client.publish(prefix, message_of("other", "fence", 0))
+                await connections.client.publish(prefix, message_of("other", "fence"))
                 await eventually(lambda: not marks.allows("fence", token))
                 assert marks.allows("k", token)
                 assert invalidations.in_step
@@ -417,11 +414,11 @@ class TestLeaving:
             await fail()
 
 
-@given(st.text(alphabet="0123456789abcdef", min_size=1), st.text(min_size=1), st.integers(0, 2**63 - 1))
-def test_what_is_told_is_what_is_understood(origin: str, key: str, floor: int) -> None:
+@given(st.text(alphabet="0123456789abcdef", min_size=1), st.text(min_size=1))
+def test_what_is_told_is_what_is_understood(origin: str, key: str) -> None:
     key = key.encode("utf-8", "ignore").decode()
     if key:
-        assert parse_message(message_of(origin, key, floor)) == (origin, key, floor)
+        assert parse_message(message_of(origin, key)) == (origin, key)
 
 
 @given(st.binary() | st.text(alphabet="0123456789 abc\u00b2").map(str.encode))

@@ -94,7 +94,7 @@ class TestARead:
 
 class TestAFloor:
     def test_keeps_lower_versions_away_and_lets_it_and_higher_ones_pass(self, marks: Marks) -> None:
-        marks.close("a", floor=7)
+        marks.saw("a", 7)
         token = marks.token()
         assert not marks.allows("a", token)
         assert not marks.allows("a", token, 6)
@@ -102,13 +102,12 @@ class TestAFloor:
         assert marks.allows("a", token, 8)
 
     def test_never_sinks(self, marks: Marks) -> None:
-        marks.close("a", floor=7)
-        marks.close("a", floor=5)
+        marks.saw("a", 7)
         marks.saw("a", 6)
         marks.close("a", marks.open("a"))
         assert not marks.allows("a", marks.token(), 6)
 
-    def test_is_also_set_by_what_a_read_found_and_makes_no_read_outdated(self, marks: Marks) -> None:
+    def test_makes_no_read_outdated(self, marks: Marks) -> None:
         token = marks.token()
         marks.saw("a", 7)
         assert not marks.allows("a", token, 6)
@@ -133,7 +132,7 @@ class TestAFloor:
         assert not marks.lets_pass("a", again, 7)
 
     def test_goes_some_time_after_it_was_seen_last(self, marks: Marks, clock: Clock) -> None:
-        marks.close("a", floor=7)
+        marks.saw("a", 7)
         clock.advance(LIFETIME - 0.1)
         assert not marks.allows("a", marks.token(), 6)
         marks.saw("a", 6)

@@ -41,13 +41,10 @@ async def put(store: RedisStore, new: StoredEntry, token: str, key: str = "k") -
     return await store.put(key, new, token, ttl=TTL)
 
 
-async def mark(  # noqa: PLR0917
-    store: RedisStore, key: str = "k", floor: int = 0, opened: str = "", closed: str = "", open_for: float = TTL
-) -> None:
+async def mark(store: RedisStore, key: str = "k", opened: str = "", closed: str = "", open_for: float = TTL) -> None:
     await store.mark(
         key,
         generation=f"g-{next(_numbers)}",
-        floor=floor,
         ttl=LONG,
         opened=opened,
         closed=closed,
@@ -169,29 +166,21 @@ class TestAWrite:
         await mark(store, closed="w")
         assert await put(store, entry(7), (await look(store))[1])
 
-    async def test_leaves_the_highest_version_known_as_a_floor(self, store: RedisStore) -> None:
-        await have(store, entry(7))
+    async def test_leaves_the_version_of_the_entry_as_a_floor_to_the_last_digit(self, store: RedisStore) -> None:
+        await have(store, entry(2**53 + 1))
         await mark(store, opened="w")
-        await mark(store, closed="w", floor=2**53 + 1)
-        await mark(store, opened="x", floor=3)
+        await mark(store, closed="w")
+        await mark(store, opened="x")
         await mark(store, closed="x")
         _, token = await look(store)
         assert not await put(store, entry(2**53), token)
         assert await put(store, entry(2**53 + 1), token)
 
-    async def test_leaves_the_version_of_the_entry_as_a_floor(self, store: RedisStore) -> None:
-        await have(store, entry(7))
-        await mark(store, opened="w")
-        await mark(store, closed="w")
-        _, token = await look(store)
-        assert not await put(store, entry(6), token)
-        assert await put(store, entry(7), token)
-
     async def test_is_told_to_who_listens(self, store: RedisStore, redis: Redis) -> None:
         async with redis.pubsub() as messages:
             await messages.subscribe(store.channel)
             assert (await messages.get_message(timeout=5))["type"] == "subscribe"
-            await store.mark("k", generation="g", floor=0, ttl=TTL, message=b"hear")
+            await store.mark("k", generation="g", ttl=TTL, message=b"hear")
             assert (await messages.get_message(timeout=5))["data"] == b"hear"
 
 
@@ -199,24 +188,24 @@ class TestWhatUpstreamContradicts:
     async def test_goes_and_what_was_read_before_is_refused(self, store: RedisStore) -> None:
         await have(store, entry(7))
         _, token = await look(store)
-        await store.mark("k", generation="g", floor=0, ttl=TTL, if_entry=True)
+        await store.mark("k", generation="g", ttl=TTL, if_entry=True)
         assert await look(store) == (None, "g")
         assert not await put(store, entry(7), token)
 
     async def test_leaves_the_mark_of_a_write_alone(self, store: RedisStore) -> None:
         await mark(store, opened="w")
         before = await look(store)
-        await store.mark("k", generation="g", floor=0, ttl=TTL, if_entry=True)
+        await store.mark("k", generation="g", ttl=TTL, if_entry=True)
         assert await look(store) == before
         assert not await put(store, entry(7), before[1])
 
     async def test_leaves_alone_that_there_is_none(self, store: RedisStore) -> None:
         await have(store, entry(0, data=b""))
-        await store.mark("k", generation="g", floor=0, ttl=TTL, if_entry=True)
+        await store.mark("k", generation="g", ttl=TTL, if_entry=True)
         assert (await look(store))[0] == entry(0, data=b"")
 
     async def test_needs_not_be_there(self, store: RedisStore, redis: Redis, prefix: str) -> None:
-        await store.mark("k", generation="g", floor=0, ttl=TTL, if_entry=True)
+        await store.mark("k", generation="g", ttl=TTL, if_entry=True)
         assert not await redis.exists(f"{prefix}k")
 
 
@@ -269,7 +258,7 @@ class TestGarbage:
         assert not await put(store, entry(7), token)
         await mark(store, closed="w")
         await put_garbage(redis, f"{prefix}other", kind)
-        await store.mark("other", generation="g", floor=0, ttl=TTL, if_entry=True)
+        await store.mark("other", generation="g", ttl=TTL, if_entry=True)
         await have(store, entry(7))
         await have(store, entry(7), "other")
 
@@ -324,7 +313,7 @@ async def test_no_key_is_ever_without_an_expiry(store: RedisStore, redis: Redis,
     await check()
     await put(store, entry(8), "")
     await check()
-    await store.mark("k", generation="g", floor=0, ttl=TTL, if_entry=True)
+    await store.mark("k", generation="g", ttl=TTL, if_entry=True)
     await check()
     await mark(store, opened="w")
     await check()
@@ -458,8 +447,8 @@ class TestACluster:
                 await messages.get_message(timeout=5)
                 for key in keys:  # on all of the nodes
                     await have(store, entry(7), key)
-                    await store.mark(key, generation="g", floor=8, ttl=TTL, message=key.encode())
-                    assert not await put(store, entry(7), "g", key)
+                    await store.mark(key, generation="g", ttl=TTL, message=key.encode())
+                    assert not await put(store, entry(6), "g", key)
                     await have(store, entry(8), key)
                 told = [await messages.get_message(timeout=5) for _ in keys]
             assert sorted(each["data"].decode() for each in told) == sorted(keys)
