@@ -308,7 +308,8 @@ class Grpc(Listener):
     max_metadata: int = Field(default=16_384, ge=2048, le=1_048_576)
     """Most metadata of one call, in bytes: names, values, and 32 for each (RFC 9113, 6.5.2)."""
     max_calls: int = Field(default=1_000, ge=1)
-    """Calls under way at a time, of all callers; a further one is RESOURCE_EXHAUSTED. Health checks count too."""
+    """Calls under way at a time, of all callers; a further one is RESOURCE_EXHAUSTED. Health checks count too, and
+    half of them at most may watch: as many clients, in each process."""
     max_calls_per_connection: int = Field(default=100, ge=1)
     """Calls under way at a time on one connection; a client keeps further ones waiting."""
     reflection: bool = False

@@ -7,7 +7,7 @@ for as long as it may; and their number has no bound, though they need no creden
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -19,21 +19,23 @@ if TYPE_CHECKING:
 
     from gateway.readiness import Readiness
 
-__all__ = ["MAX_WATCHES", "HealthServicer"]
-
-MAX_WATCHES: Final = 100
-"""At a time: one who opens any number of them must not use up what other calls need."""
+__all__ = ["HealthServicer"]
 
 _Status = health_pb2.HealthCheckResponse
 _List: Any = health_pb2.HealthListResponse  # type: ignore[attr-defined]  # the stubs are of an older version
 
 
 class HealthServicer(health_pb2_grpc.HealthServicer):
-    """Health of these services, and of the whole under the empty name."""
+    """Health of these services, and of the whole under the empty name.
 
-    def __init__(self, services: Iterable[str], readiness: Readiness) -> None:
+    `max_watches` is how many may watch at a time: a client that checks health has one on each of its connections, and
+    gives a gateway up where it gets none.
+    """
+
+    def __init__(self, services: Iterable[str], readiness: Readiness, *, max_watches: float) -> None:
         self._services = frozenset(("", *services))
         self._readiness = readiness
+        self._max_watches = max_watches
         self._ended = False
         self._changed = asyncio.Event()
         self._watches = 0
@@ -67,8 +69,8 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> None:
         """See the proto."""
-        if self._watches >= MAX_WATCHES:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watch already")
+        if self._watches >= self._max_watches:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self._watches} watch already, as many as may")
         self._watches += 1
         try:
             told = None

@@ -167,10 +167,11 @@ def test_services_put_nothing_into_the_environment(settings: Settings, monkeypat
 
 
 def test_the_gateway_has_time_to_stop(settings: Settings) -> None:
-    """It closes one door after the other, with some time for each, and has seconds left over."""
+    """It serves on until the endpoints are without it, and closes one door after the other, with seconds left over."""
     doors = 2
     stopping = sum(settings.shutdown.model_dump().values()) + (doors - 1) * settings.shutdown.grace
 
+    assert settings.shutdown.delay >= 5
     assert stopping + 5 <= POD["terminationGracePeriodSeconds"]
     assert "lifecycle" not in CONTAINER
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -16,7 +17,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from processes import running
+from processes import ROOT, running
 from workers_stage import ANYWHERE, Served, served
 
 from doors import GraphQLDoor, GrpcDoor, Refused
@@ -330,10 +331,10 @@ class Seen:
         else:
             self.bad.append(f"{client}: {type(error).__name__}: {error}")
 
-    async def goes_on(self) -> None:
-        """Until each kind of client has had some answers from now on."""
+    async def goes_on(self, *clients: str) -> None:
+        """Until each of these has had some answers from now on."""
         self.good.clear()
-        await eventually(lambda: len(self.good) == len(KINDS) and min(self.good.values()) > 20, within=30)
+        await eventually(lambda: all(self.good.get(each, 0) > 20 for each in clients), within=30)
 
 
 @ALONE
@@ -351,7 +352,7 @@ async def test_another_gateway_on_the_same_ports_takes_over_without_a_request_lo
             await stack.enter_async_context(_restarted(upstream, workers, **ports))
             first.process.process.terminate()
             assert await first.process.end(within=30) == 0
-            await seen.goes_on()
+            await seen.goes_on(*KINDS)
 
     in_that_moment = [each for each in seen.bad if each.startswith("grpc") and "CANCELLED" in each]
     record_property("figures", f"{len(in_that_moment)} calls of 6 busy connections cancelled by GOAWAY")
@@ -378,7 +379,31 @@ async def test_behind_a_load_balancer_that_has_heard_no_request_at_all_is_lost(
                     await asyncio.sleep(0.02)
             web.target, rpc.target = httpx.URL(second.graphql).netloc.decode(), second.grpc
             assert await first.process.end(within=30) == 0
-            await seen.goes_on()
+            await seen.goes_on(*KINDS)
+
+    assert seen.bad == []
+
+
+async def test_clients_that_balance_by_themselves_and_check_health_lose_no_call(
+    upstream: sandbox.SandboxServer,
+) -> None:
+    """With the service config that the documentation has them use."""
+    (config,) = re.findall(r"`(\{.*healthCheckConfig.*\})`", (ROOT / "docs/deploy.md").read_text("utf-8"))
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(_restarted(upstream, "1"))
+        second = await stack.enter_async_context(_restarted(upstream, "1"))
+        channel = await stack.enter_async_context(
+            grpc.aio.insecure_channel(f"ipv4:{first.grpc},{second.grpc}", [*APART, ("grpc.service_config", config)])
+        )
+        seen, enough = Seen(), asyncio.Event()
+        async with asyncio.TaskGroup() as clients:
+            for _ in range(20):
+                clients.create_task(_by_channel(channel, seen, enough))
+            await seen.goes_on("grpc")
+            first.process.process.terminate()
+            assert await first.process.end(within=30) == 0
+            await seen.goes_on("grpc")
+            enough.set()
 
     assert seen.bad == []
 
@@ -423,10 +448,10 @@ async def _pumped(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> N
 async def _under_load(graphql: str, address: str) -> AsyncIterator[Seen]:
     seen, enough = Seen(), asyncio.Event()
     async with asyncio.TaskGroup() as clients:
-        for kind in KINDS:
+        for kind in KINDS.values():
             for _ in range(3):
                 clients.create_task(kind(graphql, address, seen, enough))
-        await seen.goes_on()
+        await seen.goes_on(*KINDS)
         yield seen
         enough.set()
 
@@ -447,8 +472,12 @@ async def _by_http_anew(graphql: str, _: str, seen: Seen, enough: asyncio.Event)
 
 async def _by_grpc(_: str, address: str, seen: Seen, enough: asyncio.Event) -> None:
     async with grpc.aio.insecure_channel(address, APART) as channel:
-        while not enough.is_set():
-            await _counted(GrpcDoor(channel), "grpc", seen)
+        await _by_channel(channel, seen, enough)
+
+
+async def _by_channel(channel: grpc.aio.Channel, seen: Seen, enough: asyncio.Event) -> None:
+    while not enough.is_set():
+        await _counted(GrpcDoor(channel), "grpc", seen)
 
 
 async def _by_grpc_anew(_: str, address: str, seen: Seen, enough: asyncio.Event) -> None:
@@ -457,7 +486,7 @@ async def _by_grpc_anew(_: str, address: str, seen: Seen, enough: asyncio.Event)
             await _counted(GrpcDoor(channel), "grpc anew", seen)
 
 
-KINDS = (_by_http, _by_http_anew, _by_grpc, _by_grpc_anew)
+KINDS = {"http": _by_http, "http anew": _by_http_anew, "grpc": _by_grpc, "grpc anew": _by_grpc_anew}
 
 
 async def _counted(door: Door, client: str, seen: Seen) -> None:
