@@ -53,8 +53,12 @@ async def soak(  # noqa: PLR0917
     folder: Path,
     tell: Callable[[float, str], None] = lambda _passed, _said: None,
     stop: asyncio.Event | None = None,
+    enough: Callable[[Report], bool] = lambda _: True,
 ) -> Report:
-    """Soak a gateway; `tell` hears every second how it goes. Raises NotStarted."""
+    """Soak a gateway for so long, and on until it is `enough`. `tell` hears every second how it goes.
+
+    Raises NotStarted.
+    """
     stopped = stop or asyncio.Event()
     how = {"seconds": seconds, "seed": seed, "clients": clients, "cache": cache, "workers": workers}
     report = Report(how)
@@ -71,7 +75,7 @@ async def soak(  # noqa: PLR0917
             asyncio.create_task(_told(report, weather, began, tell)),
         ]
         try:
-            await _rounds(report, system, upstream, weather, chance, clients, stopped, began + seconds)
+            await _rounds(report, system, upstream, weather, chance, clients, stopped, began + seconds, enough)
         finally:
             for each in background:
                 each.cancel()
@@ -80,7 +84,7 @@ async def soak(  # noqa: PLR0917
             if not each.cancelled() and (error := each.exception()) is not None:
                 raise error
         report.struck = await upstream.struck()
-        report.spells = [(name, start - began, end - began) for name, start, end in weather.log]
+        report.spells = _spells(weather, began)
         report.died = system.gone()
         report.complaints = system.complaints()
     return report
@@ -95,13 +99,14 @@ async def _rounds(  # noqa: PLR0917
     clients: int,
     stopped: asyncio.Event,
     until: float,
+    enough: Callable[[Report], bool],
 ) -> None:
     async with grpc.aio.insecure_channel(system.grpc) as channel, httpx.AsyncClient() as client:
         doors: list[Door] = [GrpcDoor(channel, "gateway"), GraphQLDoor(client, system.graphql, "gateway")]
         one_process = report.how["workers"] == 1
         setting = Setting(upstream, doors, report.tally, weather.explains, MAX_AGE, Sandbox().saas_token, one_process)
-        while time.monotonic() < until and not stopped.is_set():
-            ends_at = min(until, time.monotonic() + _ROUND)
+        while not stopped.is_set() and ((left := until - time.monotonic()) > 0 or not enough(report)):
+            ends_at = time.monotonic() + (min(left, _ROUND) if left > 0 else _ROUND)
             name = f"soak-{report.rounds}"
             played = await play(
                 setting,
@@ -124,11 +129,16 @@ def _keep(played: Round, path: Path) -> None:
     path.write_text(json.dumps(found, default=str, indent=1), "utf-8")
 
 
+def _spells(weather: Weather, began: float) -> list[tuple[str, float, float]]:
+    return [(name, start - began, end - began) for name, start, end in weather.log]
+
+
 async def _told(report: Report, weather: Weather, began: float, tell: Callable[[float, str], None]) -> None:
     while True:
         passed = time.monotonic() - began
         requests, errors = report.tally.requests, report.tally.errors.total()
         report.over_time.append((round(passed, 2), requests, errors))
+        report.spells = _spells(weather, began)
         last = report.samples[-1] if report.samples else None
         memory = "" if last is None else f", {last.rss:.0f} MB, {last.files} files"
         now = " + ".join(weather.now) or "fine"
