@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 from graphql import GraphQLObjectType, GraphQLSchema, build_schema, parse, validate
+from processes import ROOT
 
 from gateway import contracts, errors
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
@@ -33,6 +35,18 @@ def _root_fields(schema: GraphQLSchema) -> Iterator[str]:
 
 def test_every_root_field_has_an_example_of_its_name(schema: GraphQLSchema) -> None:
     assert set(contracts.example_operations()) == set(_root_fields(schema))
+
+
+def test_grpc_clients_repeat_reads_and_nothing_else() -> None:
+    path = ROOT / "proto/emporix/sessioncontext/v1/session_context_grpc_service_config.json"
+    (repeated,) = json.loads(path.read_text("utf-8"))["methodConfig"]
+
+    assert [f"{each['service']}.{each['method']}" for each in repeated["name"]] == [
+        method.full_name
+        for service in pb.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+        if method.name.startswith(("Get", "BatchGet"))
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(contracts.example_operations()))
