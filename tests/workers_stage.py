@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ TENANT = {
     "SESSION_GATEWAY_TENANTS__ACME__CLIENT_ID": "acme-client",
     "SESSION_GATEWAY_TENANTS__ACME__CLIENT_SECRET": "acme-secret",
 }
+
+
+APART = [("grpc.use_local_subchannel_pool", 1)]
+"""Channels of one process share connections otherwise."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,12 @@ class Served:
         async with httpx.AsyncClient() as client:
             response = await client.get(f"{self.admin}/readyz")
         return {"status": response.status_code, **response.json()}
+
+    async def becomes_ready(self) -> None:
+        """Wait until `/readyz` says yes."""
+        async with asyncio.timeout(15):
+            while (await self.ready())["status"] != 200:
+                await asyncio.sleep(0.05)
 
     async def metric(self, name: str) -> float:
         """The sum of all samples of that name."""

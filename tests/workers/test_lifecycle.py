@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import signal
 import socket
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import httpx
 import pytest
-import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from processes import ROOT, running
-from workers_stage import ANYWHERE, Served, served
+from processes import running
+from workers_stage import ANYWHERE, APART, Served, served
 
 from doors import GraphQLDoor, GrpcDoor, Refused
 from gateway import sandbox
@@ -27,29 +25,14 @@ from gateway.sandbox import Sandbox, seed
 from stage import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from doors import Door
 
-APART = [("grpc.use_local_subchannel_pool", 1)]
-"""Channels of one process share connections otherwise."""
-SERVICE_CONFIG = ROOT / "proto/emporix/sessioncontext/v1/session_context_grpc_service_config.json"
 WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
-ALONE, SEVERAL = (pytest.mark.parametrize("workers", [each]) for each in ("1", "2"))
+SEVERAL = pytest.mark.parametrize("workers", ["2"])
 SERVING, NOT_SERVING = (health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def upstream() -> AsyncIterator[sandbox.SandboxServer]:
-    async with sandbox.serve(Sandbox()) as upstream:
-        yield upstream
-
-
-async def becomes_ready(gateway: Served, *, within: float = 15) -> None:
-    async with asyncio.timeout(within):
-        while (await gateway.ready())["status"] != 200:
-            await asyncio.sleep(0.05)
 
 
 def checks_of(found: dict[str, Any]) -> dict[str, str]:
@@ -81,7 +64,7 @@ async def test_it_is_ready_once_each_tenant_has_had_a_token(workers: str) -> Non
 
             upstream.sandbox.faults.clear()
 
-            await becomes_ready(gateway)
+            await gateway.becomes_ready()
             async with asyncio.timeout(10):  # it is ready with one worker that is; the first is told of here
                 while checks_of(await gateway.ready())["tokens"] != "ok":
                     await asyncio.sleep(0.05)
@@ -111,7 +94,7 @@ async def test_a_cache_that_is_down_is_told_and_does_not_make_it_unready(
 ) -> None:
     redis = {"SESSION_GATEWAY_CACHE__BACKEND": "redis://:hidden-word@127.0.0.1:1"}
     async with served("--workers", workers, upstream=upstream, **redis) as gateway:
-        await becomes_ready(gateway)
+        await gateway.becomes_ready()
         found = await gateway.ready()
         assert found["status"] == 200
         assert checks_of(found)["cache"].startswith("degraded: ")
@@ -152,7 +135,7 @@ async def configured(folder: Path, upstream: sandbox.SandboxServer, workers: str
     async with running("serve", "--workers", workers, "--config", str(file), **ANYWHERE) as process:
         line = json.loads(await process.says(r'(.*"listening".*)'))
         gateway = Served(process, line["graphql"], line["grpc"], line["admin"], upstream.sandbox)
-        await becomes_ready(gateway)
+        await gateway.becomes_ready()
         yield Configured(gateway, file, text)
 
 
@@ -264,7 +247,7 @@ async def test_told_to_stop_it_serves_on_until_load_balancers_have_heard_of_it(
 ) -> None:
     delay = {"SESSION_GATEWAY_SHUTDOWN__DELAY": "60"}
     async with served("--workers", workers, upstream=upstream, **delay) as gateway:
-        await becomes_ready(gateway)
+        await gateway.becomes_ready()
         async with (
             httpx.AsyncClient() as client,
             httpx.AsyncClient() as late,
@@ -295,7 +278,7 @@ async def test_told_to_stop_it_serves_on_until_load_balancers_have_heard_of_it(
 async def test_connections_that_nobody_has_taken_yet_are_served_to_the_end(upstream: sandbox.SandboxServer) -> None:
     """Those that the kernel has made while the gateway was busy ending."""
     async with served(upstream=upstream) as gateway:
-        await becomes_ready(gateway)
+        await gateway.becomes_ready()
         url = httpx.URL(gateway.graphql)
         assert url.port is not None
         pid = gateway.pid
@@ -314,204 +297,3 @@ async def test_connections_that_nobody_has_taken_yet_are_served_to_the_end(upstr
                 statuses.append((await asyncio.to_thread(each.recv, 65536)).split(b" ")[1])
         assert statuses == [b"200"] * 20
         assert await gateway.process.end(within=10) == 0
-
-
-# Rolling restarts: clients as they are, without retries of their own, on connections old and new
-
-
-@dataclass
-class Seen:
-    """What clients saw."""
-
-    good: dict[str, int] = field(default_factory=dict)
-    bad: list[str] = field(default_factory=list)
-
-    def count(self, client: str, error: Exception | None = None) -> None:
-        if error is None:
-            self.good[client] = self.good.get(client, 0) + 1
-        else:
-            self.bad.append(f"{client}: {type(error).__name__}: {error}")
-
-    async def goes_on(self, *clients: str) -> None:
-        """Until each of these has had some answers from now on."""
-        self.good.clear()
-        await eventually(lambda: all(self.good.get(each, 0) > 20 for each in clients), within=30)
-
-
-@ALONE
-async def test_another_gateway_on_the_same_ports_takes_over_without_a_request_lost(
-    workers: str, upstream: sandbox.SandboxServer, record_property: Callable[[str, object], None]
-) -> None:
-    """gRPC's server cancels calls that reach it in the very moment in which it says GOAWAY: clients repeat those.
-
-    They do if they have the service config that comes with the contract; what others lose is told.
-    """
-    async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(_restarted(upstream, workers))
-        async with _under_load(first.graphql, first.grpc) as seen:
-            ports = {
-                "SESSION_GATEWAY_GRAPHQL__PORT": str(httpx.URL(first.graphql).port),
-                "SESSION_GATEWAY_GRPC__PORT": first.grpc.rpartition(":")[2],
-            }
-            await stack.enter_async_context(_restarted(upstream, workers, **ports))
-            first.process.process.terminate()
-            assert await first.process.end(within=30) == 0
-            await seen.goes_on(*KINDS)
-
-    in_that_moment = [each for each in seen.bad if each.startswith("grpc") and "CANCELLED" in each]
-    record_property("figures", f"{len(in_that_moment)} calls of 6 busy connections cancelled by GOAWAY")
-    assert [each for each in seen.bad if each not in in_that_moment] == []
-    assert len(in_that_moment) <= 6  # one for each connection at most: it has no more, and is told once
-
-
-@SEVERAL
-async def test_behind_a_load_balancer_that_has_heard_no_request_at_all_is_lost(
-    workers: str, upstream: sandbox.SandboxServer
-) -> None:
-    """One that spreads connections and knows no more of gRPC: connections end of age, before the gateway does."""
-    async with AsyncExitStack() as stack:
-        aged = {"SESSION_GATEWAY_GRPC__CONNECTIONS__MAX_AGE": "1"}
-        first = await stack.enter_async_context(_restarted(upstream, workers, **aged))
-        web, rpc = Relay(httpx.URL(first.graphql).netloc.decode()), Relay(first.grpc)
-        url = f"http://{await stack.enter_async_context(web.listening())}/graphql"
-        address = await stack.enter_async_context(rpc.listening())
-        async with _under_load(url, address) as seen:
-            second = await stack.enter_async_context(_restarted(upstream, workers, **aged))
-            first.process.process.terminate()
-            async with asyncio.timeout(10):
-                while (await first.ready())["status"] == 200:
-                    await asyncio.sleep(0.02)
-            web.target, rpc.target = httpx.URL(second.graphql).netloc.decode(), second.grpc
-            assert await first.process.end(within=30) == 0
-            await seen.goes_on(*KINDS)
-
-    assert seen.bad == []
-
-
-async def test_clients_that_balance_by_themselves_and_check_health_lose_no_call(
-    upstream: sandbox.SandboxServer,
-) -> None:
-    """By what the documentation has them add to their service config, and without any repetition."""
-    (config,) = re.findall(r"`(\{.*healthCheckConfig.*\})`", (ROOT / "docs/deploy.md").read_text("utf-8"))
-    async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(_restarted(upstream, "1"))
-        second = await stack.enter_async_context(_restarted(upstream, "1"))
-        channel = await stack.enter_async_context(
-            grpc.aio.insecure_channel(f"ipv4:{first.grpc},{second.grpc}", [*APART, ("grpc.service_config", config)])
-        )
-        seen, enough = Seen(), asyncio.Event()
-        async with asyncio.TaskGroup() as clients:
-            for _ in range(20):
-                clients.create_task(_by_channel(channel, seen, enough))
-            await seen.goes_on("grpc")
-            first.process.process.terminate()
-            assert await first.process.end(within=30) == 0
-            await seen.goes_on("grpc")
-            enough.set()
-
-    assert seen.bad == []
-
-
-@asynccontextmanager
-async def _restarted(upstream: sandbox.SandboxServer, workers: str, **variables: str) -> AsyncIterator[Served]:
-    delay = {"SESSION_GATEWAY_SHUTDOWN__DELAY": "3"}
-    async with served("--workers", workers, upstream=upstream, **delay, **variables) as gateway:
-        await becomes_ready(gateway)
-        yield gateway
-
-
-class Relay:
-    """Passes connections on to whichever gateway is the target when they are made."""
-
-    def __init__(self, target: str) -> None:
-        self.target = target
-        self._tasks = asyncio.TaskGroup()
-
-    @asynccontextmanager
-    async def listening(self) -> AsyncIterator[str]:
-        async with self._tasks, await asyncio.start_server(self._pass_on, "127.0.0.1", 0) as server:
-            yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            server.close()
-
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        host, _, port = self.target.rpartition(":")
-        there, back = await asyncio.open_connection(host, int(port))
-        self._tasks.create_task(_pumped(reader, back))
-        self._tasks.create_task(_pumped(there, writer))
-
-
-async def _pumped(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
-        while data := await source.read(65536):
-            sink.write(data)
-            await sink.drain()
-    sink.close()
-
-
-@asynccontextmanager
-async def _under_load(graphql: str, address: str) -> AsyncIterator[Seen]:
-    seen, enough = Seen(), asyncio.Event()
-    async with asyncio.TaskGroup() as clients:
-        for kind in KINDS.values():
-            for _ in range(3):
-                clients.create_task(kind(graphql, address, seen, enough))
-        await seen.goes_on(*KINDS)
-        yield seen
-        enough.set()
-
-
-async def _by_http(graphql: str, _: str, seen: Seen, enough: asyncio.Event) -> None:
-    """Keeps its connections."""
-    async with httpx.AsyncClient() as client:
-        while not enough.is_set():
-            await _counted(GraphQLDoor(client, graphql), "http", seen)
-
-
-async def _by_http_anew(graphql: str, _: str, seen: Seen, enough: asyncio.Event) -> None:
-    """Makes a connection for each request."""
-    async with httpx.AsyncClient(limits=httpx.Limits(max_keepalive_connections=0)) as client:
-        while not enough.is_set():
-            await _counted(GraphQLDoor(client, graphql), "http anew", seen)
-
-
-async def _by_grpc(_: str, address: str, seen: Seen, enough: asyncio.Event) -> None:
-    async with grpc.aio.insecure_channel(address, APART) as channel:
-        await _by_channel(channel, seen, enough)
-
-
-async def _by_grpc_with_its_service_config(_: str, address: str, seen: Seen, enough: asyncio.Event) -> None:
-    """Many calls at a time on one connection."""
-    config = ("grpc.service_config", SERVICE_CONFIG.read_text("utf-8"))
-    async with grpc.aio.insecure_channel(address, [*APART, config]) as channel, asyncio.TaskGroup() as callers:
-        for __ in range(8):
-            callers.create_task(_by_channel(channel, seen, enough, "repeating grpc"))
-
-
-async def _by_channel(channel: grpc.aio.Channel, seen: Seen, enough: asyncio.Event, client: str = "grpc") -> None:
-    while not enough.is_set():
-        await _counted(GrpcDoor(channel), client, seen)
-
-
-async def _by_grpc_anew(_: str, address: str, seen: Seen, enough: asyncio.Event) -> None:
-    while not enough.is_set():
-        async with grpc.aio.insecure_channel(address, APART) as channel:
-            await _counted(GrpcDoor(channel), "grpc anew", seen)
-
-
-KINDS = {
-    "http": _by_http,
-    "http anew": _by_http_anew,
-    "grpc": _by_grpc,
-    "grpc anew": _by_grpc_anew,
-    "repeating grpc": _by_grpc_with_its_service_config,
-}
-
-
-async def _counted(door: Door, client: str, seen: Seen) -> None:
-    try:
-        found = await door.get("acme", seed.CUSTOMER_SESSION)
-        assert found is not None
-    except (httpx.HTTPError, Refused, AssertionError) as error:
-        seen.count(client, error)
-    else:
-        seen.count(client)

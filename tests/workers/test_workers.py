@@ -15,23 +15,17 @@ import httpx
 import pytest
 import pytest_asyncio
 from processes import ROOT, run
-from workers_stage import ANYWHERE, TENANT, Served, ended, is_running, served
+from workers_stage import ANYWHERE, APART, TENANT, Served, ended, is_running, served
 
 from doors import Caller, GraphQLDoor, GrpcDoor
-from gateway import sandbox
-from gateway.sandbox import Sandbox, seed
+from gateway.sandbox import seed
 from stage import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from doors import Door
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def upstream() -> AsyncIterator[sandbox.SandboxServer]:
-    async with sandbox.serve(Sandbox()) as upstream:
-        yield upstream
+    from gateway import sandbox
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -46,7 +40,7 @@ async def two(upstream: sandbox.SandboxServer) -> AsyncIterator[Served]:
 
 async def read(gateway: Served, door: str) -> None:
     """One read, by a connection of its own."""
-    async with httpx.AsyncClient() as client, grpc.aio.insecure_channel(gateway.grpc, _APART) as channel:
+    async with httpx.AsyncClient() as client, grpc.aio.insecure_channel(gateway.grpc, APART) as channel:
         entered: Door = GraphQLDoor(client, gateway.graphql) if door == "graphql" else GrpcDoor(channel)
         found = await entered.get("acme", seed.CUSTOMER_SESSION)
     assert found is not None
@@ -54,8 +48,6 @@ async def read(gateway: Served, door: str) -> None:
 
 
 _CALLER = Caller()
-_APART = [("grpc.use_local_subchannel_pool", 1)]
-"""Channels of one process share connections otherwise."""
 
 
 async def whole(gateway: Served) -> set[int]:
