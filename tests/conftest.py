@@ -11,7 +11,7 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 """Tests call by gRPC while they start processes, and uvloop forks where asyncio does not:
 grpc's fork handlers then crash some children before they become what they were to be (grpc/grpc#29044)."""
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -29,24 +29,6 @@ if TYPE_CHECKING:
 
     from doors import Door
     from stage import Dev
-
-
-_SLOW: Final = (
-    "workers/test_lifecycle",
-    "workers/test_workers",
-    "fleet/",
-    "soak/",
-    "compiled/test_both_ways",
-    "access/test_fuzz",
-    "access/test_redaction",
-    "workers/test_rolling_restarts",
-)
-"""Files that take minutes on a slow machine."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow files first: files are dealt to processes, and whoever begins a slow one last keeps all others waiting."""
-    items.sort(key=lambda each: not any(slow in each.nodeid for slow in _SLOW))
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -45,7 +45,7 @@ class Process:
             found.extend(re.findall(pattern, self.said))
             return bool(found) or self.process.returncode is not None
 
-        await eventually(has_said, within=15)
+        await eventually(has_said, within=40)
         assert found, f"it ended with {self.process.returncode}, and said:\n{self.said}"
         return found[0]
 

@@ -62,7 +62,7 @@ class Served:
 
     async def becomes_ready(self) -> None:
         """Wait until `/readyz` says yes."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(40):
             while (await self.ready())["status"] != 200:
                 await asyncio.sleep(0.05)
 
@@ -91,7 +91,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-async def ended(*pids: int, within: float = 15) -> None:
+async def ended(*pids: int, within: float = 40) -> None:
     """Wait until these processes run no more."""
     await eventually(lambda: not any(map(is_running, pids)), within=within)
 
