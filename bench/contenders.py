@@ -139,7 +139,7 @@ port = 0
 rate = 1e6
 [cache]
 backend = "{"memory" if setup.cached else "none"}"
-ttl = 60
+ttl = 600
 """
         + "".join(
             f"[access.keys.{name}]\n"
@@ -195,7 +195,7 @@ def _tailcall(setup: Setup) -> Launch:
         setup.directory,
         PORT=str(setup.port),
         UPSTREAM=setup.upstream,
-        CACHE="@cache(maxAge: 60000)" if setup.cached else "",
+        CACHE="@cache(maxAge: 600000)" if setup.cached else "",
     )
     environment = {"TAILCALL_TRACKER": "false", "TAILCALL_LOG_LEVEL": "error", "TOKEN": "bench"}
     return Launch([*loader(wanted=(2, 39)), str(binary), "start", str(configuration)], environment)

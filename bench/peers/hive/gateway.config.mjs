@@ -34,7 +34,7 @@ export const gatewayConfig = defineConfig({
   logging: 'error',
   graphiql: false,
   landingPage: false,
-  ...(CACHED ? { responseCaching: { session: () => null, ttl: 60_000 } } : {}),
+  ...(CACHED ? { responseCaching: { session: () => null, ttl: 600_000 } } : {}),
   plugins: () => [
     { async onContextBuilding({ extendContext }) { extendContext({ upstreamAuthorization: await bearer() }); } },
   ],

@@ -81,5 +81,5 @@ const resolvers = {
 
 const app = Fastify({ logger: false });
 app.register(mercurius, { schema, resolvers, jit: 1, graphiql: false });
-if (CACHED) app.register(mercuriusCache, { ttl: 60, policy: { Query: { sessionContext: true } } });
+if (CACHED) app.register(mercuriusCache, { ttl: 600, policy: { Query: { sessionContext: true } } });
 await app.listen({ host: '127.0.0.1', port: Number(PORT) });
