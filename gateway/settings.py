@@ -181,7 +181,8 @@ class Upstream(_Section):
     timeout: Seconds = 5.0
     """Bound of one exchange, in seconds; a caller's deadline that comes sooner bounds it further."""
     ca_file: Path | None = None
-    """File of CAs' certificates in PEM that are trusted besides the system's."""
+    """File of CAs' certificates in PEM that are trusted besides the system's. From Python 3.13 on, which the image has,
+    they and what they have issued must be as RFC 5280 says (ssl.VERIFY_X509_STRICT)."""
     max_concurrent: int = Field(default=256, ge=1, le=10_000)
     """Calls, and connections, at a time in one process. A number near what upstream works on at a time answers most
     callers when it gets slow."""

@@ -170,10 +170,10 @@ class ServiceTokens:
         self._tenant(tenant)
 
     def _tenant(self, tenant: str) -> _TenantToken:
-        try:
-            return self._tenants[tenant]
-        except KeyError:
-            raise TenantNotConfigured(tenant) from None
+        found = self._tenants.get(tenant)
+        if found is None:
+            raise TenantNotConfigured(tenant)
+        return found
 
 
 @dataclass(slots=True)

@@ -69,7 +69,7 @@ class Files:
 
 
 class Authority:
-    """A CA. Its certificate is `pem`."""
+    """A CA. Its certificate is `pem`. All it makes is as RFC 5280 has it, which Python insists on from 3.13 on."""
 
     def __init__(self, name: str = "authority") -> None:
         self._name = _name(name)
@@ -77,13 +77,16 @@ class Authority:
         self.pem = _pem(
             _unsigned(self._name, self._name, self._key, expired=False)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
+            .add_extension(_SIGNS, critical=True)
             .sign(self._key, hashes.SHA256())
         )
 
     def issue(self, *names: x509.GeneralName, common_name: str = "somebody", expired: bool = False) -> Pair:
         """A pair for these subject alternative names."""
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _unsigned(_name(common_name), self._name, key, expired=expired)
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        builder = _unsigned(_name(common_name), self._name, key, expired=expired).add_extension(issuer, critical=False)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return Pair(
@@ -96,6 +99,19 @@ class Authority:
     def trusted(self) -> ssl.SSLContext:
         """For clients that trust this authority alone."""
         return ssl.create_default_context(cadata=self.pem.decode())
+
+
+_SIGNS = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 def _name(common_name: str) -> x509.Name:

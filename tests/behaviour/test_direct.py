@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from gateway.direct import Client
 
 BODY = b'{"query": "{ x }"}'
+EAGER = sys.version_info >= (3, 12)
+"""Whether what need not wait is answered before the next request is looked at."""
 
 
 class Answers:
@@ -174,7 +177,7 @@ async def test_a_head_that_has_been_read_before_is_not_parsed_again() -> None:
     ("request_", "expected"),
     [
         (post(b"2", headers="x-other: 1\r\n"), [b"2"]),
-        (post(b"2") + post(b"3"), [b"2", b"asgi POST /direct 3"]),
+        (post(b"2") + post(b"3"), [b"2", b"3" if EAGER else b"asgi POST /direct 3"]),
         (post(b"2", path="/other"), [b"asgi POST /other 2"]),
         (post(b"2").replace(b"POST", b"PUT"), [b"asgi PUT /direct 2"]),
         (b"\r\n" + post(b"2"), [b"2"]),
