@@ -87,7 +87,7 @@ async def entered(name: str, dev: Dev) -> AsyncIterator[Door]:
             yield GraphQLDoor(client, dev.graphql_url)
 
 
-async def eventually(holds: Callable[[], bool], *, within: float = 2.0) -> None:
+async def eventually(holds: Callable[[], bool], *, within: float = 10.0) -> None:
     """Wait until something holds, looking again as others have run. Fails when it does not in time."""
     async with asyncio.timeout(within):
         while not holds():
