@@ -310,7 +310,7 @@ class Grpc(Listener):
     """Most metadata of one call, in bytes: names, values, and 32 for each (RFC 9113, 6.5.2)."""
     max_calls: int = Field(default=1_000, ge=1)
     """Calls under way at a time, of all callers; a further one is RESOURCE_EXHAUSTED. Health checks count too, and
-    half of them at most may watch: as many clients, in each process."""
+    half of all may be watches of health, of which each client that checks it has one on each connection."""
     max_calls_per_connection: int = Field(default=100, ge=1)
     """Calls under way at a time on one connection; a client keeps further ones waiting."""
     reflection: bool = False

@@ -91,7 +91,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-async def ended(*pids: int, within: float = 40) -> None:
+async def ended(*pids: int, within: float = 15) -> None:
     """Wait until these processes run no more."""
     await eventually(lambda: not any(map(is_running, pids)), within=within)
 

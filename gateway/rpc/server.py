@@ -78,7 +78,7 @@ async def serve_rpc(
     )
     pb_grpc.add_SessionContextServiceServicer_to_server(SessionContextServicer(guard, budget=budget), methods)
     pb_grpc.add_OwnSessionContextServiceServicer_to_server(OwnSessionContextServicer(guard, budget=budget), methods)
-    checks = HealthServicer(SERVICES, readiness or Readiness(), max_watches=_share_of(limits.max_calls))
+    checks = HealthServicer(SERVICES, readiness or Readiness(), max_watches=_max_watches(limits.max_calls))
     health_pb2_grpc.add_HealthServicer_to_server(checks, methods)
     if reflected:
         from grpc_reflection.v1alpha import (  # noqa: PLC0415 - brings descriptors that nothing else needs
@@ -116,8 +116,8 @@ def _let_work_go_first() -> None:
                 os.sched_setscheduler(each.native_id, os.SCHED_BATCH, os.sched_param(0))
 
 
-def _share_of(max_calls: int | None) -> float:
-    """How many of all calls may be watches of health, which need no credential: half, so that they starve no other."""
+def _max_watches(max_calls: int | None) -> float:
+    """Half of all calls may be watches of health, which need no credential: so they starve no other."""
     return math.inf if max_calls is None else max(1, max_calls // 2)
 
 

@@ -200,7 +200,6 @@ def check(gateway: Gateway, answer: Answer) -> None:
         assert not codes & FAULTS, answer
 
 
-@pytest.mark.timeout(240)
 def test_bytes_at_the_port_of_graphql(gateway: Gateway) -> None:
     url = urlsplit(gateway.graphql)
 
@@ -226,7 +225,6 @@ def test_bytes_at_the_port_of_graphql(gateway: Gateway) -> None:
     unchanged(gateway, both, inputs=3500)
 
 
-@pytest.mark.timeout(240)
 def test_documents_that_are_nearly_right(gateway: Gateway) -> None:
     async def send(request: object) -> None:
         body = json.dumps(request, allow_nan=False, ensure_ascii=False).encode(errors="replace")
@@ -253,7 +251,6 @@ def test_documents_that_are_nearly_right(gateway: Gateway) -> None:
 # gRPC
 
 
-@pytest.mark.timeout(240)
 def test_bytes_at_the_port_of_grpc(gateway: Gateway) -> None:
     host, _, port = gateway.grpc.partition(":")
 
@@ -278,7 +275,6 @@ def test_bytes_at_the_port_of_grpc(gateway: Gateway) -> None:
     unchanged(gateway, both, inputs=2000)
 
 
-@pytest.mark.timeout(240)
 def test_messages_that_are_nearly_right(gateway: Gateway) -> None:
     async def send(call: tuple[str, bytes]) -> None:
         path, message = call

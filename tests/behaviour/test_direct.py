@@ -92,7 +92,7 @@ def post(body: bytes, *, path: str = "/direct", version: str = "1.1", headers: s
 
 
 async def answer_of(reader: asyncio.StreamReader) -> tuple[str, dict[str, str], bytes]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(5):
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
         return head[0], headers, await reader.readexactly(int(headers["content-length"]))
@@ -112,7 +112,7 @@ async def test_a_whole_post_is_answered_directly_and_the_connection_kept() -> No
 async def open_when_closed(gate: asyncio.Event, writer: asyncio.StreamWriter) -> None:
     """Open the gate when the listener takes no more connections."""
     host, port = writer.get_extra_info("peername")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(5):
         while True:
             try:
                 _, another = await asyncio.open_connection(host, port)
@@ -259,7 +259,7 @@ async def test_a_connection_at_rest_is_closed_in_time_however_it_was_used() -> N
         answers.gate.set()
         assert (await answer_of(reader))[2] == b"wait"
         assert answers.heads == 2
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(5):
             assert await reader.read() == b""
         writer.close()
 

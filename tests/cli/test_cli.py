@@ -63,7 +63,7 @@ async def test_dev_says_where_it_listens_serves_by_both_doors_and_stops_when_tol
             assert "get" in {each["operation"] for each in requests}
 
             process.process.send_signal(told)  # while its clients' connections are open
-            assert await process.end(within=8) == 0
+            assert await process.end(within=3) == 0
 
     assert [json.loads(each)["event"] for each in process.err] == ["request"] * 2
     assert "Traceback" not in process.said
@@ -87,7 +87,7 @@ async def test_calls_that_never_end_do_not_keep_it_from_stopping() -> None:
 
                 process.process.terminate()
 
-                assert await process.end(within=8) == 0
+                assert await process.end(within=3) == 0
                 assert not any(each is None or isinstance(each, Seen) for each in await ended)
         await eventually(lambda: upstream.sandbox.under_way == 0)
 
@@ -124,7 +124,7 @@ async def upstream_url() -> AsyncIterator[str]:
     async with running("sandbox", "--port", "0") as process:
         yield await process.says(r"^sandbox +(http://\S+)$")
         process.process.send_signal(signal.SIGINT)
-        assert await process.end(within=8) == 0
+        assert await process.end(within=3) == 0
         assert process.err == []
 
 
@@ -167,7 +167,7 @@ async def served(upstream_url: str, tmp_path_factory: pytest.TempPathFactory) ->
         line = json.loads(await process.says(r'(.*"listening".*)'))
         yield Served(process, line["graphql"], line["grpc"], line["admin"])
         process.process.terminate()
-        assert await process.end(within=8) == 0
+        assert await process.end(within=3) == 0
         assert process.out == []
         assert any('"stopping"' in each for each in process.err)
 

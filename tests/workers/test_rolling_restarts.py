@@ -1,4 +1,4 @@
-"""Rolling restarts: clients on connections old and new, who send nothing again but what is said of them."""
+"""Rolling restarts: clients as they are, on connections old and new; one kind alone sends anything again."""
 
 from __future__ import annotations
 
