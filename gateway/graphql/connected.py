@@ -33,13 +33,16 @@ async def while_connected(request: Request, work: Coroutine[Any, None, Result]) 
     if isinstance(rest, Whole):
         with _Cancelled(rest.client):
             return await begun
+    gone = False
     try:
         async with asyncio.TaskGroup() as tasks:
             watch = tasks.create_task(_disconnected(rest))
             result = await begun
             watch.cancel()
     except* ClientDisconnect:
-        raise ClientDisconnect from None
+        gone = True  # what is raised in here comes in a group, before Python 3.11.4
+    if gone:
+        raise ClientDisconnect
     return result
 
 

@@ -638,13 +638,19 @@ async def test_pipelined_requests_are_answered_in_their_order(dev: Dev, upstream
 
 
 @pytest.mark.parametrize("leave", [asyncio.StreamWriter.close, lambda writer: writer.transport.abort()])
+@pytest.mark.parametrize("at_once", [True, False], ids=["come at once", "come in two pieces"])
 async def test_a_client_that_goes_away_ends_the_upstream_call(
-    dev: Dev, upstream: Sandbox, client: httpx.AsyncClient, leave: Callable[[asyncio.StreamWriter], None]
+    dev: Dev, upstream: Sandbox, client: httpx.AsyncClient, at_once: bool, leave: Callable[[asyncio.StreamWriter], None]
 ) -> None:
     await post(client, dev, {"query": QUERY})  # a token is there, so that the read is what hangs
     upstream.faults.arm("hang", "get")
     async with connected(dev) as connection:
-        connection.writer.write(posted(QUERY))
+        asked = posted(QUERY)
+        if not at_once:  # then it is answered through ASGI
+            connection.writer.write(asked[:-10])
+            await asyncio.sleep(0.05)  # so that it arrives by itself
+            asked = asked[-10:]
+        connection.writer.write(asked)
         await eventually(lambda: upstream.under_way == 1)
 
         with structlog.testing.capture_logs() as log:
