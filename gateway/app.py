@@ -215,6 +215,7 @@ async def open_doors(
         yield Doors(graphql, rpc, reload)
         ending.begin()
         await ending.pause(settings.shutdown.delay)  # a load balancer hears of the end before a door closes
+        ending.close()
 
 
 def _certificates(tls: Tls | None, name: str) -> Certificates | None:

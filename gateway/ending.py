@@ -1,4 +1,4 @@
-"""How a process comes to its end: told to stop, it says so and then closes its doors; told again, it hastens."""
+"""How a process comes to its end: told to stop, it says so, then closes its doors together; told again, it hastens."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Ending:
 
     def __init__(self) -> None:
         self._begun = asyncio.Event()
+        self._closing = asyncio.Event()
         self._hastened = asyncio.Event()
         self._to_call: list[Callable[[], None]] = []
 
@@ -42,6 +43,11 @@ class Ending:
             for each in self._to_call:
                 each()
 
+    def close(self) -> None:
+        """Have all doors close now. Said again, it changes nothing."""
+        self.begin()
+        self._closing.set()
+
     def hasten(self) -> None:
         """Stop at once."""
         self.begin()
@@ -56,6 +62,10 @@ class Ending:
     async def wait(self) -> None:
         """Until it is told to stop."""
         await self._begun.wait()
+
+    async def wait_closing(self) -> None:
+        """Until doors are to close."""
+        await self._closing.wait()
 
     async def wait_hastened(self) -> None:
         """Until it is told to do so at once."""

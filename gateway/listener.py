@@ -56,8 +56,9 @@ async def listening(
 ) -> AsyncIterator[str]:
     """Listen while the block runs; yields the base URL. Port 0 takes a free one; `shared`, as `bind` has it.
 
-    On leaving, no new connection is taken, and requests under way get `grace` seconds, or less when `ending` is
-    hastened. As soon as that begins, answers ask clients to take their next request elsewhere. `protocol` is uvicorn's
+    On leaving, or as soon as `ending` has doors close, no new connection is taken, and requests under way get `grace`
+    seconds, or less when it is hastened. From its beginning on, answers ask clients to take their next request
+    elsewhere. `protocol` is uvicorn's
     HTTP protocol, or makes one derived from it. With certificates it speaks TLS, and takes those there are whenever a
     client connects. Raises OSError when the port cannot be had.
     """
@@ -82,11 +83,12 @@ async def listening(
     ending.when_begun(server.discourage)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(server.serve(sockets=[listener]), name=f"listen on {host}:{port}")
+        tasks.create_task(server.close_when_told(), name="close when told")
         try:
             scheme = "http" if tls is None else "https"
             yield f"{scheme}://{authority(host, listener.getsockname()[1])}"
         finally:
-            server.should_exit = True
+            ending.close()
             await running
             listener.close()
 
@@ -118,6 +120,11 @@ class _Server(uvicorn.Server):
         farewell = (b"connection", b"close")
         self.config.encoded_headers.append(farewell)  # for every second from the next on
         self.server_state.default_headers.append(farewell)
+
+    async def close_when_told(self) -> None:
+        """Begin to shut down as soon as doors are to close."""
+        await self._ending.wait_closing()
+        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections, and give requests their time."""

@@ -20,6 +20,7 @@ from gateway.listener import authority, claim
 from gateway.readiness import Readiness
 from gateway.rpc.handlers import Methods
 from gateway.rpc.health import HealthServicer
+from gateway.rpc.leaving import leave
 from gateway.rpc.limits import Limits
 from gateway.rpc.servicers import OwnSessionContextServicer, SessionContextServicer
 
@@ -35,6 +36,8 @@ __all__ = ["SERVICES", "serve_rpc"]
 SERVICES = tuple(service.full_name for service in pb.DESCRIPTOR.services_by_name.values())
 
 _NO_LIMITS: Final = Limits()
+_LATE: Final = 1.1
+"""gRPC lets a connection grow older by a tenth, so that not all end at once."""
 _POLLER: Final = "_poll_wrapper"
 """Part of the name of the thread in which grpc.aio waits."""
 
@@ -61,9 +64,11 @@ async def serve_rpc(
     `requests` are told of calls. With certificates it speaks TLS, and takes those there are whenever a client connects.
     Health says what `readiness` does. A `shared` port is taken as `gateway.listener.bind` has it.
 
-    On leaving, health says NOT_SERVING, no new calls are taken, and those under way get `grace` seconds, or less when
-    `ending` is hastened. `budget` bounds a call, in seconds; `max_message` a request, in bytes. Raises OSError when the
-    port cannot be had.
+    On leaving, or as soon as `ending` has doors close, health says NOT_SERVING, no new connections are taken, and calls
+    under way get `grace` seconds, or less when it is hastened. If connections come of age (`limits.max_age`) within the
+    grace, they are waited for, since no call is lost by that; what there is else takes no new calls.
+
+    `budget` bounds a call, in seconds; `max_message` a request, in bytes. Raises OSError when the port cannot be had.
     """
     ending = ending or Ending()
     methods: Any = Methods(requests, patience=budget, max_answer=limits.max_answer)
@@ -91,14 +96,30 @@ async def serve_rpc(
     bound = _bind(server, host, port, certificates, shared=shared)
     await server.start()
     _let_work_go_first()
-    try:
-        yield authority(host, bound)
-    finally:
+
+    async def close_when_told() -> None:
+        await ending.wait_closing()
         checks.end()
-        async with asyncio.TaskGroup() as tasks:
-            hastening = tasks.create_task(_hasten(server, ending), name="cut the grace short")
-            await server.stop(grace)
-            hastening.cancel()
+        await _stop(server, bound, ending, grace=grace, max_age=limits.max_age)
+
+    async with asyncio.TaskGroup() as tasks:
+        closing = tasks.create_task(close_when_told(), name="close when told")
+        try:
+            yield authority(host, bound)
+        finally:
+            ending.close()
+            await closing
+
+
+async def _stop(server: grpc.aio.Server, port: int, ending: Ending, *, grace: float, max_age: float | None) -> None:
+    loop = asyncio.get_running_loop()
+    until = loop.time() + grace
+    if max_age is not None and max_age * _LATE <= grace:
+        await leave(port, ending, within=grace)
+    async with asyncio.TaskGroup() as tasks:
+        hastening = tasks.create_task(_hasten(server, ending), name="cut the grace short")
+        await server.stop(max(0, until - loop.time()))
+        hastening.cancel()
 
 
 def _let_work_go_first() -> None:

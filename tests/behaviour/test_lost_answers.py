@@ -270,7 +270,7 @@ async def test_the_outcome_is_unknown_however_reading_back_fails(
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def hurried() -> AsyncIterator[Dev]:
     """A gateway whose callers have little time."""
-    budget: dict[str, object] = {"budget": 0.2}
+    budget: dict[str, object] = {"budget": 0.5}
     async with opened(grpc=budget, graphql=budget) as dev:
         yield dev
 

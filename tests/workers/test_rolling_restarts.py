@@ -18,10 +18,13 @@ from gateway.sandbox import seed
 from stage import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+    from typing import TypeAlias
 
     from doors import Door
     from gateway import sandbox
+
+    Kind: TypeAlias = Callable[[str, str, "Seen", asyncio.Event], Coroutine[None, None, None]]
 
 SERVICE_CONFIG = ROOT / "proto/emporix/sessioncontext/v1/session_context_grpc_service_config.json"
 
@@ -46,28 +49,41 @@ class Seen:
 
 
 async def test_another_gateway_on_the_same_ports_takes_over_without_a_request_lost(
+    upstream: sandbox.SandboxServer,
+) -> None:
+    """Where connections come of age within the grace."""
+    kinds = KINDS | {"many by grpc": _many_by_grpc}
+    aged = {"SESSION_GATEWAY_GRPC__CONNECTIONS__MAX_AGE": "2"}
+    assert await _lost_while_another_takes_over(upstream, kinds, **aged) == []
+
+
+async def test_where_connections_live_longer_clients_repeat_what_reaches_grpc_as_it_says_goaway(
     upstream: sandbox.SandboxServer, record_property: Callable[[str, object], None]
 ) -> None:
-    """gRPC's server cancels calls that reach it in the very moment in which it says GOAWAY: clients repeat those.
+    """They do if they have the service config that comes with the contract; what others lose is told."""
+    lost = await _lost_while_another_takes_over(upstream, KINDS)
 
-    They do if they have the service config that comes with the contract; what others lose is told.
-    """
+    in_that_moment = [each for each in lost if each.startswith("grpc") and "CANCELLED" in each]
+    record_property("figures", f"{len(in_that_moment)} calls of 6 busy connections cancelled by GOAWAY")
+    assert [each for each in lost if each not in in_that_moment] == []
+    assert len(in_that_moment) <= 6  # one for each connection at most: it has no more, and is told once
+
+
+async def _lost_while_another_takes_over(
+    upstream: sandbox.SandboxServer, kinds: Mapping[str, Kind], **variables: str
+) -> list[str]:
     async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(_restarted(upstream))
-        async with _under_load(first.graphql, first.grpc) as seen:
+        first = await stack.enter_async_context(_restarted(upstream, **variables))
+        async with _under_load(first.graphql, first.grpc, kinds) as seen:
             ports = {
                 "SESSION_GATEWAY_GRAPHQL__PORT": str(httpx.URL(first.graphql).port),
                 "SESSION_GATEWAY_GRPC__PORT": first.grpc.rpartition(":")[2],
             }
-            await stack.enter_async_context(_restarted(upstream, **ports))
+            await stack.enter_async_context(_restarted(upstream, **variables, **ports))
             first.process.process.terminate()
             assert await first.process.end(within=30) == 0
-            await seen.goes_on(*KINDS)
-
-    in_that_moment = [each for each in seen.bad if each.startswith("grpc") and "CANCELLED" in each]
-    record_property("figures", f"{len(in_that_moment)} calls of 6 busy connections cancelled by GOAWAY")
-    assert [each for each in seen.bad if each not in in_that_moment] == []
-    assert len(in_that_moment) <= 6  # one for each connection at most: it has no more, and is told once
+            await seen.goes_on(*kinds)
+    return seen.bad
 
 
 async def test_behind_a_load_balancer_that_has_heard_no_request_at_all_is_lost(
@@ -80,7 +96,7 @@ async def test_behind_a_load_balancer_that_has_heard_no_request_at_all_is_lost(
         web, rpc = Relay(httpx.URL(first.graphql).netloc.decode()), Relay(first.grpc)
         url = f"http://{await stack.enter_async_context(web.listening())}/graphql"
         address = await stack.enter_async_context(rpc.listening())
-        async with _under_load(url, address) as seen:
+        async with _under_load(url, address, KINDS) as seen:
             second = await stack.enter_async_context(_restarted(upstream, workers="2", **aged))
             first.process.process.terminate()
             async with asyncio.timeout(10):
@@ -154,13 +170,13 @@ async def _pumped(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> N
 
 
 @asynccontextmanager
-async def _under_load(graphql: str, address: str) -> AsyncIterator[Seen]:
+async def _under_load(graphql: str, address: str, kinds: Mapping[str, Kind]) -> AsyncIterator[Seen]:
     seen, enough = Seen(), asyncio.Event()
     async with asyncio.TaskGroup() as clients:
-        for kind in KINDS.values():
+        for kind in kinds.values():
             for _ in range(3):
                 clients.create_task(kind(graphql, address, seen, enough))
-        await seen.goes_on(*KINDS)
+        await seen.goes_on(*kinds)
         yield seen
         enough.set()
 
@@ -184,12 +200,22 @@ async def _by_grpc(_: str, address: str, seen: Seen, enough: asyncio.Event) -> N
         await _by_channel(channel, seen, enough)
 
 
-async def _by_grpc_with_its_service_config(_: str, address: str, seen: Seen, enough: asyncio.Event) -> None:
+async def _many_by_grpc(_: str, address: str, seen: Seen, enough: asyncio.Event) -> None:
     """Many calls at a time on one connection."""
+    async with grpc.aio.insecure_channel(address, APART) as channel:
+        await _by_channel_at_once(channel, seen, enough, "many by grpc")
+
+
+async def _by_grpc_with_its_service_config(_: str, address: str, seen: Seen, enough: asyncio.Event) -> None:
     config = ("grpc.service_config", SERVICE_CONFIG.read_text("utf-8"))
-    async with grpc.aio.insecure_channel(address, [*APART, config]) as channel, asyncio.TaskGroup() as callers:
-        for __ in range(8):
-            callers.create_task(_by_channel(channel, seen, enough, "repeating grpc"))
+    async with grpc.aio.insecure_channel(address, [*APART, config]) as channel:
+        await _by_channel_at_once(channel, seen, enough, "repeating grpc")
+
+
+async def _by_channel_at_once(channel: grpc.aio.Channel, seen: Seen, enough: asyncio.Event, client: str) -> None:
+    async with asyncio.TaskGroup() as callers:
+        for _ in range(8):
+            callers.create_task(_by_channel(channel, seen, enough, client))
 
 
 async def _by_channel(channel: grpc.aio.Channel, seen: Seen, enough: asyncio.Event, client: str = "grpc") -> None:
