@@ -41,7 +41,7 @@ NOT_APPLIED = ["drop", "hang", "status=502", "status=503", "status=504", "status
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def dev() -> AsyncIterator[Dev]:
     """A gateway that does not wait long for upstream."""
-    async with opened(upstream={"timeout": 0.2, "retries": {"max_attempts": 3, "min_per_second": 1000}}) as dev:
+    async with opened(upstream={"timeout": 0.5, "retries": {"max_attempts": 3, "min_per_second": 1000}}) as dev:
         yield dev
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_AGE", "TIMEOUT", "TTL", "Storm", "weather_a_storm"]
 
-TIMEOUT: Final = 0.25
+TIMEOUT: Final = 0.5
 """What the gateway's `upstream.timeout` is to be, in seconds: less than the longest latency below."""
 TTL: Final = 2.0
 """What its `cache.ttl` is to be, if it has a cache."""
@@ -34,7 +34,7 @@ MAX_AGE: Final = TTL + TIMEOUT
 _REQUESTS: Final = 1_000
 _CLIENTS: Final = 16
 
-_LATE: Final = {"latency=350ms": 0.01}
+_LATE: Final = {"latency=700ms": 0.01}
 """The gateway has given up by then; what it sent arrives all the same. Upstream checks the version of these alone."""
 _WRITE_FAULTS: Final = {
     "drop-after-write": 0.04,
