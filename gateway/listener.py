@@ -38,8 +38,10 @@ asyncio would wait for half a minute, and each such connection would hold up the
 _FIRST_REQUEST: Final = 1.0
 """Seconds that a connection gets for its first request when the listener closes: it has only just been made."""
 _LOOK_EVERY: Final = 0.05
+_TOLD: Final = 1.0
+"""Seconds for what answers a client that has gone to come to its end."""
 _CANCELLED: Final = 1.0
-"""Seconds for what was cancelled to come to its end."""
+"""Seconds for what was cancelled to do so."""
 
 
 @asynccontextmanager
@@ -58,9 +60,8 @@ async def listening(
 
     On leaving, or as soon as `ending` has doors close, no new connection is taken, and requests under way get `grace`
     seconds, or less when it is hastened. From its beginning on, answers ask clients to take their next request
-    elsewhere. `protocol` is uvicorn's
-    HTTP protocol, or makes one derived from it. With certificates it speaks TLS, and takes those there are whenever a
-    client connects. Raises OSError when the port cannot be had.
+    elsewhere. `protocol` is uvicorn's HTTP protocol, or makes one derived from it. With certificates it speaks TLS, and
+    takes those there are whenever a client connects. Raises OSError when the port cannot be had.
     """
     tls = None if certificates is None else server_context(certificates)
     ending = ending or Ending()
@@ -89,8 +90,11 @@ async def listening(
             yield f"{scheme}://{authority(host, listener.getsockname()[1])}"
         finally:
             ending.close()
-            await running
-            listener.close()
+            try:
+                await running
+            finally:
+                await server.abandon()  # nothing is left of it, even if that was cancelled
+                listener.close()
 
 
 def authority(host: str, port: int) -> str:
@@ -103,6 +107,7 @@ class _Server(uvicorn.Server):
 
     def __init__(self, ending: Ending, grace: float, config: uvicorn.Config) -> None:
         super().__init__(config)
+        self.servers = []  # where it ends before it has begun
         self._ending = ending
         self._grace = grace
 
@@ -138,13 +143,24 @@ class _Server(uvicorn.Server):
                 if not (fresh and _awaits_its_first(each)):
                     each.shutdown()
             await asyncio.sleep(_LOOK_EVERY)
-        for each in list(state.connections):
-            each.shutdown()
-        tasks = list(state.tasks)
-        for task in tasks:
-            task.cancel()
+
+    async def abandon(self) -> None:
+        """Cut off whatever is open still.
+
+        To who answers it is as if the client had gone. What was cancelled is a defect to uvicorn: so only what does not
+        end by that.
+        """
+        for server in self.servers:
+            server.close()
+        for each in list(self.server_state.connections):
+            each.transport.abort()
+        tasks = list(self.server_state.tasks)
         if tasks:
-            await asyncio.wait(tasks, timeout=_CANCELLED)
+            _, late = await asyncio.wait(tasks, timeout=_TOLD)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=_CANCELLED)
 
     async def _close_listeners(self, listeners: list[socket.socket]) -> None:
         """The kernel resets connections that it has made and nobody has taken: so they are taken first, to the last."""

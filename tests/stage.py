@@ -14,6 +14,7 @@ from doors import GraphQLDoor, GrpcDoor
 from gateway import sandbox
 from gateway.app import Addresses, open_gateway
 from gateway.cli import DEV_DEFAULTS, dev_headers
+from gateway.ending import Ending
 from gateway.sandbox import Sandbox
 from gateway.settings import load_settings
 
@@ -39,6 +40,13 @@ class Dev:
 @asynccontextmanager
 async def opened(**sections: dict[str, object]) -> AsyncIterator[Dev]:
     """A gateway and a sandbox of one's own. `sections` are settings over those of `dev`."""
+    async with opened_until(Ending(), sections) as dev:
+        yield dev
+
+
+@asynccontextmanager
+async def opened_until(ending: Ending, sections: dict[str, dict[str, object]]) -> AsyncIterator[Dev]:
+    """The same, with what may tell it to stop."""
     anywhere: dict[str, object] = {"port": 0}
     async with sandbox.serve(Sandbox()) as upstream:
         defaults: dict[str, dict[str, object]] = {
@@ -57,7 +65,8 @@ async def opened(**sections: dict[str, object]) -> AsyncIterator[Dev]:
         }
         for name, section in sections.items():
             defaults[name] = {**defaults.get(name, {}), **section}
-        async with open_gateway(load_settings(None, defaults), dev_headers(upstream.sandbox)) as doors:
+        settings, headers = load_settings(None, defaults), dev_headers(upstream.sandbox)
+        async with open_gateway(settings, headers, ending=ending) as doors:
             yield Dev(doors, upstream.sandbox, upstream.url)
 
 

@@ -100,7 +100,10 @@ async def serve_rpc(
     async def close_when_told() -> None:
         await ending.wait_closing()
         checks.end()
-        await _stop(server, bound, ending, grace=grace, max_age=limits.max_age)
+        try:
+            await _stop(server, bound, ending, grace=grace, max_age=limits.max_age)
+        finally:
+            await server.stop(None)  # nothing is left of it, even if that was cancelled
 
     async with asyncio.TaskGroup() as tasks:
         closing = tasks.create_task(close_when_told(), name="close when told")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -109,55 +107,6 @@ async def test_health_of_a_service_that_is_not_here(channel: grpc.aio.Channel) -
     request = health_pb2.HealthCheckRequest(service="some.other.Service")
 
     assert (await failure(health_of(channel).Check(request))).code() == grpc.StatusCode.NOT_FOUND
-
-
-@asynccontextmanager
-async def stoppable(**sections: dict[str, object]) -> AsyncIterator[tuple[Dev, asyncio.Event, asyncio.Task[None]]]:
-    """A gateway of one's own, what tells it to stop, and what ends when it has."""
-    started: asyncio.Future[Dev] = asyncio.get_running_loop().create_future()
-    told = asyncio.Event()
-
-    async def run() -> None:
-        async with opened(**sections) as dev:
-            started.set_result(dev)
-            await told.wait()
-
-    async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(run())
-        try:
-            yield await started, told, running
-        finally:
-            told.set()
-
-
-async def test_who_watches_hears_of_the_end_before_the_server_closes() -> None:
-    async with stoppable() as (dev, stop, running), channel_to(dev.doors.grpc) as channel:
-        health = health_of(channel)
-        watches = [health.Watch(health_pb2.HealthCheckRequest(service=each)) for each in ("", MANAGED, OWN)]
-        assert [(await each.read()).status for each in watches] == [SERVING] * 3
-
-        stop.set()
-
-        assert [(await each.read()).status for each in watches] == [NOT_SERVING] * 3
-        assert not running.done()
-        for each in watches:
-            each.cancel()
-
-
-async def test_a_call_that_is_under_way_when_the_end_comes_is_answered() -> None:
-    async with stoppable() as (dev, stop, _), channel_to(dev.doors.grpc) as channel:
-        managed = pb_grpc.SessionContextServiceStub(channel)
-        dev.sandbox.faults.arm("latency=200ms", "get")
-        call = managed.GetSessionContext(REQUEST)
-        await eventually(lambda: dev.sandbox.under_way == 1)
-        watch = health_of(channel).Watch(health_pb2.HealthCheckRequest())
-        await watch.read()
-
-        stop.set()
-
-        assert (await watch.read()).status == NOT_SERVING
-        assert (await call).session_context.currency == "EUR"
-        watch.cancel()
 
 
 # Reflection

@@ -1,0 +1,206 @@
+"""The end of a gateway that is told to stop, as its clients meet it: in one process, and both doors at once."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import httpx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from doors import GraphQLDoor
+from gateway.ending import Ending
+from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
+from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
+from gateway.rpc.server import SERVICES
+from gateway.sandbox import seed
+from stage import channel_to, eventually, opened_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from stage import Dev
+
+SERVING, NOT_SERVING = (health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING)
+REQUEST = pb.GetSessionContextRequest(tenant="acme", session_id=seed.CUSTOMER_SESSION)
+
+
+@dataclass
+class Stoppable:
+    """A gateway of one's own, what tells it to stop, and what ends when it has."""
+
+    dev: Dev
+    ending: Ending
+    running: asyncio.Task[None]
+
+
+@asynccontextmanager
+async def stoppable(**sections: dict[str, object]) -> AsyncIterator[Stoppable]:
+    started: asyncio.Future[Dev] = asyncio.get_running_loop().create_future()
+    ending = Ending()
+
+    async def run() -> None:
+        async with opened_until(ending, sections) as dev:
+            started.set_result(dev)
+            await ending.wait()
+
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(run())
+        try:
+            yield Stoppable(await started, ending, running)
+        finally:
+            ending.begin()
+
+
+def health_of(channel: grpc.aio.Channel) -> Any:
+    return health_pb2_grpc.HealthStub(channel)
+
+
+async def refuses_connections(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(host, int(port))
+            except ConnectionRefusedError:
+                return
+            writer.close()
+            await asyncio.sleep(0.02)
+
+
+async def test_who_watches_hears_of_the_end_before_the_server_closes() -> None:
+    async with stoppable() as it, channel_to(it.dev.doors.grpc) as channel:
+        health = health_of(channel)
+        watches = [health.Watch(health_pb2.HealthCheckRequest(service=each)) for each in ("", *SERVICES)]
+        assert [(await each.read()).status for each in watches] == [SERVING] * 3
+
+        it.ending.begin()
+
+        assert [(await each.read()).status for each in watches] == [NOT_SERVING] * 3
+        assert not it.running.done()
+        for each in watches:
+            each.cancel()
+
+
+async def test_a_call_that_is_under_way_when_the_end_comes_is_answered() -> None:
+    async with stoppable() as it, channel_to(it.dev.doors.grpc) as channel:
+        managed = pb_grpc.SessionContextServiceStub(channel)
+        it.dev.sandbox.faults.arm("latency=200ms", "get")
+        call = managed.GetSessionContext(REQUEST)
+        await eventually(lambda: it.dev.sandbox.under_way == 1)
+        watch = health_of(channel).Watch(health_pb2.HealthCheckRequest())
+        await watch.read()
+
+        it.ending.begin()
+
+        assert (await watch.read()).status == NOT_SERVING
+        assert (await call).session_context.currency == "EUR"
+        watch.cancel()
+
+
+async def test_both_doors_close_together() -> None:
+    """So that whatever is under way has the same grace, and the end comes when it is expected."""
+    async with stoppable(upstream={"timeout": 60}, shutdown={"grace": 100}) as it, httpx.AsyncClient() as client:
+        it.dev.sandbox.faults.arm("hang", "get")
+        read = asyncio.create_task(GraphQLDoor(client, it.dev.graphql_url).get("acme", seed.CUSTOMER_SESSION))
+        await eventually(lambda: it.dev.sandbox.under_way == 1)
+
+        it.ending.begin()
+
+        await refuses_connections(it.dev.doors.grpc)
+        assert it.dev.sandbox.under_way == 1
+        read.cancel()
+
+
+async def test_grpcs_connections_that_come_of_age_within_the_grace_are_served_until_then() -> None:
+    aged: dict[str, object] = {"connections": {"max_age": 3}}
+    async with stoppable(grpc=aged, shutdown={"grace": 100}) as it, channel_to(it.dev.doors.grpc) as channel:
+        managed = pb_grpc.SessionContextServiceStub(channel)
+        await managed.GetSessionContext(REQUEST)
+
+        it.ending.begin()
+
+        await refuses_connections(it.dev.doors.grpc)
+        served, refusal = 0, None
+        while refusal is None:
+            try:
+                await managed.GetSessionContext(REQUEST)
+                served += 1
+            except grpc.aio.AioRpcError as error:
+                refusal = error.code()
+        assert served > 0
+        assert refusal is grpc.StatusCode.UNAVAILABLE  # there is nobody any more; none was cancelled
+        await eventually(it.running.done)
+
+
+async def test_who_hastens_the_end_does_not_wait_for_them() -> None:
+    aged: dict[str, object] = {"connections": {"max_age": 100}}
+    async with stoppable(grpc=aged, shutdown={"grace": 200}) as it, channel_to(it.dev.doors.grpc) as channel:
+        await pb_grpc.SessionContextServiceStub(channel).GetSessionContext(REQUEST)
+        it.ending.begin()
+        await refuses_connections(it.dev.doors.grpc)
+        assert not it.running.done()
+
+        it.ending.hasten()
+
+        await eventually(it.running.done)
+
+
+async def test_what_takes_longer_than_the_grace_is_cut_off_and_is_no_defect(caplog: pytest.LogCaptureFixture) -> None:
+    async with (
+        stoppable(upstream={"timeout": 60}, shutdown={"grace": 0.1}) as it,
+        httpx.AsyncClient(timeout=60) as client,
+    ):
+        it.dev.sandbox.faults.arm("hang", "get")
+        read = asyncio.create_task(GraphQLDoor(client, it.dev.graphql_url).get("acme", seed.CUSTOMER_SESSION))
+        await eventually(lambda: it.dev.sandbox.under_way == 1)
+
+        it.ending.begin()
+
+        with pytest.raises(httpx.RemoteProtocolError):
+            await read
+        await eventually(it.running.done)
+    assert [each for each in caplog.records if each.levelname == "ERROR"] == []
+
+
+async def test_an_end_that_is_cancelled_leaves_nothing_open() -> None:
+    async with (
+        stoppable(upstream={"timeout": 60}, shutdown={"grace": 100}) as it,
+        channel_to(it.dev.doors.grpc) as channel,
+        httpx.AsyncClient(timeout=60) as client,
+    ):
+        it.dev.sandbox.faults.arm("hang", "get", times=2)
+        call = pb_grpc.SessionContextServiceStub(channel).GetSessionContext(REQUEST)
+        read = asyncio.create_task(GraphQLDoor(client, it.dev.graphql_url).get("acme", seed.CUSTOMER_SESSION))
+        await eventually(lambda: it.dev.sandbox.under_way == 2)
+        it.ending.begin()
+        await refuses_connections(it.dev.doors.grpc)
+
+        it.running.cancel()
+
+        async with asyncio.timeout(10):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call
+            with pytest.raises(httpx.HTTPError):
+                await read
+        await eventually(it.running.done)
+        await refuses_connections(httpx.URL(it.dev.graphql_url).netloc.decode())
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_nor_does_one_that_is_cancelled_at_its_beginning(begun: bool) -> None:
+    async with stoppable() as it:
+        if begun:
+            it.ending.begin()
+            await refuses_connections(it.dev.doors.grpc)
+
+        it.running.cancel()
+
+        await eventually(it.running.done)
+        for url in (it.dev.graphql_url, it.dev.doors.admin):
+            await refuses_connections(httpx.URL(url).netloc.decode())
+        await refuses_connections(it.dev.doors.grpc)
