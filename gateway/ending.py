@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Ending"]
 
@@ -70,6 +70,15 @@ class Ending:
     async def wait_hastened(self) -> None:
         """Until it is told to do so at once."""
         await self._hastened.wait()
+
+    @contextmanager
+    def hastened_by_cancellation(self) -> Iterator[None]:
+        """Whoever cancels this block, in which a door closes, wants it at once, and of all others too."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            self.hasten()
+            raise
 
     async def pause(self, seconds: float) -> None:
         """For so long, or until there is no time for it."""

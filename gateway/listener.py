@@ -91,7 +91,8 @@ async def listening(
         finally:
             ending.close()
             try:
-                await running
+                with ending.hastened_by_cancellation():
+                    await running
             finally:
                 await server.abandon()  # nothing is left of it, even if that was cancelled
                 listener.close()

@@ -111,7 +111,8 @@ async def serve_rpc(
             yield authority(host, bound)
         finally:
             ending.close()
-            await closing
+            with ending.hastened_by_cancellation():
+                await closing
 
 
 async def _stop(server: grpc.aio.Server, port: int, ending: Ending, *, grace: float, max_age: float | None) -> None:

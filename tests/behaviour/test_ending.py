@@ -12,17 +12,19 @@ import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from doors import GraphQLDoor
+from doors import GraphQLDoor, GrpcDoor, Refused
 from gateway.ending import Ending
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
-from gateway.rpc.server import SERVICES
+from gateway.rpc.server import SERVICES, serve_rpc
 from gateway.sandbox import seed
+from gateway.telemetry.requests import Requests
 from stage import channel_to, eventually, opened_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from doors import Door
     from stage import Dev
 
 SERVING, NOT_SERVING = (health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -167,28 +169,29 @@ async def test_what_takes_longer_than_the_grace_is_cut_off_and_is_no_defect(capl
     assert [each for each in caplog.records if each.levelname == "ERROR"] == []
 
 
-async def test_an_end_that_is_cancelled_leaves_nothing_open() -> None:
+@pytest.mark.parametrize("both", [True, False], ids=["at both doors", "at gRPC's"])
+async def test_an_end_that_is_cancelled_leaves_nothing_open_nor_under_way(both: bool) -> None:
     async with (
         stoppable(upstream={"timeout": 60}, shutdown={"grace": 100}) as it,
         channel_to(it.dev.doors.grpc) as channel,
         httpx.AsyncClient(timeout=60) as client,
     ):
+        graphql = httpx.URL(it.dev.graphql_url).netloc.decode()
         it.dev.sandbox.faults.arm("hang", "get", times=2)
-        call = pb_grpc.SessionContextServiceStub(channel).GetSessionContext(REQUEST)
-        read = asyncio.create_task(GraphQLDoor(client, it.dev.graphql_url).get("acme", seed.CUSTOMER_SESSION))
-        await eventually(lambda: it.dev.sandbox.under_way == 2)
+        doors: list[Door] = [GrpcDoor(channel)]
+        if both:
+            doors.append(GraphQLDoor(client, it.dev.graphql_url))
+        waiting = [asyncio.create_task(door.get("acme", seed.CUSTOMER_SESSION)) for door in doors]
+        await eventually(lambda: it.dev.sandbox.under_way == len(waiting))
         it.ending.begin()
         await refuses_connections(it.dev.doors.grpc)
+        await refuses_connections(graphql)
 
         it.running.cancel()
 
-        async with asyncio.timeout(10):
-            with pytest.raises(grpc.aio.AioRpcError):
-                await call
-            with pytest.raises(httpx.HTTPError):
-                await read
-        await eventually(it.running.done)
-        await refuses_connections(httpx.URL(it.dev.graphql_url).netloc.decode())
+        await eventually(it.running.done, within=8)  # calls have 10 s
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(each) for each in ends] == [Refused, httpx.RemoteProtocolError][: len(waiting)]
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -204,3 +207,41 @@ async def test_nor_does_one_that_is_cancelled_at_its_beginning(begun: bool) -> N
         for url in (it.dev.graphql_url, it.dev.doors.admin):
             await refuses_connections(httpx.URL(url).netloc.decode())
         await refuses_connections(it.dev.doors.grpc)
+
+
+async def test_of_grpc_alone_too() -> None:
+    """Whatever the call waits for."""
+    started, ending = asyncio.Event(), Ending()
+
+    class Endless:
+        def sessions(self, _: object) -> Endless:
+            return self
+
+        async def get(self, *_: object, **__: object) -> None:
+            started.set()
+            await asyncio.Event().wait()
+
+    guard: Any = Endless()
+    listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def run() -> None:
+        serving = serve_rpc(
+            guard, Requests(), host="127.0.0.1", port=0, budget=60, grace=100, max_message=65_536, ending=ending
+        )
+        async with serving as address:
+            listening.set_result(address)
+            await ending.wait()
+
+    running = asyncio.create_task(run())
+    async with channel_to(await listening) as channel:
+        call = pb_grpc.SessionContextServiceStub(channel).GetSessionContext(REQUEST)
+        await started.wait()
+        ending.begin()
+        await refuses_connections(listening.result())
+
+        running.cancel()
+
+        with pytest.raises(grpc.aio.AioRpcError):
+            async with asyncio.timeout(10):
+                await call
+        await eventually(running.done)
