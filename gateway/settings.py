@@ -357,10 +357,11 @@ class Shutdown(_Section):
 
     delay: Annotated[float, Field(ge=0, le=3600)] = 0.0
     """Seconds for which everything is served as before, after `/readyz` and health have begun to say no: as long as
-    load balancers take to hear of it, 5 in Kubernetes. Where gRPC's clients are balanced by connection, longer than
-    `grpc.connections.max_age`: gRPC cancels what reaches it in the moment in which it says GOAWAY."""
+    load balancers take to hear of it, 5 in Kubernetes."""
     grace: Annotated[float, Field(ge=0, le=3600)] = 10.0
-    """Seconds that requests under way get after that."""
+    """Seconds that requests under way get after that. gRPC cancels what reaches it in the moment in which it says
+    GOAWAY, but not at a connection's end of age: where `grpc.connections.max_age`, and a tenth, and `grpc.budget` are
+    less than the grace, all connections come to that, and no call is lost."""
 
 
 class Cache(_Section):
