@@ -124,9 +124,10 @@ class Connections(_Section):
 
     max_number: int = Field(default=1_000, ge=1)
     """Connections at a time; further ones are closed at once."""
-    max_age: Seconds = 1800.0
+    max_age: Seconds = 20.0
     """How long one lasts, give or take a tenth. Its client makes another, with the certificates there are by then, and
-    maybe to another gateway."""
+    maybe to another gateway, and no call is lost. Where it is longer than `shutdown.grace`, some may be at the end of
+    the gateway: gRPC cancels what reaches it in the very moment in which it says GOAWAY, except at a connection's."""
     max_age_grace: Seconds = 30.0
     """How long calls on it have after that; never less than `grpc.budget`."""
     max_idle: Seconds = 600.0
@@ -358,10 +359,9 @@ class Shutdown(_Section):
     delay: Annotated[float, Field(ge=0, le=3600)] = 0.0
     """Seconds for which everything is served as before, after `/readyz` and health have begun to say no: as long as
     load balancers take to hear of it, 5 in Kubernetes."""
-    grace: Annotated[float, Field(ge=0, le=3600)] = 10.0
-    """Seconds that requests under way get after that. gRPC cancels what reaches it in the moment in which it says
-    GOAWAY, but not at a connection's end of age: where `grpc.connections.max_age`, and a tenth, and `grpc.budget` are
-    less than the grace, all connections come to that, and no call is lost."""
+    grace: Annotated[float, Field(ge=0, le=3600)] = 25.0
+    """Seconds that requests under way get after that, and gRPC's connections, as long as calls come by them, to end of
+    age: `grpc.connections.max_age` and a tenth. Whoever stops the gateway waits for longer than delay and grace."""
 
 
 class Cache(_Section):

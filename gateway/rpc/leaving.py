@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from gateway.ending import Ending
 
@@ -24,14 +24,17 @@ __all__ = ["leave"]
 
 _OPEN_FILES: Final = Path("/proc/self/fd")
 _LOOK_EVERY: Final = 0.05
+_QUIET: Final = 1.0
+"""Seconds without a call, after which none is likely to come in the very moment of the end."""
 _LOOKS: Final = 1000
 _BETWEEN_LOOKS: Final = 0.001
 
 
-async def leave(port: int, ending: Ending, *, within: float) -> None:
+async def leave(port: int, ending: Ending, *, calls: Callable[[], int], within: float) -> None:
     """Take no more connections on a port of this process, and return when there are none: `within` so many seconds.
 
-    Returns sooner when `ending` is hastened, and at once where there is no such way: elsewhere than on Linux.
+    Returns sooner when no call comes any more, by the number of all `calls` that have come, or when `ending` is
+    hastened; and at once where there is no such way: elsewhere than on Linux.
     """
     if not _OPEN_FILES.exists():
         return
@@ -40,8 +43,11 @@ async def leave(port: int, ending: Ending, *, within: float) -> None:
             for each in _sockets(port):
                 if each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                     await _close(each)
-            while _has_connections(port) and not ending.hastened:
+            seen, quiet = calls(), 0.0
+            while quiet < _QUIET and _has_connections(port) and not ending.hastened:
                 await ending.pause(_LOOK_EVERY)
+                quiet = quiet + _LOOK_EVERY if calls() == seen else 0.0
+                seen = calls()
 
 
 async def _close(listener: socket.socket) -> None:

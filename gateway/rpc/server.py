@@ -66,7 +66,7 @@ async def serve_rpc(
 
     On leaving, or as soon as `ending` has doors close, health says NOT_SERVING, no new connections are taken, and calls
     under way get `grace` seconds, or less when it is hastened. If connections come of age (`limits.max_age`) within the
-    grace, they are waited for, since no call is lost by that; what there is else takes no new calls.
+    grace, that is waited for as long as calls come, since none is lost by it; else no new ones are taken.
 
     `budget` bounds a call, in seconds; `max_message` a request, in bytes. Raises OSError when the port cannot be had.
     """
@@ -97,11 +97,16 @@ async def serve_rpc(
     await server.start()
     _let_work_go_first()
 
+    loop = asyncio.get_running_loop()
+
     async def close_when_told() -> None:
         await ending.wait_closing()
         checks.end()
         try:
-            await _stop(server, bound, ending, grace=grace, max_age=limits.max_age)
+            until = loop.time() + grace
+            if limits.max_age is not None and limits.max_age * _LATE <= grace:
+                await leave(bound, ending, calls=lambda: requests.begun["grpc"], within=grace)
+            await _stop(server, ending, grace=max(0, until - loop.time()))
         finally:
             await server.stop(None)  # nothing is left of it, even if that was cancelled
 
@@ -115,14 +120,10 @@ async def serve_rpc(
                 await closing
 
 
-async def _stop(server: grpc.aio.Server, port: int, ending: Ending, *, grace: float, max_age: float | None) -> None:
-    loop = asyncio.get_running_loop()
-    until = loop.time() + grace
-    if max_age is not None and max_age * _LATE <= grace:
-        await leave(port, ending, within=grace)
+async def _stop(server: grpc.aio.Server, ending: Ending, *, grace: float) -> None:
     async with asyncio.TaskGroup() as tasks:
         hastening = tasks.create_task(_hasten(server, ending), name="cut the grace short")
-        await server.stop(max(0, until - loop.time()))
+        await server.stop(grace)
         hastening.cancel()
 
 

@@ -30,13 +30,19 @@ class RequestWatcher(Protocol):
 
 
 class Requests:
-    """Gives ids, keeps count of what is under way, and tells the watchers."""
+    """Gives ids, keeps count by door of what has begun and ended, and tells the watchers."""
 
     def __init__(self, *watchers: RequestWatcher) -> None:
         self._watchers = watchers
         self._prefix = f"{secrets.token_hex(6)}-"
         self._numbers = itertools.count(1)
-        self.in_flight = dict.fromkeys(DOORS, 0)
+        self.begun = dict.fromkeys(DOORS, 0)
+        self._ended = dict.fromkeys(DOORS, 0)
+
+    @property
+    def in_flight(self) -> dict[str, int]:
+        """How many are under way, by door."""
+        return {door: self.begun[door] - self._ended[door] for door in DOORS}
 
     def begin(self, door: str, method: str, header: Callable[[str], str | None]) -> Request:
         """A request has come. It has the id that its caller gave it, if that is one.
@@ -48,13 +54,13 @@ class Requests:
         request_id = given if given and _well_formed(given) else f"{self._prefix}{next(self._numbers):x}"
         request = Request(door, method, request_id, perf_counter())
         enter(request)
-        self.in_flight[door] += 1
+        self.begun[door] += 1
         return request
 
     def end(self, request: Request) -> None:
         """It has been answered, or its caller has gone."""
         duration = perf_counter() - request.started
-        self.in_flight[request.door] -= 1
+        self._ended[request.door] += 1
         for each in self._watchers:
             each.request_finished(request, duration)
         leave()

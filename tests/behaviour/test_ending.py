@@ -139,17 +139,38 @@ async def test_grpcs_connections_that_come_of_age_within_the_grace_are_served_un
         await eventually(it.running.done)
 
 
-async def test_who_hastens_the_end_does_not_wait_for_them() -> None:
-    aged: dict[str, object] = {"connections": {"max_age": 100}}
-    async with stoppable(grpc=aged, shutdown={"grace": 200}) as it, channel_to(it.dev.doors.grpc) as channel:
+async def test_those_by_which_no_call_comes_are_not_waited_for() -> None:
+    aged: dict[str, object] = {"connections": {"max_age": 50}}
+    async with stoppable(grpc=aged, shutdown={"grace": 100}) as it, channel_to(it.dev.doors.grpc) as channel:
         await pb_grpc.SessionContextServiceStub(channel).GetSessionContext(REQUEST)
+
+        it.ending.begin()
+
+        await eventually(it.running.done)
+
+
+async def test_who_hastens_the_end_does_not_wait_for_them() -> None:
+    aged: dict[str, object] = {"connections": {"max_age": 50}}
+    async with stoppable(grpc=aged, shutdown={"grace": 100}) as it, channel_to(it.dev.doors.grpc) as channel:
+        managed = pb_grpc.SessionContextServiceStub(channel)
+        await managed.GetSessionContext(REQUEST)
+        calls = asyncio.create_task(_calls(managed))
         it.ending.begin()
         await refuses_connections(it.dev.doors.grpc)
-        assert not it.running.done()
+        for _ in range(30):  # longer than it waits for those by which none comes
+            await asyncio.sleep(0.1)
+            assert not it.running.done()
 
         it.ending.hasten()
 
         await eventually(it.running.done)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await calls
+
+
+async def _calls(managed: pb_grpc.SessionContextServiceAsyncStub) -> None:
+    while True:
+        await managed.GetSessionContext(REQUEST)
 
 
 async def test_what_takes_longer_than_the_grace_is_cut_off_and_is_no_defect(caplog: pytest.LogCaptureFixture) -> None:

@@ -51,17 +51,16 @@ class Seen:
 async def test_another_gateway_on_the_same_ports_takes_over_without_a_request_lost(
     upstream: sandbox.SandboxServer,
 ) -> None:
-    """Where connections come of age within the grace."""
     kinds = KINDS | {"many by grpc": _many_by_grpc}
-    aged = {"SESSION_GATEWAY_GRPC__CONNECTIONS__MAX_AGE": "2"}
-    assert await _lost_while_another_takes_over(upstream, kinds, **aged) == []
+    assert await _lost_while_another_takes_over(upstream, kinds) == []
 
 
-async def test_where_connections_live_longer_clients_repeat_what_reaches_grpc_as_it_says_goaway(
+async def test_where_connections_outlive_the_grace_clients_repeat_what_reaches_grpc_as_it_says_goaway(
     upstream: sandbox.SandboxServer, record_property: Callable[[str, object], None]
 ) -> None:
     """They do if they have the service config that comes with the contract; what others lose is told."""
-    lost = await _lost_while_another_takes_over(upstream, KINDS)
+    long = {"SESSION_GATEWAY_GRPC__CONNECTIONS__MAX_AGE": "1800"}
+    lost = await _lost_while_another_takes_over(upstream, KINDS, **long)
 
     in_that_moment = [each for each in lost if each.startswith("grpc") and "CANCELLED" in each]
     record_property("figures", f"{len(in_that_moment)} calls of 6 busy connections cancelled by GOAWAY")
