@@ -133,6 +133,7 @@ client_secret = "not-a-secret"
 port = {setup.port}
 [grpc]
 port = {setup.rpc_port}
+connections.max_age = 3600  # h2load does not go on after GOAWAY
 [admin]
 port = 0
 [rate_limits]

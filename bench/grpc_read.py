@@ -85,6 +85,7 @@ def servers() -> Iterator[list[Server]]:
         "SESSION_GATEWAY_ACCESS__KEYS__BENCH__PERMISSIONS": '["sessions:read"]',
         "SESSION_GATEWAY_ACCESS__KEYS__BENCH__TENANTS": '["acme"]',
         "SESSION_GATEWAY_RATE_LIMITS__RATE": "1000000",
+        "SESSION_GATEWAY_GRPC__CONNECTIONS__MAX_AGE": "3600",  # h2load does not go on after GOAWAY
         "SESSION_GATEWAY_LOG__FORMAT": "json",
     }
     headers = (("x-api-key", key[0].get_secret_value()),)

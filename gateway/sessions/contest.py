@@ -49,12 +49,15 @@ class Contest:
         self._taken.pop(place, None)
         self._taken[place] = next(self._moments), by
 
+    def has_lost(self, entrant: Entrant, place: Place) -> bool:
+        """Whether another has had the place since this one began."""
+        moment, winner = self._taken.get(place, (0, entrant))
+        return winner is not entrant and moment > self._entrants[entrant]
+
     def rival(self, entrant: Entrant, place: Place, current: SessionContext) -> Rival:
         """What is known of others that went for the place, where this is what was read afterwards."""
-        if place in self._taken:
-            moment, winner = self._taken[place]
-            if winner is not entrant and moment > self._entrants[entrant]:
-                return Rival.CERTAIN
+        if self.has_lost(entrant, place):
+            return Rival.CERTAIN
         others = (each for each in self._entrants if each is not entrant)
         return Rival.POSSIBLE if any(each.may_have_made(current, place) for each in others) else Rival.NONE
 
@@ -82,6 +85,10 @@ class Entrant:
             yield
         finally:
             self._place = self._is_in = None
+
+    def has_lost(self, place: Place) -> bool:
+        """Whether another has had that place since this one began: to go for it would be in vain."""
+        return self._contest.has_lost(self, place)
 
     def won(self) -> None:
         """The place is this write's."""

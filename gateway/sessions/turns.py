@@ -30,13 +30,12 @@ class Turns:
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def taken(self, tenant: str, session_id: str, deadline: Deadline) -> AsyncIterator[bool]:
-        """A turn, while the block runs. Yields whether others came first."""
+    async def taken(self, tenant: str, session_id: str, deadline: Deadline) -> AsyncIterator[None]:
+        """A turn, while the block runs."""
         lock = self._locks.setdefault((tenant, session_id), asyncio.Lock())
-        others = lock.locked()
         has_turn = await _acquired(lock, deadline.remaining * _PATIENCE)
         try:
-            yield others
+            yield
         finally:
             if has_turn:
                 lock.release()

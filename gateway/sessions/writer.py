@@ -143,8 +143,9 @@ class Writer:
             work = _Work(tenant, resource, change, options, entrant, tally)
             if options.expected_version is not None:
                 return await self._change_expected(work, current)
-            async with self._turns.taken(tenant, current.session_id, options.deadline) as others:
-                return await self._change_until_done(work, None if others else current)
+            place = (tenant, current.session_id, current.metadata.version)
+            async with self._turns.taken(tenant, current.session_id, options.deadline):
+                return await self._change_until_done(work, None if entrant.has_lost(place) else current)
 
     async def _change_expected(self, work: _Work, current: SessionContext) -> Written:
         expected = work.options.expected_version
