@@ -102,8 +102,9 @@ async def _rounds(  # noqa: PLR0917
     enough: Callable[[Report], bool],
 ) -> None:
     async with grpc.aio.insecure_channel(system.grpc) as channel, httpx.AsyncClient() as client:
-        doors: list[Door] = [GrpcDoor(channel, "gateway"), GraphQLDoor(client, system.graphql, "gateway")]
         one_process = report.how["workers"] == 1
+        gateway = "gateway" if one_process else ""  # of several, one may answer before it hears of another's write
+        doors: list[Door] = [GrpcDoor(channel, gateway), GraphQLDoor(client, system.graphql, gateway)]
         setting = Setting(upstream, doors, report.tally, weather.explains, MAX_AGE, Sandbox().saas_token, one_process)
         while not stopped.is_set() and ((left := until - time.monotonic()) > 0 or not enough(report)):
             ends_at = time.monotonic() + (min(left, _ROUND) if left > 0 else _ROUND)
