@@ -206,14 +206,14 @@ def _reads_of_what_never_was(history: History) -> Iterator[str]:
 
 
 def _reads_that_go_back(history: History) -> Iterator[str]:
-    """A client that has seen or made a version is shown no earlier one."""
+    """A client is shown no earlier version than it has seen or made, if it says which."""
     seen: dict[tuple[str, str], int] = {}
     for event in history.events:
-        key = event.client, event.session
         version = event.version if isinstance(event, Read) else event.told
-        if version is None:
+        if version is None or (isinstance(event, Read) and event.anew):
             continue
-        if version < seen.get(key, 0) and not (isinstance(event, Read) and event.anew):
+        key = event.client, event.session
+        if version < seen.get(key, 0):
             yield f"after version {seen[key]}: {event}"
         seen[key] = max(version, seen.get(key, 0))
 

@@ -146,6 +146,13 @@ def test_a_read_of_another_client_may_be_behind() -> None:
     assert not found([version(1), version(2, a="a1")], write("a1", told=2), Read("b", "s", 1, {}))
 
 
+@pytest.mark.parametrize("anew", [True, False])
+def test_a_read_may_be_behind_what_its_client_saw_and_did_not_say(anew: bool) -> None:
+    before = Read("b", "s", 2, {"a": "a1"}, anew=anew)
+    chain = [version(1), version(2, a="a1")]
+    assert bool(found(chain, write("a1", told=2), before, Read("b", "s", 1, {}))) is not anew
+
+
 def told_by(gateway: str, version: int, began: float, **more: Any) -> Read:
     return Read("b", "s", version, {"a": "a1"} if version == 2 else {}, gateway, began, anew=True, **more)
 
