@@ -126,8 +126,8 @@ class Connections(_Section):
     """Connections at a time; further ones are closed at once."""
     max_age: Seconds = 20.0
     """How long one lasts, give or take a tenth. Its client makes another, with the certificates there are by then, and
-    maybe to another gateway, and no call is lost. Where it is longer than `shutdown.grace`, some may be at the end of
-    the gateway: gRPC cancels what reaches it in the very moment in which it says GOAWAY, except at a connection's."""
+    maybe to another gateway, and no call is lost. Where it and a tenth are more than `shutdown.grace`, some may be when
+    the gateway stops: gRPC then cancels what reaches it in the very moment in which it says GOAWAY."""
     max_age_grace: Seconds = 30.0
     """How long calls on it have after that; never less than `grpc.budget`."""
     max_idle: Seconds = 600.0

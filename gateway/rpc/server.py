@@ -36,8 +36,8 @@ __all__ = ["SERVICES", "serve_rpc"]
 SERVICES = tuple(service.full_name for service in pb.DESCRIPTOR.services_by_name.values())
 
 _NO_LIMITS: Final = Limits()
-_LATE: Final = 1.1
-"""gRPC lets a connection grow older by a tenth, so that not all end at once."""
+_OLDEST: Final = 1.1
+"""What a connection's age may be, as a share of the one that is set: gRPC draws it, so that not all end at once."""
 _POLLER: Final = "_poll_wrapper"
 """Part of the name of the thread in which grpc.aio waits."""
 
@@ -104,7 +104,7 @@ async def serve_rpc(
         checks.end()
         try:
             until = loop.time() + grace
-            if limits.max_age is not None and limits.max_age * _LATE <= grace:
+            if limits.max_age is not None and limits.max_age * _OLDEST <= grace:
                 await leave(bound, ending, calls=lambda: requests.begun["grpc"], within=grace)
             await _stop(server, ending, grace=max(0, until - loop.time()))
         finally:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gateway.deadline import Deadline
     from gateway.model import JSON, SessionContext
     from gateway.sessions.changes import Replace
-    from gateway.sessions.contest import Entrant
+    from gateway.sessions.contest import Entrant, Place
     from gateway.telemetry import Observer
 
 __all__ = ["Change", "Send", "WriteOptions", "Writer", "Written"]
@@ -143,9 +143,9 @@ class Writer:
             work = _Work(tenant, resource, change, options, entrant, tally)
             if options.expected_version is not None:
                 return await self._change_expected(work, current)
-            place = (tenant, current.session_id, current.metadata.version)
             async with self._turns.taken(tenant, current.session_id, options.deadline):
-                return await self._change_until_done(work, None if entrant.has_lost(place) else current)
+                overtaken = entrant.has_lost(_place(tenant, current))  # by others of this process, while it was read
+                return await self._change_until_done(work, None if overtaken else current)
 
     async def _change_expected(self, work: _Work, current: SessionContext) -> Written:
         expected = work.options.expected_version
@@ -178,7 +178,7 @@ class Writer:
             work.resource,
             partial(work.change.send, document),
             partial(_is_evidence_in, work.change.is_in, document, current) if insists else work.change.is_in,
-            place=(work.tenant, current.session_id, current.metadata.version),
+            place=_place(work.tenant, current),
             entrant=work.entrant,
             insists=insists,
         )
@@ -236,6 +236,11 @@ class Writer:
             raise
         finally:
             self._observer.write_finished(WriteFinished(operation, outcome, tally.attempts, tally.ambiguous))
+
+
+def _place(tenant: str, current: SessionContext) -> Place:
+    """That of what was read."""
+    return tenant, current.session_id, current.metadata.version
 
 
 async def _told(

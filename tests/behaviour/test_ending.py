@@ -116,6 +116,7 @@ async def test_both_doors_close_together() -> None:
         await refuses_connections(it.dev.doors.grpc)
         assert it.dev.sandbox.under_way == 1
         read.cancel()
+        await asyncio.wait([read])
 
 
 async def test_grpcs_connections_that_come_of_age_within_the_grace_are_served_until_then() -> None:
@@ -139,7 +140,7 @@ async def test_grpcs_connections_that_come_of_age_within_the_grace_are_served_un
         await eventually(it.running.done)
 
 
-async def test_those_by_which_no_call_comes_are_not_waited_for() -> None:
+async def test_grpcs_connections_are_not_waited_for_when_no_call_comes_any_more() -> None:
     aged: dict[str, object] = {"connections": {"max_age": 50}}
     async with stoppable(grpc=aged, shutdown={"grace": 100}) as it, channel_to(it.dev.doors.grpc) as channel:
         await pb_grpc.SessionContextServiceStub(channel).GetSessionContext(REQUEST)
@@ -149,7 +150,7 @@ async def test_those_by_which_no_call_comes_are_not_waited_for() -> None:
         await eventually(it.running.done)
 
 
-async def test_who_hastens_the_end_does_not_wait_for_them() -> None:
+async def test_who_hastens_the_end_does_not_wait_for_grpcs_connections() -> None:
     aged: dict[str, object] = {"connections": {"max_age": 50}}
     async with stoppable(grpc=aged, shutdown={"grace": 100}) as it, channel_to(it.dev.doors.grpc) as channel:
         managed = pb_grpc.SessionContextServiceStub(channel)
@@ -216,7 +217,7 @@ async def test_an_end_that_is_cancelled_leaves_nothing_open_nor_under_way(both: 
 
 
 @pytest.mark.parametrize("begun", [False, True])
-async def test_nor_does_one_that_is_cancelled_at_its_beginning(begun: bool) -> None:
+async def test_a_gateway_that_is_cancelled_as_its_end_begins_or_before_leaves_no_port_open(begun: bool) -> None:
     async with stoppable() as it:
         if begun:
             it.ending.begin()
@@ -230,8 +231,7 @@ async def test_nor_does_one_that_is_cancelled_at_its_beginning(begun: bool) -> N
         await refuses_connections(it.dev.doors.grpc)
 
 
-async def test_of_grpc_alone_too() -> None:
-    """Whatever the call waits for."""
+async def test_a_grpc_server_whose_end_is_cancelled_ends_its_calls_whatever_they_wait_for() -> None:
     started, ending = asyncio.Event(), Ending()
 
     class Endless:
