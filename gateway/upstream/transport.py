@@ -1,18 +1,20 @@
-"""The way out: an `httpx.AsyncBaseTransport` over aiohttp's client.
+"""The way out: an `httpx.AsyncBaseTransport` over aiohttp's connections.
 
-Nothing is done that was not asked for: no redirect is followed, no cookie kept, no proxy of the environment obeyed, no
-answer decoded, nothing sent again. Every error says truly whether a request may have reached upstream.
+Its connector makes, keeps and bounds connections, with TLS, and its parser reads answers. Its session, request and
+response are left out: they are three fifths of what an exchange costs, and for what a gateway must not do. So nothing
+is done that was not asked for: no redirect is followed, no cookie kept, no proxy of the environment obeyed, no answer
+decoded, nothing sent again. Every error says truly whether a request may have reached upstream.
 """
 
 from __future__ import annotations
 
+import re
 import ssl
-from functools import lru_cache
-from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
 import httpx
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 if TYPE_CHECKING:
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
+    from aiohttp.http import RawResponseMessage
+    from aiohttp.streams import StreamReader
+
 __all__ = ["MAX_CONNECTIONS", "Transport"]
 
 MAX_CONNECTIONS: Final = 256
@@ -28,8 +35,8 @@ MAX_CONNECTIONS: Final = 256
 _IDLE: Final = 30.0
 """Seconds for which an unused connection is kept: less than what servers and load balancers have (60 and more), so
 that it is we who close it, and not they while a request is on its way."""
-_SMALL: Final = 1_048_576
-"""Bytes that aiohttp writes in one piece without a warning."""
+_CONTROL: Final = re.compile(rb"[\x00-\x08\n-\x1f\x7f]")
+"""What neither a request's line nor a field may hold (RFC 9110, section 5.5): it could end one, and begin another."""
 
 
 class Transport(httpx.AsyncBaseTransport):
@@ -48,18 +55,12 @@ class Transport(httpx.AsyncBaseTransport):
         if ca_file is not None:
             self._ssl.load_verify_locations(ca_file)
         self._max_connections = max_connections
-        self._session: aiohttp.ClientSession | None = None
+        self._connector: aiohttp.TCPConnector | None = None
+        self._origins: dict[tuple[str, str, int | None], aiohttp.ClientRequest] = {}
+        """Of each origin a request that is never sent: it is how aiohttp is told where to connect to."""
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=_IDLE, ssl=self._ssl),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=self._timeout,
-            auto_decompress=False,
-            trust_env=False,
-            skip_auto_headers=("user-agent", "accept", "accept-encoding", "content-type"),
-            middlewares=(_translating,),
-        )
+        self._connector = aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=_IDLE, ssl=self._ssl)
         return self
 
     async def __aexit__(
@@ -72,57 +73,102 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close all connections, those in use too."""
-        if self._session is not None:
-            await self._session.close()
+        if self._connector is not None:
+            await self._connector.close()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send, and come back with the answer's head. Raises httpx.TransportError."""
-        if self._session is None:
-            raise RuntimeError("the transport has not been entered")
-        stream = request.stream
-        content = b"".join(stream) if isinstance(stream, httpx.ByteStream) else await request.aread()
-        response = await self._session.request(
-            request.method,
-            _url(request),
-            headers=[(name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers.raw],
-            data=(content if len(content) <= _SMALL else BytesIO(content)) if content else None,
-            allow_redirects=False,
+        """Send a request, whose body is bytes, and come back with the answer's head.
+
+        Raises httpx.TransportError, and ValueError for what must not stand in a request.
+        """
+        head, body = _head(request), _body(request)
+        connection = await self._connection(request.url)
+        try:
+            message, content = await _read_head(_write(connection, head, body))
+        except BaseException:
+            connection.close()
+            raise
+        content.on_eof(lambda: _give_back(connection))
+        answer = httpx.Response(
+            message.code, headers=message.raw_headers, stream=_Body(connection, content), request=request
         )
-        answer = httpx.Response(response.status, headers=response.raw_headers, stream=_Body(response), request=request)
         answer.headers.encoding = "latin-1"  # else httpx finds out which it is, at every look
         return answer
 
+    async def _connection(self, url: httpx.URL) -> Connection:
+        """One that was kept, or a new one."""
+        if self._connector is None:
+            raise RuntimeError("the transport has not been entered")
+        try:
+            return await self._connector.connect(self._to(url), traces=[], timeout=self._timeout)
+        except TimeoutError as error:
+            raise httpx.ConnectTimeout(f"no connection to {url.host} in time") from error
+        except aiohttp.ClientError as error:
+            raise httpx.ConnectError(str(error)) from error
 
-def _url(request: httpx.Request) -> URL:
-    """Its URL, or else its origin with the path and query that go along as an extension."""
-    target: bytes | None = request.extensions.get("target")
-    if target is None:
-        return URL(str(request.url), encoded=True)
-    if b"?" in target:
-        return URL(f"{request.url}{target[1:].decode()}", encoded=True)
-    url = request.url
-    return _origin(url.scheme, url.host, url.port).with_path(target.decode(), encoded=True)
+    def _to(self, url: httpx.URL) -> aiohttp.ClientRequest:
+        origin = (url.scheme, url.host, url.port)
+        if origin not in self._origins:
+            if url.scheme not in {"http", "https"}:
+                raise httpx.UnsupportedProtocol(f"{url.scheme!r} is neither http nor https")
+            self._origins[origin] = aiohttp.ClientRequest("GET", URL(str(url.join("/"))))
+        return self._origins[origin]
 
 
-@lru_cache(maxsize=16)
-def _origin(scheme: str, host: str, port: int | None) -> URL:
-    return URL.build(scheme=scheme, host=host, port=port)
+def _head(request: httpx.Request) -> bytes:
+    target: bytes = request.extensions.get("target") or request.url.raw_path
+    line = b"%b %b HTTP/1.1" % (request.method.encode("ascii"), target)
+    fields = [b"%b: %b" % field for field in request.headers.raw]
+    if line.count(b" ") != 2 or _CONTROL.search(b"".join((line, *fields))):
+        raise ValueError("a request's method, target or fields hold what would end them")
+    return b"\r\n".join((line, *fields, b"\r\n"))
 
 
-async def _translating(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Turn aiohttp's errors into httpx's below its session, which would send GET, PUT and DELETE again after some."""
+def _body(request: httpx.Request) -> bytes:
+    if not isinstance(request.stream, httpx.ByteStream):
+        raise TypeError("a request's body has to be bytes")
+    body = b"".join(request.stream)
+    if body and request.headers.get("content-length") != str(len(body)):
+        raise ValueError("a request's body needs its content-length")
+    return body
+
+
+def _write(connection: Connection, head: bytes, body: bytes) -> ResponseHandler:
+    protocol, transport = connection.protocol, connection.transport
+    if protocol is None or transport is None or protocol.should_close:
+        raise httpx.ConnectError("the connection has ended, or an answer came on it that nobody had asked for")
+    protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+    transport.writelines((head, body) if body else (head,))
+    return protocol
+
+
+async def _read_head(protocol: ResponseHandler) -> tuple[RawResponseMessage, StreamReader]:
+    """The answer's head, after those that only announce it (RFC 9110, section 15.2), and its body."""
     try:
-        return await send(request)
+        while True:
+            message, content = await protocol.read()
+            if message.code >= 200 or message.code == 101:
+                return message, content
+    except HttpProcessingError as error:
+        raise httpx.RemoteProtocolError(error.message) from error
     except aiohttp.ClientError as error:
-        raise _meaning(error) from error
+        raise httpx.ReadError(str(error)) from error
+
+
+def _give_back(connection: Connection) -> None:
+    """Keep it, unless the answer has come before all of the request was on its way."""
+    if connection.transport is not None and connection.transport.get_write_buffer_size():
+        connection.close()
+    else:
+        connection.release()
 
 
 class _Body(httpx.AsyncByteStream):
     """Its own iterator: what has come already is read without a wait, as all of most answers is."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-        self._content = response.content
+    def __init__(self, connection: Connection, content: StreamReader) -> None:
+        self._connection = connection
+        self._content = content
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -134,24 +180,9 @@ class _Body(httpx.AsyncByteStream):
         try:
             return content.read_nowait() if content.is_eof() else await content.readany()
         except aiohttp.ClientError as error:
-            raise _meaning(error) from error
+            raise httpx.ReadError(str(error)) from error
 
     async def aclose(self) -> None:
         """Close the connection, unless the body was read to its end: then it has been given back."""
         if not self._content.at_eof():
-            self._response.close()
-
-
-_MEANINGS: Final[tuple[tuple[type[aiohttp.ClientError], type[httpx.TransportError]], ...]] = (
-    (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
-    (aiohttp.ServerTimeoutError, httpx.ReadTimeout),
-    (aiohttp.ClientConnectorError, httpx.ConnectError),
-    (aiohttp.InvalidURL, httpx.UnsupportedProtocol),
-    (aiohttp.ClientResponseError, httpx.RemoteProtocolError),
-)
-"""First come, first served: from the special to the general."""
-
-
-def _meaning(error: aiohttp.ClientError) -> httpx.TransportError:
-    """What is none of the above came when the request may have been on its way."""
-    return next((ours for theirs, ours in _MEANINGS if isinstance(error, theirs)), httpx.ReadError)(str(error))
+            self._connection.close()

@@ -141,6 +141,99 @@ async def test_large_bodies_are_sent_whole() -> None:
         assert server.requests[0].endswith(b"\r\n\r\n" + b"x" * 3_000_000)
 
 
+@pytest.mark.parametrize(
+    "before", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n"]
+)
+async def test_an_answer_is_waited_for_after_those_that_only_announce_it(before: bytes) -> None:
+    async def announces(server: Server, writer: asyncio.StreamWriter) -> None:
+        writer.write(before)
+        await writer.drain()
+        await asyncio.sleep(0.01)
+        await answers(server, writer)
+
+    async with serving(announces) as server, Transport() as transport:
+        for _ in range(2):
+            assert await send(transport, server.url) == b"ok"
+        assert server.connections == 1
+
+
+async def test_an_answer_that_nobody_asked_for_is_given_to_nobody() -> None:
+    """It would be the next request's, and all after it would have the one before: other shoppers' sessions."""
+    said = asyncio.Event()
+
+    async def answers_again(server: Server, writer: asyncio.StreamWriter) -> None:
+        await answers(server, writer)
+        if len(server.requests) == 1:
+            await asyncio.sleep(0.02)
+            writer.write(OK.replace(b"ok", b"no"))
+            await writer.drain()
+            said.set()
+
+    async with serving(answers_again) as server, Transport() as transport:
+        assert await send(transport, server.url) == b"ok"
+        await asyncio.wait_for(said.wait(), 3)
+        await asyncio.sleep(0.05)  # for it to come over
+        with pytest.raises(httpx.ConnectError):
+            await send(transport, server.url, "POST", b"{}")
+        assert await send(transport, server.url) == b"ok"
+        assert (server.connections, len(server.requests)) == (2, 2), "the POST was not sent"
+
+
+async def test_a_connection_whose_answer_came_too_soon_is_not_used_again() -> None:
+    """The rest of the request is on its way yet, and would be read as the next."""
+    seen: list[bytes] = []
+
+    async def refuses(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(OK)
+        with contextlib.suppress(ConnectionError):
+            await asyncio.sleep(0.2)
+        writer.close()
+
+    listening = await asyncio.start_server(refuses, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/x"
+    async with Transport() as transport:
+        assert await send(transport, url, "PUT", b"x" * 20_000_000) == b"ok"
+        assert await send(transport, url) == b"ok"
+    listening.close()
+    assert [head.split()[0] for head in seen] == [b"PUT", b"GET"]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        httpx.Request("GET", "http://127.0.0.1:9/", headers={"saas-token": "a\r\nemporix-tenant: b"}),
+        httpx.Request("GET", "http://127.0.0.1:9/", headers=[(b"x\nemporix-tenant", b"b")]),
+        httpx.Request("GET", "http://127.0.0.1:9/", extensions={"target": b"/a b"}),
+        httpx.Request("GET", "http://127.0.0.1:9/", extensions={"target": b"/a\r\nx: b"}),
+        httpx.Request("GET /x HTTP/1.1\r\nx:", "http://127.0.0.1:9/"),
+        httpx.Request("PUT", "http://127.0.0.1:9/", stream=httpx.ByteStream(b"{}")),
+        httpx.Request("PUT", "http://127.0.0.1:9/", headers={"content-length": "1"}, stream=httpx.ByteStream(b"{}")),
+    ],
+    ids=["value", "name", "space", "target", "method", "no length", "another length"],
+)
+async def test_what_would_be_read_as_another_request_is_not_sent(request_: httpx.Request) -> None:
+    async with Transport() as transport:
+        with pytest.raises(ValueError, match="request"):
+            await transport.handle_async_request(request_)
+
+
+async def test_a_body_that_is_not_bytes_is_refused() -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"{}"
+
+    async with Transport() as transport:
+        with pytest.raises(TypeError, match="bytes"):
+            await transport.handle_async_request(httpx.Request("PUT", "http://127.0.0.1:9/", content=pieces()))
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "/x"])
+async def test_what_is_no_http_is_not_supported(url: str) -> None:
+    async with Transport() as transport:
+        with pytest.raises(httpx.UnsupportedProtocol):
+            await transport.handle_async_request(httpx.Request("GET", url))
+
+
 async def test_proxies_that_the_environment_names_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
