@@ -45,30 +45,59 @@ async def garbage(server: RedisServer) -> None:
                 await at_once.execute()
 
 
+class Clock:
+    """Stands still while the whole process does, as on a machine that others use too: nobody waits for Redis then."""
+
+    STILL = 0.5
+    """Seconds without a turn of the event loop that are no load of its own any more."""
+
+    def __init__(self) -> None:
+        self._turned = time.monotonic()
+        self._lost = 0.0
+
+    def now(self) -> float:
+        now = time.monotonic()
+        return now - self._lost - self._still(now)
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(0.01)
+            now = time.monotonic()
+            self._lost += self._still(now)
+            self._turned = now
+
+    def _still(self, now: float) -> float:
+        gap = now - self._turned
+        return gap if gap > self.STILL else 0.0
+
+
 class Readers:
     """Read all the time, and note how long it takes."""
 
     def __init__(self, doors: list[Door]) -> None:
         self._doors = doors
         self._stopped = False
+        self._clock = Clock()
         self.seconds: list[float] = []
 
     async def read(self, door: Door) -> None:
         while not self._stopped:
             for each in IDS:
-                began = time.monotonic()
+                began = self._clock.now()
                 found = await door.get("acme", each)
-                self.seconds.append(time.monotonic() - began)
+                self.seconds.append(self._clock.now() - began)
                 assert found is not None
 
     async def during(self, trouble: Callable[[], Awaitable[None]]) -> None:
         async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(self._clock.run())
             for door in self._doors * 4:
                 tasks.create_task(self.read(door))
             await self._so_many_more(50)
             await trouble()
             await self._so_many_more(200)
             self._stopped = True
+            running.cancel()
 
     async def _so_many_more(self, count: int) -> None:
         until = len(self.seconds) + count
