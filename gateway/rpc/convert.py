@@ -114,7 +114,7 @@ def _optional(message: pb.SessionContext, field: str) -> str | None:
 
 
 def _timestamp(time: datetime | None) -> Timestamp | None:
-    """What Timestamp.FromDatetime makes, in a quarter of its time, which was a third of a whole answer's."""
+    """As Timestamp.FromDatetime makes it, in a quarter of the time: that was a third of what an answer took."""
     if time is None:
         return None
     since = time - _EPOCH

@@ -79,7 +79,8 @@ class Transport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request, whose body is bytes, and come back with the answer's head.
 
-        Raises httpx.TransportError, and ValueError for what must not stand in a request.
+        Raises httpx.TransportError; ValueError for what must not stand in a request; TypeError for a
+        body that is not bytes.
         """
         head, body = _head(request), _body(request)
         connection = await self._connection(request.url)

@@ -112,7 +112,7 @@ async def test_a_kept_connection_that_was_closed_fails_nothing(method: str) -> N
 
 @pytest.mark.parametrize("method", METHODS)
 async def test_nothing_is_sent_twice_when_a_kept_connection_is_closed_under_it(method: str) -> None:
-    """aiohttp would do so for GET, PUT and DELETE. A PUT sent twice finds its version gone by its own doing."""
+    """aiohttp's session would, for GET, PUT and DELETE. A PUT sent twice finds its version gone by its own doing."""
     async with serving(answers_once) as server, Transport() as transport:
         assert await send(transport, server.url, method) == b"ok"
         with pytest.raises(httpx.ReadError):
