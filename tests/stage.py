@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from gateway.sandbox import Sandbox
 from gateway.settings import load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from doors import Door
 
@@ -94,10 +93,3 @@ async def entered(name: str, dev: Dev) -> AsyncIterator[Door]:
     else:
         async with httpx.AsyncClient() as client:
             yield GraphQLDoor(client, dev.graphql_url)
-
-
-async def eventually(holds: Callable[[], bool], *, within: float = 10.0) -> None:
-    """Wait until something holds, looking again as others have run. Fails when it does not in time."""
-    async with asyncio.timeout(within):
-        while not holds():
-            await asyncio.sleep(0.005)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from processes import Process, running
 
-from stage import eventually
+from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

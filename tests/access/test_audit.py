@@ -19,7 +19,8 @@ from structlog.testing import capture_logs
 
 from gateway.access.audit import fingerprint, printable
 from gateway.sandbox import seed
-from stage import eventually, opened
+from stage import opened
+from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -17,7 +17,8 @@ from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
 from gateway.sandbox import seed
 from gateway.settings import load_settings
-from stage import channel_to, eventually, opened
+from stage import channel_to, opened
+from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.direct import DirectProtocol, Headers, Response
 from gateway.listener import listening
-from stage import eventually
+from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -19,7 +19,8 @@ from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb
 from gateway.rpc.server import SERVICES, serve_rpc
 from gateway.sandbox import seed
 from gateway.telemetry.requests import Requests
-from stage import channel_to, eventually, opened_until
+from stage import channel_to, opened_until
+from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -8,7 +8,8 @@ import pytest
 
 from doors import Caller, Refused
 from gateway.sandbox import seed
-from stage import entered, eventually, opened
+from stage import entered, opened
+from waiting import eventually
 
 if TYPE_CHECKING:
     from doors import Door

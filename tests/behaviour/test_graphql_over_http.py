@@ -19,7 +19,8 @@ from gateway.graphql.limits import Limits
 from gateway.graphql.schema import make_schema
 from gateway.sandbox import seed
 from gateway.telemetry.requests import Requests
-from stage import eventually, opened
+from stage import opened
+from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping

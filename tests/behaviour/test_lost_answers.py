@@ -12,7 +12,8 @@ from msgspec import Raw
 
 from doors import Caller, Refused
 from gateway.sandbox import seed
-from stage import entered, eventually, opened
+from stage import entered, opened
+from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping

@@ -23,7 +23,8 @@ from gateway.model import decode_session_context
 from gateway.rpc.server import serve_rpc
 from gateway.sandbox import seed
 from gateway.telemetry.requests import Requests
-from stage import channel_to, eventually, opened
+from stage import channel_to, opened
+from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

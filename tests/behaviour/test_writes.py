@@ -21,7 +21,8 @@ from doors import Caller, Refused, refusal
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
 from gateway.sandbox import seed
-from stage import entered, eventually, opened
+from stage import entered, opened
+from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine

@@ -25,6 +25,7 @@ from gateway.errors import SessionNotFound, Unauthenticated
 from gateway.model import JSON, SessionContext, decode_session_context
 from gateway.stores import MemoryStore
 from gateway.stores.redis import RedisConnections, RedisStore, open_redis
+from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Container
@@ -306,13 +307,6 @@ async def heard_all(redis: Redis, *gateways: Process) -> None:
         token = gateway.marks.token()
         await redis.publish(gateway.store.channel, message_of("somebody", f"fence{token}"))
         await eventually(lambda gateway=gateway, token=token: not gateway.marks.allows(f"fence{token}", token))  # type: ignore[misc]
-
-
-async def eventually(holds: Callable[[], bool], *, within: float = 5.0) -> None:
-    """Wait until something holds, looking again as others have run. Fails when it does not in time."""
-    async with asyncio.timeout(within):
-        while not holds():
-            await asyncio.sleep(0.005)
 
 
 async def settled() -> None:

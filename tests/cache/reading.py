@@ -8,11 +8,12 @@ import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from cache.cache_stage import SOON, Clock, Process, Upstream, eventually, process, settled
+from cache.cache_stage import SOON, Clock, Process, Upstream, process, settled
 from pydantic import SecretStr
 
 from gateway.cache.contexts import session_key
 from gateway.cache.freshness import FRESH_ENOUGH, Policy, ReadOptions
+from waiting import eventually
 
 if TYPE_CHECKING:
     import asyncio

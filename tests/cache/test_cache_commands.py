@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from processes import run
 
 from gateway.sandbox import seed
-from stage import entered, eventually, opened
+from stage import entered, opened
+from waiting import eventually
 
 if TYPE_CHECKING:
     from cache.redis_server import RedisServer

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
-from cache.cache_stage import context_of, eventually, settled
+from cache.cache_stage import context_of, settled
 
 from gateway.cache.flights import Flights
 from gateway.deadline import Deadline
@@ -22,6 +22,7 @@ from gateway.errors import (
     VersionConflict,
     WriteOutcomeUnknown,
 )
+from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

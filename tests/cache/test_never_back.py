@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from cache.cache_stage import TTL, Clock, Process, Upstream, eventually, process
+from cache.cache_stage import TTL, Clock, Process, Upstream, process
 from cache.reading import ASK_UPSTREAM, Opener, all_wait, get, own, session, under_way, version
 from pydantic import SecretStr
 
@@ -15,6 +15,7 @@ from gateway.cache.freshness import Policy, ReadOptions
 from gateway.cache.readthrough import Found
 from gateway.errors import SessionNotFound
 from gateway.stores import MemoryStore
+from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from cache.cache_stage import SOON, Clock, Recorder, Upstream, eventually, process
+from cache.cache_stage import SOON, Clock, Recorder, Upstream, process
 from cache.reading import (
     ALL_WINDOWS,
     ASK_UPSTREAM,
@@ -39,6 +39,7 @@ from gateway.errors import (
 )
 from gateway.stores import MemoryStore
 from gateway.telemetry import CachePut, CacheRead
+from waiting import eventually
 
 if TYPE_CHECKING:
     from cache.redis_server import RedisServer

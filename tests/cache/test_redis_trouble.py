@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +10,8 @@ from cache.redis_server import TYPES_OF_GARBAGE, put_garbage
 from redis.asyncio import Redis
 
 from gateway.sandbox import seed
-from stage import entered, eventually, opened
+from stage import entered, opened
+from waiting import LoopClock, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,39 +45,13 @@ async def garbage(server: RedisServer) -> None:
                 await at_once.execute()
 
 
-class Clock:
-    """Stands still while the whole process does, as on a machine that others use too: nobody waits for Redis then."""
-
-    STILL = 0.5
-    """Seconds without a turn of the event loop that are no load of its own any more."""
-
-    def __init__(self) -> None:
-        self._turned = time.monotonic()
-        self._lost = 0.0
-
-    def now(self) -> float:
-        now = time.monotonic()
-        return now - self._lost - self._still(now)
-
-    async def run(self) -> None:
-        while True:
-            await asyncio.sleep(0.01)
-            now = time.monotonic()
-            self._lost += self._still(now)
-            self._turned = now
-
-    def _still(self, now: float) -> float:
-        gap = now - self._turned
-        return gap if gap > self.STILL else 0.0
-
-
 class Readers:
     """Read all the time, and note how long it takes."""
 
-    def __init__(self, doors: list[Door]) -> None:
+    def __init__(self, doors: list[Door], clock: LoopClock) -> None:
         self._doors = doors
         self._stopped = False
-        self._clock = Clock()
+        self._clock = clock
         self.seconds: list[float] = []
 
     async def read(self, door: Door) -> None:
@@ -90,14 +64,12 @@ class Readers:
 
     async def during(self, trouble: Callable[[], Awaitable[None]]) -> None:
         async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(self._clock.run())
             for door in self._doors * 4:
                 tasks.create_task(self.read(door))
             await self._so_many_more(50)
             await trouble()
             await self._so_many_more(200)
             self._stopped = True
-            running.cancel()
 
     async def _so_many_more(self, count: int) -> None:
         until = len(self.seconds) + count
@@ -121,8 +93,9 @@ async def test_no_read_fails_and_none_waits_long(
         opened(cache=cache, upstream=patient) as dev,
         entered("grpc", dev) as by_grpc,
         entered("graphql", dev) as by_graphql,
+        LoopClock() as clock,
     ):
-        readers = Readers([by_grpc, by_graphql])
+        readers = Readers([by_grpc, by_graphql], clock)
 
         await readers.during(lambda: trouble(fragile))
 

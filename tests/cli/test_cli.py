@@ -23,7 +23,7 @@ from processes import Process, run, running
 from doors import Caller, GraphQLDoor, GrpcDoor, Refused, Seen
 from gateway import cli, sandbox
 from gateway.sandbox import Sandbox, seed
-from stage import eventually
+from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -33,7 +33,8 @@ from gateway.telemetry.requests import Requests
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from stage import eventually, opened
+from stage import opened
+from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -22,7 +22,7 @@ from doors import GraphQLDoor, GrpcDoor, Refused
 from gateway import sandbox
 from gateway.access.keys import new_key
 from gateway.sandbox import Sandbox, seed
-from stage import eventually
+from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

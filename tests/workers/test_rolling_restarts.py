@@ -15,7 +15,7 @@ from workers_stage import APART, Served, served
 
 from doors import GraphQLDoor, GrpcDoor, Refused
 from gateway.sandbox import seed
-from stage import eventually
+from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping

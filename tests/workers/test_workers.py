@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -19,7 +20,7 @@ from workers_stage import ANYWHERE, APART, TENANT, Served, ended, is_running, se
 
 from doors import Caller, GraphQLDoor, GrpcDoor
 from gateway.sandbox import seed
-from stage import eventually
+from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -92,9 +93,10 @@ def listens(pid: int, gateway: Served) -> bool:
     """Whether a process listens on both doors' ports."""
     inodes = set()
     for each in Path(f"/proc/{pid}/fd").iterdir():
-        target = str(each.readlink())
-        if target.startswith("socket:["):
-            inodes.add(target[8:-1])
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            target = str(each.readlink())
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
     ports = {httpx.URL(gateway.graphql).port, int(gateway.grpc.rpartition(":")[2])}
     listening = set()
     for table in ("tcp", "tcp6"):
