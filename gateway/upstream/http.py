@@ -28,7 +28,7 @@ class Answer(NamedTuple):
     """Upstream's whole answer. `body` is never shown to a caller."""
 
     status: int
-    headers: httpx.Headers
+    head: httpx.Response
     body: bytes
 
 
@@ -137,7 +137,7 @@ class Http:
                 if not isinstance(stream, httpx.AsyncByteStream):
                     raise TypeError("an asynchronous transport answers with an asynchronous stream")
                 try:
-                    return Answer(response.status_code, response.headers, await _read(response, stream))
+                    return Answer(response.status_code, response, await _read(response, stream))
                 finally:
                     await stream.aclose()
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
@@ -151,7 +151,7 @@ class Http:
 
 
 async def _read(response: httpx.Response, stream: AsyncIterable[bytes]) -> bytes:
-    if "content-encoding" in response.headers:
+    if not response.extensions.get("identity") and "content-encoding" in response.headers:
         stream = response.aiter_bytes()  # which costs more, and decodes
     chunks: list[bytes] = []
     size = 0

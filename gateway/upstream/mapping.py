@@ -79,7 +79,7 @@ def error_for(answer: Answer, *, authority: Authority, session_id: str | None, v
 
 def retry_after(answer: Answer) -> float | None:
     """Seconds to wait, by the `Retry-After` header (RFC 9110, 10.2.3): a number, or a date."""
-    value = answer.headers.get("retry-after")
+    value = answer.head.headers.get("retry-after")
     if value is None:
         return None
     if value.isascii() and value.isdigit():

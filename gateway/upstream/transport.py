@@ -8,8 +8,8 @@ decoded, nothing sent again. Every error says truly whether a request may have r
 
 from __future__ import annotations
 
-import re
 import ssl
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -35,8 +35,9 @@ MAX_CONNECTIONS: Final = 256
 _IDLE: Final = 30.0
 """Seconds for which an unused connection is kept: less than what servers and load balancers have (60 and more), so
 that it is we who close it, and not they while a request is on its way."""
-_CONTROL: Final = re.compile(rb"[\x00-\x08\n-\x1f\x7f]")
+_CONTROL: Final = bytes([*range(9), *range(10, 32), 127])
 """What neither a request's line nor a field may hold (RFC 9110, section 5.5): it could end one, and begin another."""
+_IDENTITY: Final = {"identity": True}
 
 
 class Transport(httpx.AsyncBaseTransport):
@@ -85,16 +86,19 @@ class Transport(httpx.AsyncBaseTransport):
         head, body = _head(request), _body(request)
         connection = await self._connection(request.url)
         try:
-            message, content = await _read_head(_write(connection, head, body))
-        except BaseException:
+            protocol = _write(connection, head, body)
+            message, content = await protocol.read()
+            while message.code < 200 and message.code != 101:  # it only announces another (RFC 9110, section 15.2)
+                message, content = await protocol.read()
+        except BaseException as error:
             connection.close()
+            if isinstance(error, HttpProcessingError):
+                raise httpx.RemoteProtocolError(error.message) from error
+            if isinstance(error, aiohttp.ClientError):
+                raise httpx.ReadError(str(error)) from error
             raise
-        content.on_eof(lambda: _give_back(connection))
-        answer = httpx.Response(
-            message.code, headers=message.raw_headers, stream=_Body(connection, content), request=request
-        )
-        answer.headers.encoding = "latin-1"  # else httpx finds out which it is, at every look
-        return answer
+        content.on_eof(partial(_give_back, connection))
+        return _Response(message, _Body(connection, content), request)
 
     async def _connection(self, url: httpx.URL) -> Connection:
         """One that was kept, or a new one."""
@@ -119,8 +123,9 @@ class Transport(httpx.AsyncBaseTransport):
 def _head(request: httpx.Request) -> bytes:
     target: bytes = request.extensions.get("target") or request.url.raw_path
     line = b"%b %b HTTP/1.1" % (request.method.encode("ascii"), target)
-    fields = [b"%b: %b" % field for field in request.headers.raw]
-    if line.count(b" ") != 2 or _CONTROL.search(b"".join((line, *fields))):
+    fields = [*map(b": ".join, request.headers.raw)]
+    held = b"".join((line, *fields))
+    if line.count(b" ") != 2 or len(held.translate(None, _CONTROL)) != len(held):
         raise ValueError("a request's method, target or fields hold what would end them")
     return b"\r\n".join((line, *fields, b"\r\n"))
 
@@ -143,25 +148,32 @@ def _write(connection: Connection, head: bytes, body: bytes) -> ResponseHandler:
     return protocol
 
 
-async def _read_head(protocol: ResponseHandler) -> tuple[RawResponseMessage, StreamReader]:
-    """The answer's head, after those that only announce it (RFC 9110, section 15.2), and its body."""
-    try:
-        while True:
-            message, content = await protocol.read()
-            if message.code >= 200 or message.code == 101:
-                return message, content
-    except HttpProcessingError as error:
-        raise httpx.RemoteProtocolError(error.message) from error
-    except aiohttp.ClientError as error:
-        raise httpx.ReadError(str(error)) from error
-
-
 def _give_back(connection: Connection) -> None:
     """Keep it, unless the answer has come before all of the request was on its way."""
-    if connection.transport is not None and connection.transport.get_write_buffer_size():
+    transport = connection.transport
+    if transport is not None and transport.get_write_buffer_size():
         connection.close()
     else:
         connection.release()
+
+
+class _Response(httpx.Response):
+    """An answer whose fields are read when somebody looks at them, as nobody does at those of most answers.
+
+    `extensions["identity"]` tells beforehand that the content is in no encoding (RFC 9110, section 8.4).
+    """
+
+    def __init__(self, message: RawResponseMessage, stream: _Body, request: httpx.Request) -> None:
+        encoded = "content-encoding" in message.headers
+        super().__init__(message.code, stream=stream, request=request, extensions=None if encoded else _IDENTITY)
+        self._fields = message.raw_headers
+        del self.headers
+
+    @cached_property
+    def headers(self) -> httpx.Headers:  # type: ignore[override]  # an attribute there, which may be set here too
+        headers = httpx.Headers(self._fields)
+        headers.encoding = "latin-1"  # else httpx finds out which it is, at every look
+        return headers
 
 
 class _Body(httpx.AsyncByteStream):

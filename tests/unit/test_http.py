@@ -102,7 +102,7 @@ class TestAnAnswer:
     async def test_comes_back_with_status_headers_and_body(self) -> None:
         async with server(once(whole(b"{}", b"x-odd: 1", status=b"418 Teapot"))) as url:
             answer = await send(url)
-        assert (answer.status, answer.headers["x-odd"], answer.body) == (418, "1", b"{}")
+        assert (answer.status, answer.head.headers["x-odd"], answer.body) == (418, "1", b"{}")
 
     async def test_comes_back_without_a_body(self) -> None:
         async with server(once(b"HTTP/1.1 204 No Content\r\n\r\n")) as url:

@@ -74,7 +74,8 @@ ANY_BODY = {**shapes(HIDDEN), **NOT_JSON}
 
 
 def answer(status: int, body: bytes = b"", **headers: str) -> Answer:
-    return Answer(status, httpx.Headers({name.replace("_", "-"): value for name, value in headers.items()}), body)
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer(status, httpx.Response(status, headers=fields), body)
 
 
 def error(

@@ -167,7 +167,7 @@ class Upstream:
         self.now += self.seconds
         if isinstance(self.end, errors.UpstreamError):
             raise self.end
-        return Answer(self.end, httpx.Headers(), b"")
+        return Answer(self.end, httpx.Response(self.end), b"")
 
 
 class Watcher(Unobserved):

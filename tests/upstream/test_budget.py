@@ -85,7 +85,7 @@ class Upstream:
         self.times.append(time.monotonic())
         if isinstance(end, UpstreamError):
             raise end
-        return Answer(end, self._headers, b"")
+        return Answer(end, httpx.Response(end, headers=self._headers), b"")
 
 
 class Watcher(Unobserved):

@@ -40,7 +40,7 @@ class Upstream:
         finally:
             self.under_way -= 1
             self.gates.remove(gate)
-        return Answer(200, httpx.Headers(), b"")
+        return Answer(200, httpx.Response(200), b"")
 
 
 class Watcher(Unobserved):
