@@ -46,21 +46,17 @@ class Deadline(Struct, frozen=True):
         """Whether it has passed, or as good as that: timers of the event loop are early by up to a millisecond."""
         return self.remaining <= _EARLY
 
-    def sooner(self, seconds: float) -> Deadline:
-        """This point, or so many seconds from now, whichever comes first."""
-        at = time.monotonic() + seconds
-        return self if self.at <= at else Deadline(at)
-
     def share(self, fraction: float) -> Deadline:
         """The point at which so much of the remaining time is used up."""
         return self if math.isinf(self.at) else Deadline.after(self.remaining * fraction)
 
-    def bound(self, what: str) -> AbstractAsyncContextManager[None]:
-        """Cancel the block when the deadline passes, and raise UpstreamTimeout, naming what was being done.
+    def bound(self, what: str, *, within: float = math.inf) -> AbstractAsyncContextManager[None]:
+        """Cancel the block when the deadline passes, or after so many seconds if that is sooner.
 
-        The block does not begin when the deadline has passed already.
+        Raises UpstreamTimeout then, naming what was being done. The block does not begin when the deadline has passed
+        already.
         """
-        return _Bound(self, what)
+        return _Bound(min(self.at - time.monotonic(), within), what)
 
 
 class _Bound:
@@ -70,10 +66,10 @@ class _Bound:
     exchange, and so it costs half.
     """
 
-    __slots__ = ("_cancelling", "_deadline", "_passed", "_task", "_timer", "_what")
+    __slots__ = ("_cancelling", "_passed", "_seconds", "_task", "_timer", "_what")
 
-    def __init__(self, deadline: Deadline, what: str) -> None:
-        self._deadline = deadline
+    def __init__(self, seconds: float, what: str) -> None:
+        self._seconds = seconds
         self._what = what
         self._passed = False
         self._timer: asyncio.TimerHandle | None = None
@@ -81,17 +77,16 @@ class _Bound:
         self._cancelling: int
 
     async def __aenter__(self) -> None:
-        remaining = self._deadline.remaining
-        if remaining <= 0:
+        if self._seconds <= 0:
             raise UpstreamTimeout(f"{self._what}: there was no time left")
-        if remaining == math.inf:
+        if self._seconds == math.inf:
             return
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("only a task can be bounded")
         self._task = task
         self._cancelling = task.cancelling()
-        self._timer = task.get_loop().call_later(remaining, self._pass)
+        self._timer = task.get_loop().call_later(self._seconds, self._pass)
 
     def _pass(self) -> None:
         self._passed = True

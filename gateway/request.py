@@ -52,6 +52,18 @@ class Request(Struct, eq=False):
         if self.code == "OK":
             self.code = code
 
+    def exchange_began(self, now: float) -> None:
+        """Upstream is asked on its behalf. Times are in seconds, on any one clock."""
+        if not self.exchanges:
+            self.since = now
+        self.exchanges += 1
+
+    def exchange_ended(self, now: float) -> None:
+        """Upstream has answered, or not."""
+        self.exchanges -= 1
+        if not self.exchanges:
+            self.upstream += now - self.since
+
     def is_of(self, tenant: str, caller: str | None) -> None:
         """Whose sessions it is about, and who makes it. Tenants are as callers write them."""
         self.tenant = tenant if len(tenant) <= _LONGEST_TENANT else f"{tenant[:_LONGEST_TENANT]}…"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
@@ -9,12 +10,11 @@ from typing import TYPE_CHECKING, Final
 from gateway.stores import MemoryStore
 from gateway.telemetry import Unobserved
 from gateway.tracing import Untraced
-from gateway.upstream.attributed import Attributed
-from gateway.upstream.breaker import Breaker, Breaking, Rules
+from gateway.upstream.attempts import Attempts
+from gateway.upstream.breaker import Breaker, Rules
 from gateway.upstream.http import Http
-from gateway.upstream.limiter import Limited, Limiter
+from gateway.upstream.limiter import Limiter
 from gateway.upstream.oauth import ClientCredentials, ServiceToken, ServiceTokens
-from gateway.upstream.observed import Observed
 from gateway.upstream.retries import Budget, Retrying
 from gateway.upstream.transport import Transport
 
@@ -56,30 +56,31 @@ async def open_upstream(
         max_connections=upstream.max_concurrent,
     ) as transport:
         base_url, timeout = str(upstream.base_url), upstream.timeout
-        attempts = Attributed(tracing.transport(transport))
-        once = Http(attempts, base_url, timeout=timeout, policy=guarded)
+        traced = tracing.transport(transport)
+        once = Http(traced, base_url, timeout=timeout, policy=guarded)
         store = MemoryStore[ServiceToken](max_entries=len(credentials))
         async with ServiceTokens(once, store, credentials, observer or Unobserved()) as tokens:
-            yield Http(attempts, base_url, timeout=timeout, policy=retried), tokens
+            yield Http(traced, base_url, timeout=timeout, policy=retried), tokens
 
 
 def _upstream_policies(
     upstream: Upstream, observer: UpstreamObserver
 ) -> tuple[Callable[[Send], Send], Callable[[Send], Send]]:
-    """What is laid around an exchange, without and with retries. From without: retries, breaker, limit, records."""
+    """What is laid around an exchange, without and with retries."""
     limiter = Limiter(
         max_concurrent=upstream.max_concurrent,
         max_queued=upstream.max_queued,
         max_wait=upstream.max_queue_wait,
     )
+    observer.watch_upstream(lambda: limiter.in_flight)
     rules = upstream.breaker
-    breaker = Breaker(Rules(rules.failure_rate, rules.min_calls, rules.window, rules.open_for, rules.probes))
+    opens_at = rules.failure_rate if rules.enabled else math.inf
+    breaker = Breaker(Rules(opens_at, rules.min_calls, rules.window, rules.open_for, rules.probes))
     slow = min(rules.slow_call, _AS_GOOD_AS * upstream.timeout)
     budget = Budget(upstream.retries.budget, upstream.retries.min_per_second, time.monotonic())
 
     def guarded(send: Send) -> Send:
-        limited = Limited(Observed(send, observer), limiter, observer)
-        return Breaking(limited, breaker, observer, slow=slow) if rules.enabled else limited
+        return Attempts(send, breaker, limiter, observer, slow=slow)
 
     def retried(send: Send) -> Send:
         if upstream.retries.max_attempts == 1:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = [
     "BreakerChanged",
@@ -117,8 +120,8 @@ class UpstreamObserver(Protocol):
         """Take the record of one call."""
         ...
 
-    def upstream_in_flight(self, number: int) -> None:
-        """So many calls are under way now."""
+    def watch_upstream(self, in_flight: Callable[[], int]) -> None:
+        """Ask for the number of calls that are under way, whenever it is wanted."""
         ...
 
 
@@ -172,5 +175,5 @@ class Unobserved:
     def call_shed(self, event: CallShed) -> None:
         """Take no notice."""
 
-    def upstream_in_flight(self, number: int) -> None:
+    def watch_upstream(self, in_flight: Callable[[], int]) -> None:
         """Take no notice."""

@@ -128,7 +128,6 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livesum",
         )
-        self._to_upstream = 0
 
         self._lines_dropped = Counter(
             "session_gateway_log_lines_dropped",
@@ -154,6 +153,10 @@ class Metrics:
         """Ask for the number of entries in memory whenever metrics are read."""
         self.when_sampled(lambda: self._entries.set(count()))
 
+    def watch_upstream(self, in_flight: Callable[[], int]) -> None:
+        """Ask for the number of calls to upstream that are under way whenever metrics are read."""
+        self.when_sampled(lambda: self._in_flight.set(in_flight()))
+
     def watch_lines(self, dropped: Callable[[], int]) -> None:
         """Ask for the number of lines that were dropped so far whenever metrics are read."""
         told = 0
@@ -174,7 +177,6 @@ class Metrics:
         """Ask for whatever is counted elsewhere: Gauge's own `set_function` does nothing where metrics go to files."""
         for each in self._to_sample:
             each()
-        self._in_flight.set(self._to_upstream)
 
     def exposition(self) -> bytes:
         """All metrics in the text format that Prometheus reads."""
@@ -218,7 +220,3 @@ class Metrics:
     def call_shed(self, event: CallShed) -> None:
         """Count a call that was turned away."""
         self._shed.labels(event.cause).inc()
-
-    def upstream_in_flight(self, number: int) -> None:
-        """Take the number."""
-        self._to_upstream = number

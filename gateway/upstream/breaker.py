@@ -10,23 +10,10 @@ are untyped, the first knows asyncio only through Tornado; aiobreaker and hyx ha
 from __future__ import annotations
 
 import enum
-import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from gateway.errors import UpstreamError, UpstreamSpared, UpstreamTimeout
-from gateway.telemetry import BreakerChanged
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import httpx
-
-    from gateway.deadline import Deadline
-    from gateway.telemetry import UpstreamObserver
-    from gateway.upstream.http import Answer, Send
-
-__all__ = ["Breaker", "Breaking", "Rules", "State"]
+__all__ = ["Breaker", "Rules", "State"]
 
 _SLOTS: Final = 10
 """Parts of the window: it moves on by one of them at a time."""
@@ -135,57 +122,3 @@ class _Slot:
         self.number = -_SLOTS
         self.calls = 0
         self.failures = 0
-
-
-class Breaking:
-    """Asks a breaker before it sends, and tells it how that went.
-
-    A 5xx, a broken connection, a time-out and a call of `slow` seconds or more count against upstream, a 4xx does not.
-    A deadline of the caller's own that passes sooner says nothing, and neither does a caller who goes away.
-    """
-
-    def __init__(
-        self,
-        send: Send,
-        breaker: Breaker,
-        observer: UpstreamObserver,
-        *,
-        slow: float,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._send = send
-        self._breaker = breaker
-        self._observer = observer
-        self._slow = slow
-        self._clock = clock
-
-    async def __call__(self, request: httpx.Request, deadline: Deadline) -> Answer:
-        """See `gateway.upstream.http.Send`. Raises UpstreamSpared when the breaker is open."""
-        began = self._clock()
-        before = self._breaker.state
-        admitted = self._breaker.admit(began)
-        if admitted is None:
-            raise UpstreamSpared(
-                "upstream keeps failing and is left alone for a moment", retry_after=self._breaker.wait(began)
-            )
-        well: bool | None = None
-        sent = True
-        try:
-            answer = await self._send(request, deadline)
-            well = answer.status < 500
-        except UpstreamTimeout:
-            raise  # it says something if it took long
-        except UpstreamSpared:
-            sent = False
-            raise
-        except UpstreamError:
-            well = False
-            raise
-        finally:
-            now = self._clock()
-            if sent and now - began >= self._slow:
-                well = False
-            self._breaker.record(admitted, well=well, now=now)
-            if self._breaker.state is not before:
-                self._observer.breaker_changed(BreakerChanged(self._breaker.state.value))
-        return answer

@@ -40,30 +40,29 @@ class SessionContextClient:
     def __init__(self, http: Http, tokens: ServiceTokens) -> None:
         self._http = http
         self._tokens = tokens
-        self._headers: dict[str, httpx.Headers] = {}
-        """By tenant: what goes along with all of its requests. There are no more of them than tenants configured."""
+        self._exchanges: dict[str, _Exchange] = {}
+        """By tenant, with the gateway's own token. There are no more of them than tenants configured."""
 
     def session(self, tenant: str, session_id: str, saas_token: SecretStr | None = None) -> Session:
         """Any session of a tenant. `saas_token` goes along with a whole-object write, which upstream refuses without.
 
         Raises TenantNotConfigured.
         """
-        auth = ServiceTokenAuth(self._tokens, tenant)
-        exchange = _Exchange(self._http, self._headers_of(tenant), auth, Authority.GATEWAY, session_id)
+        exchange = self._exchanges.get(tenant)
+        if exchange is None:
+            auth = ServiceTokenAuth(self._tokens, tenant)
+            exchange = self._exchanges[tenant] = _Exchange(self._http, self._headers(tenant), auth, Authority.GATEWAY)
         return Session(exchange, tenant, session_id, saas_token)
 
     def own_session(self, tenant: str, access_token: SecretStr) -> OwnSession:
         """The session that the caller's Emporix token belongs to. Raises TenantNotConfigured."""
         auth = CallerTokenAuth(access_token)
-        return OwnSession(_Exchange(self._http, self._headers_of(tenant), auth, Authority.CALLER, None), tenant)
+        return OwnSession(_Exchange(self._http, self._headers(tenant), auth, Authority.CALLER), tenant)
 
-    def _headers_of(self, tenant: str) -> httpx.Headers:
+    def _headers(self, tenant: str) -> httpx.Headers:
+        """What goes along with all of a tenant's requests."""
         self._tokens.check(tenant)
-        headers = self._headers.get(tenant)
-        if headers is None:
-            headers = self._http.headers({"emporix-tenant": tenant, "accept": "application/json"})
-            self._headers[tenant] = headers
-        return headers
+        return self._http.headers({"emporix-tenant": tenant, "accept": "application/json"})
 
 
 class Session:
@@ -77,22 +76,23 @@ class Session:
 
     async def read(self, deadline: Deadline) -> SessionContext:
         """GET the session context."""
-        return await self._exchange.read(paths.session(self._tenant, self._session_id), deadline)
+        return await self._exchange.read(paths.session(self._tenant, self._session_id), deadline, self._session_id)
 
     async def write(self, document: bytes, deadline: Deadline, *, upsert: bool = False) -> None:
         """PUT the whole document, `metadata.version` being the current one. Raises VersionConflict when it is not."""
         target = f"{paths.session(self._tenant, self._session_id)}?upsert={'true' if upsert else 'false'}"
         headers = {} if self._saas_token is None else {"saas-token": self._saas_token.get_secret_value()}
-        await self._exchange.write("PUT", target, deadline, document, headers=headers, versioned=True)
+        await self._exchange.write("PUT", target, deadline, document, self._session_id, headers=headers, versioned=True)
 
     async def add_attribute(self, name: str, value: JSON, deadline: Deadline) -> None:
         """POST an attribute, which sets it whether or not it is there. No version is checked."""
         target = paths.attributes(self._tenant, self._session_id)
-        await self._exchange.write("POST", target, deadline, _attribute(name, value))
+        await self._exchange.write("POST", target, deadline, _attribute(name, value), self._session_id)
 
     async def remove_attribute(self, name: str, deadline: Deadline) -> bool:
         """DELETE an attribute; false when it (or, if upstream does not say, the session) was not there."""
-        return await self._exchange.delete(paths.attribute(self._tenant, self._session_id, name), deadline)
+        target = paths.attribute(self._tenant, self._session_id, name)
+        return await self._exchange.delete(target, deadline, self._session_id)
 
 
 class OwnSession:
@@ -124,21 +124,21 @@ class OwnSession:
 
 
 class _Exchange:
-    """What the operations have in common: headers, credentials, and what an answer means."""
+    """What the operations have in common: headers, credentials, and what an answer means.
 
-    def __init__(
-        self, http: Http, headers: httpx.Headers, auth: Auth, authority: Authority, session_id: str | None
-    ) -> None:
+    Each is told which session it is about, by its id; None for the caller's own.
+    """
+
+    def __init__(self, http: Http, headers: httpx.Headers, auth: Auth, authority: Authority) -> None:
         self._http = http
         self._headers = headers
         self._auth = auth
         self._authority = authority
-        self._session_id = session_id
 
-    async def read(self, target: str, deadline: Deadline) -> SessionContext:
+    async def read(self, target: str, deadline: Deadline, session_id: str | None = None) -> SessionContext:
         answer = await self._http.send("GET", target, deadline=deadline, headers=self._headers, auth=self._auth)
         if answer.status != 200:
-            raise self._error(answer)
+            raise self._error(answer, session_id)
         try:
             return decode_session_context(answer.body)
         except (ValueError, RecursionError) as error:
@@ -150,6 +150,7 @@ class _Exchange:
         target: str,
         deadline: Deadline,
         document: bytes,
+        session_id: str | None = None,
         *,
         headers: Mapping[str, str] | None = None,
         versioned: bool = False,
@@ -160,18 +161,18 @@ class _Exchange:
             method, target, deadline=deadline, headers=sent, content=document, auth=self._auth
         )
         if answer.status not in {200, 201, 204}:
-            raise self._error(answer, versioned=versioned)
+            raise self._error(answer, session_id, versioned=versioned)
 
-    async def delete(self, target: str, deadline: Deadline) -> bool:
+    async def delete(self, target: str, deadline: Deadline, session_id: str | None = None) -> bool:
         answer = await self._http.send("DELETE", target, deadline=deadline, headers=self._headers, auth=self._auth)
         if answer.status == 404 and not says_session_missing(answer.body):
             return False
         if answer.status not in {200, 204}:
-            raise self._error(answer)
+            raise self._error(answer, session_id)
         return True
 
-    def _error(self, answer: Answer, *, versioned: bool = False) -> Exception:
-        return error_for(answer, authority=self._authority, session_id=self._session_id, versioned=versioned)
+    def _error(self, answer: Answer, session_id: str | None, *, versioned: bool = False) -> Exception:
+        return error_for(answer, authority=self._authority, session_id=session_id, versioned=versioned)
 
 
 def _attribute(name: str, value: JSON) -> bytes:

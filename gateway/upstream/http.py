@@ -131,7 +131,7 @@ class Http:
     async def _exchange(self, request: httpx.Request, deadline: Deadline) -> Answer:
         """One exchange, and the meaning of its failures."""
         try:
-            async with deadline.sooner(self._timeout).bound(f"{request.method} upstream"):
+            async with deadline.bound("asking upstream", within=self._timeout):
                 response = await self._transport.handle_async_request(request)
                 stream = response.stream
                 if not isinstance(stream, httpx.AsyncByteStream):

@@ -7,22 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Final
-
-from gateway.errors import UpstreamSpared
-from gateway.telemetry import CallShed
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import httpx
-
     from gateway.deadline import Deadline
-    from gateway.telemetry import UpstreamObserver
-    from gateway.upstream.http import Answer, Send
 
-__all__ = ["Limited", "Limiter"]
-
-_RETRY_AFTER: Final = 1.0
-"""Seconds after which who was turned away may come again."""
+__all__ = ["Limiter"]
 
 
 class Limiter:
@@ -81,30 +71,3 @@ class Limiter:
             return False
         self._queue.remove(mine)
         return True
-
-
-class Limited:
-    """Sends when there is a place."""
-
-    def __init__(self, send: Send, limiter: Limiter, observer: UpstreamObserver) -> None:
-        self._send = send
-        self._limiter = limiter
-        self._observer = observer
-
-    async def __call__(self, request: httpx.Request, deadline: Deadline) -> Answer:
-        """See `gateway.upstream.http.Send`. Raises UpstreamSpared when there is no place in time."""
-        if not self._limiter.take():
-            if self._limiter.is_full():
-                raise self._shed("full")
-            if not await self._limiter.wait(deadline):
-                raise self._shed("waited")
-        self._observer.upstream_in_flight(self._limiter.in_flight)
-        try:
-            return await self._send(request, deadline)
-        finally:
-            self._limiter.give_back()
-            self._observer.upstream_in_flight(self._limiter.in_flight)
-
-    def _shed(self, cause: str) -> UpstreamSpared:
-        self._observer.call_shed(CallShed(cause))
-        return UpstreamSpared("too many calls to upstream are under way", retry_after=_RETRY_AFTER)

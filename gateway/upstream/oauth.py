@@ -126,10 +126,10 @@ class ServiceTokens:
         observer: UpstreamObserver = _UNOBSERVED,
     ) -> None:
         self._tasks = asyncio.TaskGroup()
-        self._tenants = {
-            tenant: _TenantToken(tenant, each, http, store, self._tasks, observer=observer)
+        self._tenants = _Tenants(
+            (tenant, _TenantToken(tenant, each, http, store, self._tasks, observer=observer))
             for tenant, each in credentials.items()
-        }
+        )
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -149,31 +149,32 @@ class ServiceTokens:
         another UpstreamError when it cannot be asked, or not by the deadline. Cancelling a caller does not stop the
         request under way.
         """
-        mine = self._tenant(tenant)
+        mine = self._tenants[tenant]
         return mine.held() or await mine.obtained(deadline)
 
     async def drop(self, tenant: str, token: ServiceToken) -> None:
         """Forget a token that upstream refused, unless another has taken its place."""
-        await self._tenant(tenant).drop(token)
+        await self._tenants[tenant].drop(token)
 
     def accepted(self, tenant: str) -> None:
         """Upstream took the tenant's token: whatever was refused before, the credentials are good."""
-        self._tenant(tenant).accepted()
+        self._tenants[tenant].accepted()
 
     def renew_with(self, credentials: Mapping[str, ClientCredentials]) -> None:
         """Use other credentials from now on, for tenants that there are; a token stays in use until the next is had."""
         for tenant, each in credentials.items():
-            self._tenant(tenant).renew_with(each)
+            self._tenants[tenant].renew_with(each)
 
     def check(self, tenant: str) -> None:
         """Raise TenantNotConfigured for a tenant that there are no credentials for."""
-        self._tenant(tenant)
+        self._tenants[tenant]
 
-    def _tenant(self, tenant: str) -> _TenantToken:
-        found = self._tenants.get(tenant)
-        if found is None:
-            raise TenantNotConfigured(tenant)
-        return found
+
+class _Tenants(dict[str, "_TenantToken"]):
+    """Whoever looks for one that there is not gets TenantNotConfigured."""
+
+    def __missing__(self, tenant: str) -> _TenantToken:
+        raise TenantNotConfigured(tenant)
 
 
 @dataclass(slots=True)

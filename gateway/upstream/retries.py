@@ -92,7 +92,10 @@ class Retrying:
     async def __call__(self, request: httpx.Request, deadline: Deadline) -> Answer:
         """See `gateway.upstream.http.Send`. What the last attempt ended with is what this ends with."""
         self._budget.earn()
-        end = await self._attempt(request, deadline)
+        try:
+            end: _End = await self._send(request, deadline)
+        except UpstreamUnavailable as error:
+            end = error
         if _may_follow(end, request.method):
             end = await self._go_on(end, request, deadline)
         if isinstance(end, UpstreamUnavailable):
@@ -102,18 +105,17 @@ class Retrying:
                 del end  # whose traceback has this frame: the two would hold each other
         return end
 
-    async def _attempt(self, request: httpx.Request, deadline: Deadline) -> _End:
-        try:
-            return await self._send(request, deadline)
-        except UpstreamUnavailable as error:
-            return error
-
     async def _go_on(self, first: _End, request: httpx.Request, deadline: Deadline) -> _End:
         """Repeat until an attempt ends otherwise or there is to be none; the first has ended already."""
         ended = [first]
 
         async def attempt() -> _End:
-            return ended.pop() if ended else await self._attempt(request, deadline)
+            if ended:
+                return ended.pop()
+            try:
+                return await self._send(request, deadline)
+            except UpstreamUnavailable as error:
+                return error
 
         again = AsyncRetrying(
             retry=retry_if_result(lambda end: _may_follow(end, request.method)),

@@ -20,11 +20,11 @@ def test_no_deadline_leaves_all_the_time_there_is() -> None:
     assert Deadline.never().remaining == math.inf
 
 
-def test_the_sooner_of_two_is_taken() -> None:
-    near, far = Deadline.after(1), Deadline.after(100)
-    assert near.sooner(50) is near
-    assert 49 < far.sooner(50).remaining <= 50
-    assert 49 < Deadline.never().sooner(50).remaining <= 50
+@pytest.mark.parametrize(("deadline", "within"), [(0.01, 60.0), (60.0, 0.01), (math.inf, 0.01)])
+async def test_the_sooner_of_two_bounds_counts(deadline: float, within: float) -> None:
+    with pytest.raises(UpstreamTimeout, match="reading took longer"):
+        async with Deadline.after(deadline).bound("reading", within=within):
+            await asyncio.Event().wait()
 
 
 def test_a_share_is_part_of_what_is_left() -> None:

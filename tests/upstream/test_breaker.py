@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
+import itertools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,12 +17,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from gateway import errors
 from gateway.deadline import Deadline
 from gateway.telemetry import Unobserved
-from gateway.upstream.breaker import Breaker, Breaking, Rules, State
+from gateway.upstream.attempts import Attempts
+from gateway.upstream.breaker import Breaker, Rules, State
 from gateway.upstream.http import Answer
+from gateway.upstream.limiter import Limiter
 
 if TYPE_CHECKING:
     from gateway.telemetry import BreakerChanged
 
+REQUEST = httpx.Request("GET", "http://upstream.test")
 RULES = Rules(failure_rate=0.5, min_calls=4, window=10.0, open_for=2.0, probes=2)
 
 
@@ -178,13 +185,17 @@ class Watcher(Unobserved):
         self.states.append(event.state)
 
 
+def attempts(upstream: Upstream, breaker: Breaker, watcher: Watcher) -> Attempts:
+    limiter = Limiter(max_concurrent=1, max_queued=0, max_wait=1.0)
+    return Attempts(upstream, breaker, limiter, watcher, slow=1.0, clock=lambda: upstream.now)
+
+
 async def opened_by(upstream: Upstream, watcher: Watcher | None = None) -> bool:
     breaker = Breaker(RULES)
-    send = Breaking(upstream, breaker, watcher or Watcher(), slow=1.0, clock=lambda: upstream.now)
-    request = httpx.Request("GET", "http://upstream.test")
+    send = attempts(upstream, breaker, watcher or Watcher())
     for _ in range(RULES.min_calls):
         try:
-            await send(request, Deadline.never())
+            await send(REQUEST, Deadline.never())
         except errors.UpstreamError as error:
             assert error is upstream.end  # noqa: PT017 - no other may come
     return breaker.state is State.OPEN
@@ -222,19 +233,36 @@ async def test_slow_calls_open_it_and_time_that_was_short_from_the_start_does_no
     assert not await opened_by(Upstream(end, seconds=0.9))
 
 
-async def test_calls_that_were_turned_away_say_nothing() -> None:
-    assert not await opened_by(Upstream(errors.UpstreamSpared("full", retry_after=1.0), seconds=2.0))
+@pytest.mark.parametrize("room", [0, 10], ids=["turned away", "gone while they waited"])
+async def test_calls_that_found_no_place_say_nothing_however_long_they_took(room: int) -> None:
+    breaker, limiter = Breaker(RULES), Limiter(max_concurrent=1, max_queued=room, max_wait=60.0)
+    hours = itertools.count(0.0, 3600.0)
+    send = Attempts(Upstream(200), breaker, limiter, Watcher(), slow=1.0, clock=lambda: next(hours))
+    assert limiter.take()
+    calls = [asyncio.ensure_future(send(REQUEST, Deadline.never())) for _ in range(RULES.min_calls)]
+    await asyncio.sleep(0)
+    for each in calls:
+        each.cancel()
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(each) for each in ends} == {asyncio.CancelledError if room else errors.UpstreamSpared}
+    assert breaker.state is State.CLOSED
+    assert breaker.admit(0.0) is not None
+
+
+async def test_one_that_is_off_never_opens() -> None:
+    breaker = Breaker(dataclasses.replace(RULES, failure_rate=math.inf))
+    send = attempts(Upstream(503), breaker, Watcher())
+    assert [(await send(REQUEST, Deadline.never())).status for _ in range(100)] == [503] * 100
 
 
 async def test_while_it_is_open_nothing_is_sent_and_the_caller_hears_when_to_come_back() -> None:
     upstream, breaker = Upstream(503), Breaker(RULES)
-    send = Breaking(upstream, breaker, Watcher(), slow=1.0, clock=lambda: upstream.now)
-    request = httpx.Request("GET", "http://upstream.test")
+    send = attempts(upstream, breaker, Watcher())
     for _ in range(4):
-        await send(request, Deadline.never())
+        await send(REQUEST, Deadline.never())
     upstream.now += 0.5
     with pytest.raises(errors.UpstreamSpared) as caught:
-        await send(request, Deadline.never())
+        await send(REQUEST, Deadline.never())
     assert upstream.calls == 4
     assert caught.value.retry_after == 1.5
     assert not caught.value.leaves_doubt

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from gateway.deadline import Deadline
 from gateway.errors import UpstreamSpared
 from gateway.telemetry import Unobserved
+from gateway.upstream.attempts import Attempts
+from gateway.upstream.breaker import Breaker, Rules
 from gateway.upstream.http import Answer
-from gateway.upstream.limiter import Limited, Limiter
+from gateway.upstream.limiter import Limiter
 
 if TYPE_CHECKING:
     from gateway.telemetry import CallShed
@@ -51,6 +53,10 @@ class Watcher(Unobserved):
         self.shed.append(event.cause)
 
 
+def attempts(upstream: Upstream, limiter: Limiter, watcher: Watcher) -> Attempts:
+    return Attempts(upstream, Breaker(Rules()), limiter, watcher, slow=60.0)
+
+
 async def settled() -> None:
     for _ in range(10):
         await asyncio.sleep(0)
@@ -59,7 +65,7 @@ async def settled() -> None:
 async def test_who_comes_after_the_queue_is_full_is_turned_away_at_once() -> None:
     upstream, watcher = Upstream(), Watcher()
     limiter = Limiter(max_concurrent=1, max_queued=1, max_wait=60)
-    send = Limited(upstream, limiter, watcher)
+    send = attempts(upstream, limiter, watcher)
     tasks = [asyncio.ensure_future(send(REQUEST, Deadline.never())) for _ in range(2)]
     await settled()
     with pytest.raises(UpstreamSpared) as caught:
@@ -78,7 +84,7 @@ async def test_who_comes_after_the_queue_is_full_is_turned_away_at_once() -> Non
 @pytest.mark.parametrize(("max_wait", "deadline"), [(0.01, 60.0), (60.0, 0.01)])
 async def test_who_has_waited_long_enough_is_turned_away(max_wait: float, deadline: float) -> None:
     upstream, watcher = Upstream(), Watcher()
-    send = Limited(upstream, Limiter(max_concurrent=1, max_queued=5, max_wait=max_wait), watcher)
+    send = attempts(upstream, Limiter(max_concurrent=1, max_queued=5, max_wait=max_wait), watcher)
     first = asyncio.ensure_future(send(REQUEST, Deadline.never()))
     await settled()
     with pytest.raises(UpstreamSpared):
@@ -91,7 +97,7 @@ async def test_who_has_waited_long_enough_is_turned_away(max_wait: float, deadli
 async def test_a_caller_who_goes_away_as_the_place_is_given_passes_it_on() -> None:
     upstream = Upstream()
     limiter = Limiter(max_concurrent=1, max_queued=5, max_wait=60)
-    send = Limited(upstream, limiter, Watcher())
+    send = attempts(upstream, limiter, Watcher())
     first, second, third = (asyncio.ensure_future(send(REQUEST, Deadline.never())) for _ in range(3))
     await settled()
     limiter.give_back()  # the second is given a place, and has not run yet
@@ -113,7 +119,7 @@ def test_places_are_neither_lost_nor_made(steps: list[str], places: int, room: i
     async def run() -> None:
         upstream = Upstream()
         limiter = Limiter(max_concurrent=places, max_queued=room, max_wait=60)
-        send = Limited(upstream, limiter, Watcher())
+        send = attempts(upstream, limiter, Watcher())
         tasks: list[asyncio.Future[Answer]] = []
         for number, step in enumerate(steps):
             live = [each for each in tasks if not each.done()]

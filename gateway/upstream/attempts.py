@@ -1,0 +1,121 @@
+"""One attempt at upstream, and what stands around it.
+
+The breaker lets it through, it takes its place among the calls under way, it is put down to the request that it is made
+for, and what becomes of it is told.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from gateway.errors import UpstreamError, UpstreamSpared, UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
+from gateway.request import under_way
+from gateway.telemetry import BreakerChanged, CallShed, UpstreamCalled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import httpx
+
+    from gateway.deadline import Deadline
+    from gateway.telemetry import UpstreamObserver
+    from gateway.upstream.breaker import Breaker
+    from gateway.upstream.http import Answer, Send
+    from gateway.upstream.limiter import Limiter
+
+__all__ = ["Attempts"]
+
+_RETRY_AFTER: Final = 1.0
+"""Seconds after which who found no place may come again."""
+
+
+class Attempts:
+    """Sends when the breaker allows it and there is a place.
+
+    To the breaker, a 5xx, a broken connection and a call of `slow` seconds or more count against upstream, a 4xx does
+    not. A deadline of the caller's own that passes sooner says nothing, and neither does a caller who goes away.
+
+    The request's id goes along, and its time with upstream is counted: not the wait for a place, nor that to try again.
+    Where several requests wait for one answer, it is put down to the first of them.
+    """
+
+    def __init__(
+        self,
+        send: Send,
+        breaker: Breaker,
+        limiter: Limiter,
+        observer: UpstreamObserver,
+        *,
+        slow: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._send = send
+        self._breaker = breaker
+        self._limiter = limiter
+        self._observer = observer
+        self._slow = slow
+        self._clock = clock
+
+    async def __call__(self, request: httpx.Request, deadline: Deadline) -> Answer:
+        """See `gateway.upstream.http.Send`. Raises UpstreamSpared when it is not sent at all."""
+        came = began = self._clock()
+        before = self._breaker.state
+        admitted = self._breaker.admit(came)
+        if admitted is None:
+            raise UpstreamSpared(
+                "upstream keeps failing and is left alone for a moment", retry_after=self._breaker.wait(came)
+            )
+        sent, well, outcome = False, None, "cancelled"
+        cause = under_way()
+        try:
+            if not self._limiter.take():
+                await self._place(deadline)
+                began = self._clock()
+            sent = True
+            if cause is not None:
+                request.headers["x-request-id"] = cause.id
+                cause.exchange_began(began)
+            answer = await self._send(request, deadline)
+            well, outcome = answer.status < 500, f"{answer.status // 100}xx"
+        except UpstreamError as error:
+            if sent:
+                well, outcome = _judged(error)
+            raise
+        finally:
+            now = self._clock()
+            if sent:
+                self._limiter.give_back()
+                if cause is not None:
+                    cause.exchange_ended(now)
+                self._observer.upstream_called(UpstreamCalled(request.method, outcome, now - began))
+                if now - came >= self._slow:
+                    well = False
+            self._breaker.record(admitted, well=well, now=now)
+            if self._breaker.state is not before:
+                self._observer.breaker_changed(BreakerChanged(self._breaker.state.value))
+        return answer
+
+    async def _place(self, deadline: Deadline) -> None:
+        """Wait for one. Raises UpstreamSpared when there is none in time."""
+        if self._limiter.is_full():
+            cause = "full"
+        elif await self._limiter.wait(deadline):
+            return
+        else:
+            cause = "waited"
+        self._observer.call_shed(CallShed(cause))
+        raise UpstreamSpared("too many calls to upstream are under way", retry_after=_RETRY_AFTER)
+
+
+def _judged(error: UpstreamError) -> tuple[bool | None, str]:
+    """What a failure says to the breaker, and what it is called."""
+    match error:
+        case UpstreamUnreachable():
+            return False, "unreachable"
+        case UpstreamUnavailable():
+            return False, "lost"
+        case UpstreamTimeout():
+            return None, "timeout"  # it says something if it took long
+        case _:
+            return False, "malformed"
