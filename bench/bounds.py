@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Final
 from unittest.mock import patch
 
 from gateway.cli import main
-from gateway.upstream.limiter import Limited, Limiter
+from gateway.upstream.attempts import Attempts
+from gateway.upstream.limiter import Limiter
 
 if TYPE_CHECKING:
     import httpx
 
     from gateway.deadline import Deadline
     from gateway.telemetry import UpstreamObserver
+    from gateway.upstream.breaker import Breaker
     from gateway.upstream.http import Answer, Send
 
 __all__ = ["KINDS"]
@@ -106,10 +108,12 @@ class Gradient(Adaptive):
         return self._bound * 0.8 + (self._bound * gradient + 4) * 0.2
 
 
-class Learning(Limited):
+class Learning(Attempts):
     """Tells an adaptive bound how each call went."""
 
-    def __init__(self, send: Send, limiter: Limiter, observer: UpstreamObserver) -> None:
+    def __init__(
+        self, send: Send, breaker: Breaker, limiter: Limiter, observer: UpstreamObserver, *, slow: float
+    ) -> None:
         assert isinstance(limiter, Adaptive)
 
         async def timed(request: httpx.Request, deadline: Deadline) -> Answer:
@@ -121,11 +125,11 @@ class Learning(Limited):
             finally:
                 limiter.learn(time.monotonic() - began, well=well)
 
-        super().__init__(timed, limiter, observer)
+        super().__init__(timed, breaker, limiter, observer, slow=slow)
 
 
 KINDS: Final[dict[str, type[Adaptive]]] = {"aimd": Aimd, "halving": Halving, "gradient": Gradient}
 
 if __name__ == "__main__":
-    with patch.multiple("gateway.parts.upstream", Limiter=KINDS[sys.argv[1]], Limited=Learning):
+    with patch.multiple("gateway.parts.upstream", Limiter=KINDS[sys.argv[1]], Attempts=Learning):
         main(sys.argv[2:])
