@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from google.protobuf.struct_pb2 import NULL_VALUE
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.errors import InvalidArgument, NotRepresentable
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
@@ -19,10 +18,17 @@ from gateway.model import Replacement
 
 if TYPE_CHECKING:
     from google.protobuf.struct_pb2 import Struct, Value
+    from google.protobuf.timestamp_pb2 import Timestamp
 
     from gateway.model import JSON, SessionContext
 
-__all__ = ["json_from_struct", "json_from_value", "replacement_from_message", "session_context_message"]
+__all__ = [
+    "fill_session_context",
+    "json_from_struct",
+    "json_from_value",
+    "replacement_from_message",
+    "session_context_message",
+]
 
 _MAX_DEPTH: Final = 99
 _VALUE_DEPTH: Final = 4
@@ -31,32 +37,40 @@ _VALUE_DEPTH: Final = 4
 _EXACT: Final = 2**53
 """Up to here a double holds every integer."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_OPTIONAL: Final = ("customer_id", "site_code", "currency", "cart_id", "target_location", "language")
 
 
 def session_context_message(context: SessionContext) -> pb.SessionContext:
     """The message for a session context. Raises NotRepresentable for what a Struct cannot carry at all."""
-    message = pb.SessionContext(
-        session_id=context.session_id,
-        customer_id=context.customer_id,
-        site_code=context.site_code,
-        currency=context.currency,
-        cart_id=context.cart_id,
-        target_location=context.target_location,
-        language=context.language,
-        metadata=pb.Metadata(
-            version=context.metadata.version,
-            created_at=_timestamp(context.metadata.created_at),
-            modified_at=_timestamp(context.metadata.modified_at),
-        ),
-    )
+    message = pb.SessionContext()
+    fill_session_context(message, context)
+    return message
+
+
+def fill_session_context(message: pb.SessionContext, context: SessionContext) -> None:
+    """Make an empty message, in its place within another one, that of a session context.
+
+    To make it by itself and have it copied there costs as much again. Raises NotRepresentable.
+    """
+    message.session_id = context.session_id
+    for name in _OPTIONAL:
+        if (value := getattr(context, name)) is not None:
+            setattr(message, name, value)
+    metadata, ours = message.metadata, context.metadata
+    metadata.version = ours.version
+    if ours.created_at is not None:
+        _fill_time(metadata.created_at, ours.created_at)
+    if ours.modified_at is not None:
+        _fill_time(metadata.modified_at, ours.modified_at)
     for attributes, struct in (
         (context.context, message.context),
         (context.additional_properties, message.additional_properties),
     ):
-        for name, value in (attributes or {}).items():
-            if _fill(struct.fields[name], value, _VALUE_DEPTH):
-                message.rounded_attributes.append(name)
-    return message
+        if attributes:
+            fields = struct.fields
+            for name, value in attributes.items():
+                if _fill(fields[name], value, _VALUE_DEPTH):
+                    message.rounded_attributes.append(name)
 
 
 def replacement_from_message(message: pb.SessionContext) -> Replacement:
@@ -113,37 +127,39 @@ def _optional(message: pb.SessionContext, field: str) -> str | None:
     return value if message.HasField(field) else None
 
 
-def _timestamp(time: datetime | None) -> Timestamp | None:
-    """As Timestamp.FromDatetime makes it, in a quarter of the time: that was a third of what an answer took."""
-    if time is None:
-        return None
+def _fill_time(message: Timestamp, time: datetime) -> None:
+    """As Timestamp.FromDatetime does, in a quarter of the time: that was a third of what an answer took."""
     since = time - _EPOCH
-    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
+    message.seconds, message.nanos = since.days * 86_400 + since.seconds, since.microseconds * 1_000
 
 
 def _fill(message: Value, value: JSON, depth: int) -> bool:
-    """Put a JSON value into a message; tell whether a number was rounded on the way."""
+    """Put a JSON value into a message; tell whether a number was rounded on the way.
+
+    No `match`, which takes twice as long here: what is found most often is looked for first.
+    """
     if depth > _MAX_DEPTH:
         raise NotRepresentable("an attribute is nested deeper than a protobuf message can be: read it through GraphQL")
-    match value:
-        case None:
-            message.null_value = NULL_VALUE
-        case bool():
-            message.bool_value = value
-        case str():
-            message.string_value = value
-        case list():
-            message.list_value.SetInParent()
-            rounded = [_fill(message.list_value.values.add(), each, depth + 2) for each in value]
-            return any(rounded)
-        case dict():
-            message.struct_value.SetInParent()
-            fields = message.struct_value.fields
-            rounded = [_fill(fields[name], each, depth + 3) for name, each in value.items()]
-            return any(rounded)
-        case _:
-            return _fill_number(message, value)
-    return False
+    rounded = False
+    if isinstance(value, str):
+        message.string_value = value
+    elif isinstance(value, dict):
+        message.struct_value.SetInParent()
+        fields = message.struct_value.fields
+        for name, each in value.items():
+            rounded |= _fill(fields[name], each, depth + 3)
+    elif value is None:
+        message.null_value = NULL_VALUE
+    elif isinstance(value, bool):
+        message.bool_value = value
+    elif isinstance(value, list):
+        message.list_value.SetInParent()
+        values = message.list_value.values
+        for each in value:
+            rounded |= _fill(values.add(), each, depth + 2)
+    else:
+        rounded = _fill_number(message, value)
+    return rounded
 
 
 def _fill_number(message: Value, number: float) -> bool:

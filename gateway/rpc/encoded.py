@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.encoded import Encoded
-from gateway.rpc.convert import session_context_message
+from gateway.rpc.convert import fill_session_context
 
 if TYPE_CHECKING:
     from gateway.cache.readthrough import Found
@@ -30,7 +30,9 @@ class EncodedAnswers:
         known = self._known.get(context, 0)
         if known is not None:
             return known
-        encoded = self._kind(session_context=session_context_message(context)).SerializeToString()
+        answer = self._kind()
+        fill_session_context(answer.session_context, context)
+        encoded = answer.SerializeToString()
         if found.status.hit:  # who came first brought it into the cache, if there is one; who comes second asks again
             self._known.put(context, 0, encoded)
         return encoded

@@ -17,7 +17,7 @@ from grpc_status import rpc_status
 from gateway import errors
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.request import current
-from gateway.rpc.convert import session_context_message
+from gateway.rpc.convert import fill_session_context
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -173,7 +173,7 @@ def _conflict(error: errors.VersionConflict) -> pb.VersionConflict:
     conflict = pb.VersionConflict(expected_version=error.expected_version)
     if error.current is not None:
         try:
-            conflict.current.CopyFrom(session_context_message(error.current))
+            fill_session_context(conflict.current, error.current)
         except errors.NotRepresentable:
             conflict.ClearField("current")
     return conflict

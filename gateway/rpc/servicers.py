@@ -14,7 +14,7 @@ from gateway.errors import GatewayError, InvalidArgument, NotRepresentable, Sess
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
 from gateway.rpc.call import Call
-from gateway.rpc.convert import json_from_value, replacement_from_message, session_context_message
+from gateway.rpc.convert import fill_session_context, json_from_value, replacement_from_message, session_context_message
 from gateway.rpc.encoded import EncodedAnswers
 from gateway.rpc.errors import answers
 from gateway.rpc.field_mask import patch_from_message
@@ -72,12 +72,10 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
             request.tenant, request.session_ids, call.deadline(self._budget), call.read_options(request)
         )
         call.tell_of_cache(combined(each.status for each in found if isinstance(each, Found)))
-        return pb.BatchGetSessionContextsResponse(
-            entries=[
-                pb.BatchGetSessionContextsEntry(session_id=session_id, session_context=_message_if_found(each))
-                for session_id, each in zip(request.session_ids, found, strict=True)
-            ]
-        )
+        answer = pb.BatchGetSessionContextsResponse()
+        for session_id, each in zip(request.session_ids, found, strict=True):
+            _fill_if_found(answer.entries.add(session_id=session_id), each)
+        return answer
 
     @answers
     async def ReplaceSessionContext(
@@ -215,10 +213,9 @@ def _message_if_read(written: Written) -> pb.SessionContext | None:
         return None
 
 
-def _message_if_found(found: Found | GatewayError) -> pb.SessionContext | None:
+def _fill_if_found(entry: pb.BatchGetSessionContextsEntry, found: Found | GatewayError) -> None:
     """One read of a batch: what does not exist is no failure, and any other failure fails the batch."""
-    if isinstance(found, SessionNotFound):
-        return None
-    if isinstance(found, GatewayError):
+    if isinstance(found, Found):
+        fill_session_context(entry.session_context, found.context)
+    elif not isinstance(found, SessionNotFound):
         raise found
-    return session_context_message(found.context)
