@@ -14,7 +14,7 @@ import httpx
 from gateway.errors import UpstreamMalformed, UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from gateway.deadline import Deadline
 
@@ -133,13 +133,7 @@ class Http:
         try:
             async with deadline.bound("asking upstream", within=self._timeout):
                 response = await self._transport.handle_async_request(request)
-                stream = response.stream
-                if not isinstance(stream, httpx.AsyncByteStream):
-                    raise TypeError("an asynchronous transport answers with an asynchronous stream")
-                try:
-                    return Answer(response.status_code, response, await _read(response, stream))
-                finally:
-                    await stream.aclose()
+                return Answer(response.status_code, response, await _read(response))
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise UpstreamUnreachable("no connection to upstream could be made") from error
         except httpx.TimeoutException as error:
@@ -150,14 +144,29 @@ class Http:
             raise UpstreamUnavailable("the connection to upstream failed") from error
 
 
-async def _read(response: httpx.Response, stream: AsyncIterable[bytes]) -> bytes:
-    if not response.extensions.get("identity") and "content-encoding" in response.headers:
-        stream = response.aiter_bytes()  # which costs more, and decodes
+async def _read(response: httpx.Response) -> bytes:
+    """All of it, decoded. A transport may say beforehand, by the extension `identity`, that it is in no encoding."""
+    stream = response.stream
+    if not isinstance(stream, httpx.AsyncByteStream):
+        raise TypeError("an asynchronous transport answers with an asynchronous stream")
+    plain = response.extensions.get("identity") or "content-encoding" not in response.headers
+    if plain and isinstance(stream, httpx.ByteStream):  # it has come whole
+        body = b"".join(stream)
+        if len(body) > MAX_BODY:
+            raise _too_large()
+        return body
     chunks: list[bytes] = []
     size = 0
-    async for chunk in stream:
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > MAX_BODY:
-            raise UpstreamMalformed(f"upstream's answer is larger than {MAX_BODY} bytes")
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    try:
+        async for chunk in stream if plain else response.aiter_bytes():  # which costs more, and decodes
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > MAX_BODY:
+                raise _too_large()
+    finally:
+        await stream.aclose()
+    return b"".join(chunks)
+
+
+def _too_large() -> UpstreamMalformed:
+    return UpstreamMalformed(f"upstream's answer is larger than {MAX_BODY} bytes")

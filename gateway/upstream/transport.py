@@ -38,6 +38,7 @@ that it is we who close it, and not they while a request is on its way."""
 _CONTROL: Final = bytes([*range(9), *range(10, 32), 127])
 """What neither a request's line nor a field may hold (RFC 9110, section 5.5): it could end one, and begin another."""
 _IDENTITY: Final = {"identity": True}
+_NO_FIELDS: Final = httpx.Headers()
 
 
 class Transport(httpx.AsyncBaseTransport):
@@ -90,6 +91,8 @@ class Transport(httpx.AsyncBaseTransport):
             message, content = await protocol.read()
             while message.code < 200 and message.code != 101:  # it only announces another (RFC 9110, section 15.2)
                 message, content = await protocol.read()
+            # Most answers are all there by now.
+            stream = httpx.ByteStream(content.read_nowait()) if content.is_eof() else _Body(connection, content)
         except BaseException as error:
             connection.close()
             if isinstance(error, HttpProcessingError):
@@ -98,7 +101,7 @@ class Transport(httpx.AsyncBaseTransport):
                 raise httpx.ReadError(str(error)) from error
             raise
         content.on_eof(partial(_give_back, connection))
-        return _Response(message, _Body(connection, content), request)
+        return _Response(message, stream, request)
 
     async def _connection(self, url: httpx.URL) -> Connection:
         """One that was kept, or a new one."""
@@ -163,9 +166,10 @@ class _Response(httpx.Response):
     `extensions["identity"]` tells beforehand that the content is in no encoding (RFC 9110, section 8.4).
     """
 
-    def __init__(self, message: RawResponseMessage, stream: _Body, request: httpx.Request) -> None:
+    def __init__(self, message: RawResponseMessage, stream: httpx.ByteStream | _Body, request: httpx.Request) -> None:
         encoded = "content-encoding" in message.headers
-        super().__init__(message.code, stream=stream, request=request, extensions=None if encoded else _IDENTITY)
+        extensions = None if encoded else _IDENTITY
+        super().__init__(message.code, headers=_NO_FIELDS, stream=stream, request=request, extensions=extensions)
         self._fields = message.raw_headers
         del self.headers
 
@@ -177,7 +181,7 @@ class _Response(httpx.Response):
 
 
 class _Body(httpx.AsyncByteStream):
-    """Its own iterator: what has come already is read without a wait, as all of most answers is."""
+    """Its own iterator: what has come already is read without a wait."""
 
     def __init__(self, connection: Connection, content: StreamReader) -> None:
         self._connection = connection
