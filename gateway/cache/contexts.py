@@ -23,7 +23,7 @@ from gateway.cache.readthrough import Found
 from gateway.errors import GatewayError, MinVersionNotReached, Unauthenticated, UpstreamUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Container
+    from collections.abc import AsyncIterator, Awaitable, Container
 
     from pydantic import SecretStr
 
@@ -43,7 +43,7 @@ _SESSION_IDS_KEPT: Final = 3_600.0
 class Resource(Protocol):
     """A session context upstream."""
 
-    async def read(self, deadline: Deadline) -> SessionContext: ...
+    def read(self, deadline: Deadline) -> Awaitable[SessionContext]: ...
     async def add_attribute(self, name: str, value: JSON, deadline: Deadline) -> None: ...
     async def remove_attribute(self, name: str, deadline: Deadline) -> bool: ...
 

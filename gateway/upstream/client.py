@@ -21,7 +21,7 @@ from gateway.upstream.mapping import Authority, error_for, says_session_missing
 from gateway.upstream.oauth import CallerTokenAuth, ServiceTokenAuth
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping
 
     import httpx
     from pydantic import SecretStr
@@ -74,9 +74,9 @@ class Session:
         self._session_id = session_id
         self._saas_token = saas_token
 
-    async def read(self, deadline: Deadline) -> SessionContext:
+    def read(self, deadline: Deadline) -> Awaitable[SessionContext]:
         """GET the session context."""
-        return await self._exchange.read(paths.session(self._tenant, self._session_id), deadline, self._session_id)
+        return self._exchange.read(paths.session(self._tenant, self._session_id), deadline, self._session_id)
 
     async def write(self, document: bytes, deadline: Deadline, *, upsert: bool = False) -> None:
         """PUT the whole document, `metadata.version` being the current one. Raises VersionConflict when it is not."""
@@ -102,9 +102,9 @@ class OwnSession:
         self._exchange = exchange
         self._tenant = tenant
 
-    async def read(self, deadline: Deadline) -> SessionContext:
+    def read(self, deadline: Deadline) -> Awaitable[SessionContext]:
         """GET the session context."""
-        return await self._exchange.read(paths.own_session(self._tenant), deadline)
+        return self._exchange.read(paths.own_session(self._tenant), deadline)
 
     async def write(self, document: bytes, deadline: Deadline) -> None:
         """PATCH with the document: its top-level fields replace those there are, `context` as a whole.

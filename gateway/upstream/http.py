@@ -43,7 +43,7 @@ class Exchange(Protocol):
 class Auth(Protocol):
     """Lends a request its credentials."""
 
-    async def __call__(self, exchange: Exchange, deadline: Deadline) -> Answer:
+    def __call__(self, exchange: Exchange, deadline: Deadline) -> Awaitable[Answer]:
         """Exchange with them, again if need be; what it waits for besides ends with the deadline."""
         ...
 
@@ -84,7 +84,7 @@ class Http:
             [(b"host", self._host), *((name.encode(), value.encode()) for name, value in headers.items())]
         )
 
-    async def send(
+    def send(
         self,
         method: str,
         target: str,
@@ -93,7 +93,7 @@ class Http:
         headers: Mapping[str, str],
         content: bytes | None = None,
         auth: Auth | None = None,
-    ) -> Answer:
+    ) -> Awaitable[Answer]:
         """Send, with whatever further exchanges `auth` asks for.
 
         `target` is an encoded path with its query. Headers that the method of that name has made are sent as they are.
@@ -102,14 +102,14 @@ class Http:
         """
         made = headers if isinstance(headers, httpx.Headers) else self.headers(headers)
         if auth is None:
-            return await self._send(self._request(method, target, made, content), deadline)
+            return self._send(self._request(method, target, made, content), deadline)
 
         def exchange(authorization: str) -> Awaitable[Answer]:
             request = self._request(method, target, made, content)
             request.headers["authorization"] = authorization
             return self._send(request, deadline)
 
-        return await auth(exchange, deadline)
+        return auth(exchange, deadline)
 
     def _request(self, method: str, target: str, headers: httpx.Headers, content: bytes | None) -> httpx.Request:
         """The request, without what httpx would do again for each.

@@ -441,7 +441,7 @@ class TestTheResponse:
 
     async def test_is_closed_when_the_caller_goes_away(self) -> None:
         stream = Stream()
-        call = asyncio.create_task(self._http(stream).send("GET", "/", deadline=Deadline.never(), headers={}))
+        call = asyncio.ensure_future(self._http(stream).send("GET", "/", deadline=Deadline.never(), headers={}))
         await asyncio.wait_for(stream.reading.wait(), 3)
         call.cancel()
         await asyncio.wait([call], timeout=3)
