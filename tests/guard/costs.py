@@ -1,9 +1,9 @@
-"""What a cached read costs, counted: `make costs` records it, and `test_costs.py` holds us to it.
+"""What a read costs, counted: `make costs` records it, and `test_costs.py` holds us to it.
 
 The whole gateway is up, as its composition root builds it, with access, rate limits, cache and metrics. Requests enter
 where sockets and gRPC's core would hand them over: as bytes to uvicorn's protocol, and as a message's bytes to the
-method's handler. So all that is Python is counted, and nothing depends on time: medians, on a process of our own, with
-the garbage collector still.
+method's handler. Upstream is a process of its own, asked over a socket. So all that is Python is counted, and nothing
+depends on time: medians, on a process of our own, with the garbage collector still.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import platform
 import statistics
 import sys
 import tracemalloc
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -32,6 +34,8 @@ from gateway.sandbox import seed
 from gateway.telemetry.requests import Requests
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from processes import running
 
 from stage import opened
 from waiting import eventually
@@ -142,13 +146,27 @@ class _Call:
         return 0
 
 
-async def measured() -> dict[str, Cost]:
-    """By door."""
-    async with opened(
-        graphql={"playground": False, "introspection": False},
-        grpc={"reflection": False},
-        cache={"backend": "memory", "ttl": 3600.0},
-        rate_limits={"rate": 1e6},
+def measured() -> dict[str, Cost]:
+    """By door, and by whether the cache answers: each in a process of its own."""
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), max_tasks_per_child=1, max_workers=1) as processes:
+        cached, uncached = processes.map(_measured, ("memory", "none"))
+    return {**cached, **{f"{door}, uncached": cost for door, cost in uncached.items()}}
+
+
+def _measured(backend: str) -> dict[str, Cost]:
+    return uvloop.run(_with_cache(backend))
+
+
+async def _with_cache(backend: str) -> dict[str, Cost]:
+    async with (
+        running("sandbox", "--port", "0") as upstream,
+        opened(
+            upstream={"base_url": await upstream.says(r"http://[0-9.:]+"), "retries": {}, "breaker": {}},
+            graphql={"playground": False, "introspection": False},
+            grpc={"reflection": False},
+            cache={"backend": backend, "ttl": 3600.0},
+            rate_limits={"rate": 1e6},
+        ),
     ):
         return {"graphql": await _cost(await _graphql()), "grpc": await _cost(_rpc())}
 
@@ -224,7 +242,7 @@ async def _cost(read: Callable[[], Awaitable[None]]) -> Cost:
 
 def main() -> None:
     """Print what it costs; record it unless it is only to be printed."""
-    costs = uvloop.run(measured())
+    costs = measured()
     encoded = msgspec.json.format(msgspec.json.encode(costs), indent=2).decode()
     print(encoded)  # noqa: T201 - its purpose
     if "--print" not in sys.argv:
