@@ -49,6 +49,7 @@ T = TypeVar("T")
 RECORDED: Final = Path(__file__).parent / f"costs-{'.'.join(platform.python_version_tuple()[:2])}.json"
 """For this version of Python: others call and allocate otherwise."""
 
+UPSTREAM: Final = Path(__file__).parent / "upstream.py"
 WARM_UP: Final = 200
 RUNS: Final = 50
 
@@ -159,7 +160,7 @@ def _measured(backend: str) -> dict[str, Cost]:
 
 async def _with_cache(backend: str) -> dict[str, Cost]:
     async with (
-        running("sandbox", "--port", "0") as upstream,
+        running(program=(sys.executable, str(UPSTREAM))) as upstream,
         opened(
             upstream={"base_url": await upstream.says(r"http://[0-9.:]+"), "retries": {}, "breaker": {}},
             graphql={"playground": False, "introspection": False},
