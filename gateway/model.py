@@ -100,8 +100,9 @@ def decode_session_context(source: bytes) -> SessionContext:
     except msgspec.ValidationError:
         known, additional_properties = _known_fields.decode(source), _additional_properties(source)
     metadata = known.metadata
-    if not (_in_utc(metadata.created_at) and _in_utc(metadata.modified_at)):
-        metadata = Metadata(metadata.version, _utc(metadata.created_at), _utc(metadata.modified_at))
+    created_at, modified_at = metadata.created_at, metadata.modified_at
+    if (created_at and created_at.tzinfo is not UTC) or (modified_at and modified_at.tzinfo is not UTC):
+        metadata = Metadata(metadata.version, _utc(created_at), _utc(modified_at))
     return SessionContext(
         session_id=known.session_id,
         customer_id=known.customer_id,
@@ -115,10 +116,6 @@ def decode_session_context(source: bytes) -> SessionContext:
         additional_properties=additional_properties,
         source=source,
     )
-
-
-def _in_utc(time: datetime | None) -> bool:
-    return time is None or time.tzinfo is UTC
 
 
 def _utc(time: datetime | None) -> datetime | None:

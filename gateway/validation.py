@@ -6,6 +6,7 @@ Field names are those of the protobuf contract; the GraphQL door spells them its
 from __future__ import annotations
 
 import re
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import InvalidArgument, Violation
@@ -29,7 +30,7 @@ _UNWRITABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 def check(*violations: Iterable[Violation]) -> None:
     """Raise InvalidArgument with all of the violations, if there are any."""
-    if found := [violation for each in violations for violation in each]:
+    if found := [*chain.from_iterable(violations)]:
         raise InvalidArgument(found)
 
 
