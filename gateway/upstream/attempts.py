@@ -36,8 +36,8 @@ class Attempts:
     To the breaker, a 5xx, a broken connection and a call of `slow` seconds or more count against upstream, a 4xx does
     not. A deadline of the caller's own that passes sooner says nothing, and neither does a caller who goes away.
 
-    The request's id goes along, and its time with upstream is counted: not the wait for a place, nor that to try again.
-    Where several requests wait for one answer, it is put down to the first of them.
+    The request's id goes along, and its time with upstream is counted. Where several requests wait for one answer, that
+    is put down to the first of them. The wait for a place is none of upstream's, and neither is that to try again.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class Attempts:
 
     async def __call__(self, request: httpx.Request, deadline: Deadline) -> Answer:
         """See `gateway.upstream.http.Send`. Raises UpstreamSpared when it is not sent at all."""
-        came = began = self._clock()
+        began = self._clock()
         before = self._breaker.state
-        admitted = self._breaker.admit(came)
+        admitted = self._breaker.admit(began)
         if admitted is None:
             raise UpstreamSpared(
-                "upstream keeps failing and is left alone for a moment", retry_after=self._breaker.wait(came)
+                "upstream keeps failing and is left alone for a moment", retry_after=self._breaker.wait(began)
             )
         sent, well, outcome = False, None, "cancelled"
         cause = under_way()
@@ -74,8 +74,8 @@ class Attempts:
                 began = self._clock()
             sent = True
             if cause is not None:
-                request.headers["x-request-id"] = cause.id
                 cause.exchange_began(began)
+                request.headers["x-request-id"] = cause.id
             answer = await self._send(request, deadline)
             well, outcome = answer.status < 500, f"{answer.status // 100}xx"
         except UpstreamError as error:
@@ -89,7 +89,7 @@ class Attempts:
                 if cause is not None:
                     cause.exchange_ended(now)
                 self._observer.upstream_called(UpstreamCalled(request.method, outcome, now - began))
-                if now - came >= self._slow:
+                if now - began >= self._slow:
                     well = False
             self._breaker.record(admitted, well=well, now=now)
             if self._breaker.state is not before:

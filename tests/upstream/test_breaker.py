@@ -249,6 +249,20 @@ async def test_calls_that_found_no_place_say_nothing_however_long_they_took(room
     assert breaker.admit(0.0) is not None
 
 
+async def test_the_wait_for_a_place_is_none_of_upstreams() -> None:
+    upstream, breaker, now = Upstream(200), Breaker(RULES), [0.0]
+    limiter = Limiter(max_concurrent=1, max_queued=1, max_wait=60.0)
+    send = Attempts(upstream, breaker, limiter, Watcher(), slow=1.0, clock=lambda: now[0])
+    for _ in range(RULES.min_calls):
+        assert limiter.take()
+        call = asyncio.ensure_future(send(REQUEST, Deadline.never()))
+        await asyncio.sleep(0)
+        now[0] += 1.0
+        limiter.give_back()
+        assert (await call).status == 200
+    assert breaker.state is State.CLOSED
+
+
 async def test_one_that_is_off_never_opens() -> None:
     breaker = Breaker(dataclasses.replace(RULES, failure_rate=math.inf))
     send = attempts(Upstream(503), breaker, Watcher())
