@@ -48,21 +48,20 @@ class SessionContextClient:
 
         Raises TenantNotConfigured.
         """
-        exchange = self._exchanges.get(tenant)
-        if exchange is None:
-            auth = ServiceTokenAuth(self._tokens, tenant)
-            exchange = self._exchanges[tenant] = _Exchange(self._http, self._headers(tenant), auth, Authority.GATEWAY)
-        return Session(exchange, tenant, session_id, saas_token)
+        return Session(self._exchange(tenant), tenant, session_id, saas_token)
 
     def own_session(self, tenant: str, access_token: SecretStr) -> OwnSession:
         """The session that the caller's Emporix token belongs to. Raises TenantNotConfigured."""
-        auth = CallerTokenAuth(access_token)
-        return OwnSession(_Exchange(self._http, self._headers(tenant), auth, Authority.CALLER), tenant)
+        return OwnSession(self._exchange(tenant).of_caller(access_token), tenant)
 
-    def _headers(self, tenant: str) -> httpx.Headers:
-        """What goes along with all of a tenant's requests."""
-        self._tokens.check(tenant)
-        return self._http.headers({"emporix-tenant": tenant, "accept": "application/json"})
+    def _exchange(self, tenant: str) -> _Exchange:
+        exchange = self._exchanges.get(tenant)
+        if exchange is None:
+            self._tokens.check(tenant)
+            headers = self._http.headers({"emporix-tenant": tenant, "accept": "application/json"})
+            auth = ServiceTokenAuth(self._tokens, tenant)
+            exchange = self._exchanges[tenant] = _Exchange(self._http, headers, auth, Authority.GATEWAY)
+        return exchange
 
 
 class Session:
@@ -134,6 +133,10 @@ class _Exchange:
         self._headers = headers
         self._auth = auth
         self._authority = authority
+
+    def of_caller(self, access_token: SecretStr) -> _Exchange:
+        """The same, with the caller's own token."""
+        return _Exchange(self._http, self._headers, CallerTokenAuth(access_token), Authority.CALLER)
 
     async def read(self, target: str, deadline: Deadline, session_id: str | None = None) -> SessionContext:
         answer = await self._http.send("GET", target, deadline=deadline, headers=self._headers, auth=self._auth)
