@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -89,6 +90,47 @@ async def send(transport: Transport, url: str, method: str = "GET", content: byt
         return await response.aread()
     finally:
         await response.aclose()
+
+
+ANSWERS = {
+    "whole": [OK],
+    "in pieces": [OK[:-1], OK[-1:]],
+    "after the head": [OK[:-2], OK[-2:]],
+    "compressed": [b"HTTP/1.1 200 OK\r\ncontent-length: 22\r\nContent-Encoding: gzip\r\n\r\n", gzip.compress(b"ok")],
+    "announced": [b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n", OK],
+    "to the end of the connection": [b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n", b"ok"],
+}
+
+
+@pytest.mark.parametrize("pieces", ANSWERS.values(), ids=ANSWERS.keys())
+async def test_answers_are_the_same_however_they_come(pieces: list[bytes]) -> None:
+    async def in_pieces(_: Server, writer: asyncio.StreamWriter) -> None:
+        for each in pieces:
+            writer.write(each)
+            await writer.drain()
+            await asyncio.sleep(0.02)
+        if b"connection: close" in pieces[0]:
+            writer.close()
+
+    async with serving(in_pieces) as server, Transport() as transport:
+        for _ in range(2):
+            answer = await transport.handle_async_request(httpx.Request("GET", server.url))
+            encoded = b"gzip" in pieces[0]
+            assert answer.extensions.get("identity", False) is not encoded
+            assert await answer.aread() == b"ok"
+            assert answer.headers.get("content-encoding") == ("gzip" if encoded else None)
+            await answer.aclose()
+
+
+async def test_an_answers_fields_are_those_that_came() -> None:
+    async def odd(_: Server, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nX-Odd: caf\xe9\r\nx-odd: b\r\n\r\n")
+
+    async with serving(odd) as server, Transport() as transport:
+        answer = await transport.handle_async_request(httpx.Request("GET", server.url))
+        assert answer.headers.get_list("x-odd") == ["caf\xe9", "b"]
+        assert answer.headers.raw[1:] == [(b"X-Odd", b"caf\xe9"), (b"x-odd", b"b")]
+        assert answer.headers is answer.headers
 
 
 async def test_connections_are_kept() -> None:
