@@ -50,6 +50,7 @@ RECORDED: Final = Path(__file__).parent / f"costs-{'.'.join(platform.python_vers
 """For this version of Python: others call and allocate otherwise."""
 
 UPSTREAM: Final = Path(__file__).parent / "upstream.py"
+SESSION: Final = seed.SESSIONS["acme", seed.CUSTOMER_SESSION].decode()
 WARM_UP: Final = 200
 RUNS: Final = 50
 
@@ -149,7 +150,7 @@ class _Call:
 
 def measured() -> dict[str, Cost]:
     """By door, and by whether the cache answers: each in a process of its own."""
-    with ProcessPoolExecutor(mp_context=get_context("spawn"), max_tasks_per_child=1, max_workers=1) as processes:
+    with ProcessPoolExecutor(2, get_context("spawn"), max_tasks_per_child=1) as processes:
         cached, uncached = processes.map(_measured, ("memory", "none"))
     return {**cached, **{f"{door}, uncached": cost for door, cost in uncached.items()}}
 
@@ -160,7 +161,7 @@ def _measured(backend: str) -> dict[str, Cost]:
 
 async def _with_cache(backend: str) -> dict[str, Cost]:
     async with (
-        running(program=(sys.executable, str(UPSTREAM))) as upstream,
+        running(SESSION, program=(sys.executable, str(UPSTREAM))) as upstream,
         opened(
             upstream={"base_url": await upstream.says(r"http://[0-9.:]+"), "retries": {}, "breaker": {}},
             graphql={"playground": False, "introspection": False},

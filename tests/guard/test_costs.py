@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from guard.costs import RECORDED, Cost
+from processes import BYTECODE
 
 GROWTH = 1.1
 
@@ -21,10 +22,10 @@ def costs() -> dict[str, Cost]:
     program = str(Path(__file__).parent / "costs.py")
     done = subprocess.run(
         [sys.executable, program, "--print"],
-        env={**os.environ, "PYTHONHASHSEED": "0"},
+        env={**os.environ, **BYTECODE, "PYTHONHASHSEED": "0"},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=110,
         check=False,
     )
     assert done.returncode == 0, done.stderr

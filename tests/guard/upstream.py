@@ -1,4 +1,7 @@
-"""An upstream each of whose answers comes in one piece: to read one in two costs more, and that is up to chance."""
+"""An upstream each of whose answers comes in one piece: to read one in two costs more, and that is up to chance.
+
+It answers every request for a session context with the document that it is given as its argument.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,10 @@ import re
 import sys
 from typing import Final
 
-from gateway.sandbox import seed
-
 _TOKEN: Final = (
     b'{"access_token": "a", "token_type": "Bearer", "expires_in": 3600,'
     b' "scope": "tenant=acme sessioncontext.context_manage"}'
 )
-_SESSION: Final = seed.SESSIONS["acme", seed.CUSTOMER_SESSION]
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -24,7 +24,7 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
             break
         if length := re.search(rb"content-length: (\d+)", head):
             await reader.readexactly(int(length[1]))
-        body = _TOKEN if head.startswith(b"POST") else _SESSION
+        body = _TOKEN if head.startswith(b"POST") else sys.argv[1].encode()
         writer.write(
             b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
         )
