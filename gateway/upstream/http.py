@@ -25,7 +25,7 @@ MAX_BODY: Final = 10 * 1024 * 1024
 
 
 class Answer(NamedTuple):
-    """Upstream's whole answer. `body` is never shown to a caller."""
+    """Upstream's whole answer. `head` is there for its fields; `body` is never shown to a caller."""
 
     status: int
     head: httpx.Response
