@@ -53,7 +53,6 @@ async def open_upstream(
     async with Transport(
         connect_timeout=_CONNECT_SHARE * upstream.timeout,
         ca_file=upstream.ca_file,
-        max_connections=upstream.max_concurrent,
     ) as transport:
         base_url, timeout = str(upstream.base_url), upstream.timeout
         traced = tracing.transport(transport)

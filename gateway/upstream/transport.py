@@ -1,40 +1,31 @@
-"""The way out: an `httpx.AsyncBaseTransport` over aiohttp's connections.
+"""The way out: an `httpx.AsyncBaseTransport` over connections of our own.
 
-Its connector makes, keeps and bounds connections, with TLS, and its parser reads answers. Its session, request and
-response are left out: they are three fifths of what an exchange costs, and for what a gateway must not do. So nothing
-is done that was not asked for: no redirect is followed, no cookie kept, no proxy of the environment obeyed, no answer
-decoded, nothing sent again. Every error says truly whether a request may have reached upstream.
+httpx's cost several times the rest of an exchange, and other clients do what a gateway must not. Here nothing is done
+that was not asked for: no redirect is followed, no cookie kept, no proxy of the environment obeyed, no answer decoded,
+nothing sent again. Every error says truly whether a request may have reached upstream.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-import aiohttp
 import httpx
-from aiohttp.http_exceptions import HttpProcessingError
-from yarl import URL
+
+from gateway.upstream.connections import Origin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
     from types import TracebackType
-    from typing import Self
 
-    from aiohttp.client_proto import ResponseHandler
-    from aiohttp.connector import Connection
-    from aiohttp.http import RawResponseMessage
-    from aiohttp.streams import StreamReader
+    from gateway.upstream.connections import Connection, Incoming
 
-__all__ = ["MAX_CONNECTIONS", "Transport"]
+__all__ = ["Transport"]
 
-MAX_CONNECTIONS: Final = 256
-"""At a time, in one process."""
-_IDLE: Final = 30.0
-"""Seconds for which an unused connection is kept: less than what servers and load balancers have (60 and more), so
-that it is we who close it, and not they while a request is on its way."""
+_PORTS: Final = {"http": 80, "https": 443}
 _CONTROL: Final = bytes([*range(9), *range(10, 32), 127])
 """What neither a request's line nor a field may hold (RFC 9110, section 5.5): it could end one, and begin another."""
 _IDENTITY: Final = {"identity": True}
@@ -42,28 +33,20 @@ _NO_FIELDS: Final = httpx.Headers()
 
 
 class Transport(httpx.AsyncBaseTransport):
-    """Connections to upstream, kept between requests. Must be entered on the event loop that uses it, and left there.
+    """Connections to upstream, kept between requests. Belongs to the event loop on which it is first used.
 
-    `connect_timeout` bounds the wait for a free connection and the making of one together, in seconds. Time-outs of a
-    request (`extensions["timeout"]`) are left to whoever sends it: to cancel it closes its connection. `ca_file` holds
+    `connect_timeout` bounds the making of one, in seconds. Time-outs of a request (`extensions["timeout"]`) and the
+    number of requests at a time are left to whoever sends them: to cancel one closes its connection. `ca_file` holds
     certificates of CAs, in PEM, that are trusted besides the system's.
     """
 
-    def __init__(
-        self, *, connect_timeout: float = 3.0, ca_file: Path | None = None, max_connections: int = MAX_CONNECTIONS
-    ) -> None:
-        self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_timeout)
-        self._ssl = ssl.create_default_context()
+    def __init__(self, *, connect_timeout: float = 3.0, ca_file: Path | None = None) -> None:
+        self._connect_timeout = connect_timeout
+        self._tls = ssl.create_default_context()
+        self._tls.set_alpn_protocols(["http/1.1"])
         if ca_file is not None:
-            self._ssl.load_verify_locations(ca_file)
-        self._max_connections = max_connections
-        self._connector: aiohttp.TCPConnector | None = None
-        self._origins: dict[tuple[str, str, int | None], aiohttp.ClientRequest] = {}
-        """Of each origin a request that is never sent: it is how aiohttp is told where to connect to."""
-
-    async def __aenter__(self) -> Self:
-        self._connector = aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=_IDLE, ssl=self._ssl)
-        return self
+            self._tls.load_verify_locations(ca_file)
+        self._origins: dict[tuple[str, str, int | None], Origin] = {}
 
     async def __aexit__(
         self,
@@ -75,8 +58,8 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close all connections, those in use too."""
-        if self._connector is not None:
-            await self._connector.close()
+        for origin in self._origins.values():
+            await origin.aclose()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request, whose body is bytes, and come back with the answer's head.
@@ -84,80 +67,53 @@ class Transport(httpx.AsyncBaseTransport):
         Raises httpx.TransportError; ValueError for what must not stand in a request; TypeError for a
         body that is not bytes.
         """
-        head, body = _head(request), _body(request)
-        connection = await self._connection(request.url)
+        sent = _bytes_of(request)
+        origin = self._origin(request.url)
+        answer = (origin.unused() or await self._connect(origin)).ask(sent)
         try:
-            protocol = _write(connection, head, body)
-            message, content = await protocol.read()
-            while message.code < 200 and message.code != 101:  # it only announces another (RFC 9110, section 15.2)
-                message, content = await protocol.read()
-            # Most answers are all there by now.
-            stream = httpx.ByteStream(content.read_nowait()) if content.is_eof() else _Body(connection, content)
-        except BaseException as error:
-            connection.close()
-            if isinstance(error, HttpProcessingError):
-                raise httpx.RemoteProtocolError(error.message) from error
-            if isinstance(error, aiohttp.ClientError):
-                raise httpx.ReadError(str(error)) from error
+            await answer.head()
+        except BaseException:
+            answer.close()
             raise
-        content.on_eof(partial(_give_back, connection))
-        return _Response(message, stream, request)
+        # Most answers are all there by now.
+        return _Response(answer, httpx.ByteStream(answer.rest()) if answer.ended else _Body(answer), request)
 
-    async def _connection(self, url: httpx.URL) -> Connection:
-        """One that was kept, or a new one."""
-        if self._connector is None:
-            raise RuntimeError("the transport has not been entered")
+    async def _connect(self, origin: Origin) -> Connection:
         try:
-            return await self._connector.connect(self._to(url), traces=[], timeout=self._timeout)
+            async with asyncio.timeout(self._connect_timeout):
+                return await origin.connect()
         except TimeoutError as error:
-            raise httpx.ConnectTimeout(f"no connection to {url.host} in time") from error
-        except aiohttp.ClientError as error:
+            raise httpx.ConnectTimeout("no connection in time") from error
+        except (OSError, UnicodeError) as error:
             raise httpx.ConnectError(str(error)) from error
 
-    def _to(self, url: httpx.URL) -> aiohttp.ClientRequest:
-        origin = (url.scheme, url.host, url.port)
-        if origin not in self._origins:
-            if url.scheme not in {"http", "https"}:
+    def _origin(self, url: httpx.URL) -> Origin:
+        key = (url.scheme, url.host, url.port)
+        origin = self._origins.get(key)
+        if origin is None:
+            if url.scheme not in _PORTS:
                 raise httpx.UnsupportedProtocol(f"{url.scheme!r} is neither http nor https")
-            self._origins[origin] = aiohttp.ClientRequest("GET", URL(str(url.join("/"))))
-        return self._origins[origin]
+            host, port = url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme]
+            origin = self._origins[key] = Origin(host, port, self._tls if url.scheme == "https" else None)
+        return origin
 
 
-def _head(request: httpx.Request) -> bytes:
+def _bytes_of(request: httpx.Request) -> bytes:
+    """A request as it goes over the connection (RFC 9112, section 2.1)."""
+    if request.method in {"HEAD", "CONNECT"}:
+        raise ValueError(f"a request by {request.method} is answered in a way that is not read here")
     target: bytes = request.extensions.get("target") or request.url.raw_path
     line = b"%b %b HTTP/1.1" % (request.method.encode("ascii"), target)
     fields = [*map(b": ".join, request.headers.raw)]
     held = b"".join((line, *fields))
     if line.count(b" ") != 2 or len(held.translate(None, _CONTROL)) != len(held):
         raise ValueError("a request's method, target or fields hold what would end them")
-    return b"\r\n".join((line, *fields, b"\r\n"))
-
-
-def _body(request: httpx.Request) -> bytes:
     if not isinstance(request.stream, httpx.ByteStream):
         raise TypeError("a request's body has to be bytes")
     body = b"".join(request.stream)
     if body and request.headers.get("content-length") != str(len(body)):
         raise ValueError("a request's body needs its content-length")
-    return body
-
-
-def _write(connection: Connection, head: bytes, body: bytes) -> ResponseHandler:
-    protocol, transport = connection.protocol, connection.transport
-    if protocol is None or transport is None or protocol.should_close:
-        raise httpx.ConnectError("the connection has ended, or an answer came on it that nobody had asked for")
-    protocol.set_response_params(read_until_eof=True, auto_decompress=False)
-    transport.writelines((head, body) if body else (head,))
-    return protocol
-
-
-def _give_back(connection: Connection) -> None:
-    """Keep it, unless the answer has come before all of the request was on its way."""
-    transport = connection.transport
-    if transport is not None and transport.get_write_buffer_size():
-        connection.close()
-    else:
-        connection.release()
+    return b"\r\n".join((line, *fields, b"", body))
 
 
 class _Response(httpx.Response):
@@ -166,11 +122,11 @@ class _Response(httpx.Response):
     `extensions["identity"]` tells beforehand that the content is in no encoding (RFC 9110, section 8.4).
     """
 
-    def __init__(self, message: RawResponseMessage, stream: httpx.ByteStream | _Body, request: httpx.Request) -> None:
-        encoded = "content-encoding" in message.headers
+    def __init__(self, answer: Incoming, stream: httpx.ByteStream | _Body, request: httpx.Request) -> None:
+        encoded = any(len(name) == 16 and name.lower() == b"content-encoding" for name, _ in answer.fields)
         extensions = None if encoded else _IDENTITY
-        super().__init__(message.code, headers=_NO_FIELDS, stream=stream, request=request, extensions=extensions)
-        self._fields = message.raw_headers
+        super().__init__(answer.status, headers=_NO_FIELDS, stream=stream, request=request, extensions=extensions)
+        self._fields = answer.fields
         del self.headers
 
     @cached_property
@@ -183,23 +139,18 @@ class _Response(httpx.Response):
 class _Body(httpx.AsyncByteStream):
     """Its own iterator: what has come already is read without a wait."""
 
-    def __init__(self, connection: Connection, content: StreamReader) -> None:
-        self._connection = connection
-        self._content = content
+    def __init__(self, answer: Incoming) -> None:
+        self._answer = answer
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        content = self._content
-        if content.at_eof():
+        part = await self._answer.part()
+        if not part:
             raise StopAsyncIteration
-        try:
-            return content.read_nowait() if content.is_eof() else await content.readany()
-        except aiohttp.ClientError as error:
-            raise httpx.ReadError(str(error)) from error
+        return part
 
     async def aclose(self) -> None:
-        """Close the connection, unless the body was read to its end: then it has been given back."""
-        if not self._content.at_eof():
-            self._connection.close()
+        """Close the connection, unless all of the body has come: then it has been given back."""
+        self._answer.close()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import socket
 import ssl
+import struct
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from access.certificates import HERE, Authority, Files
 
 from gateway.settings import ConfigurationError, load_settings
 from gateway.upstream.transport import Transport
+from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -145,16 +148,14 @@ async def test_a_kept_connection_that_was_closed_fails_nothing(method: str) -> N
     async with serving(answers_and_closes) as server, Transport() as transport:
         for _ in range(3):
             assert await send(transport, server.url, method) == b"ok"
-            async with asyncio.timeout(3):
-                while server.closed < server.connections:
-                    await asyncio.sleep(0.005)
+            await eventually(lambda: server.closed == server.connections)
             await asyncio.sleep(0.01)  # for the end of the connection to come over
         assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize("method", METHODS)
 async def test_nothing_is_sent_twice_when_a_kept_connection_is_closed_under_it(method: str) -> None:
-    """aiohttp's session would, for GET, PUT and DELETE. A PUT sent twice finds its version gone by its own doing."""
+    """Many clients would, for GET, PUT and DELETE. A PUT sent twice finds its version gone by its own doing."""
     async with serving(answers_once) as server, Transport() as transport:
         assert await send(transport, server.url, method) == b"ok"
         with pytest.raises(httpx.ReadError):
@@ -162,18 +163,16 @@ async def test_nothing_is_sent_twice_when_a_kept_connection_is_closed_under_it(m
         assert len(server.requests) == 2
 
 
-async def test_callers_who_go_away_close_their_connections_and_leave_their_places() -> None:
-    async with serving(answers_nothing) as server, Transport(max_connections=1) as transport:
-        for number in range(1, 6):
+async def test_callers_who_go_away_close_their_connections() -> None:
+    async with serving(answers_nothing) as server, Transport() as transport:
+        for _ in range(5):
             server.arrived.clear()
             call = asyncio.create_task(send(transport, server.url))
             await asyncio.wait_for(server.arrived.wait(), 3)
             call.cancel()
             await asyncio.wait([call], timeout=3)
             assert call.cancelled()
-            async with asyncio.timeout(3):
-                while server.closed < number:
-                    await asyncio.sleep(0.005)
+            await eventually(lambda: server.closed == server.connections)
         assert len(server.requests) == 5
 
 
@@ -199,26 +198,199 @@ async def test_an_answer_is_waited_for_after_those_that_only_announce_it(before:
         assert server.connections == 1
 
 
-async def test_an_answer_that_nobody_asked_for_is_given_to_nobody() -> None:
-    """It would be the next request's, and all after it would have the one before: other shoppers' sessions."""
-    said = asyncio.Event()
+UNASKED = {
+    "an answer": OK.replace(b"ok", b"no"),
+    "part of an answer": b"HTTP/1.1 200 OK\r\nx-next: ",
+    "no HTTP": b"no",
+    "an announcement": b"HTTP/1.1 103 Early Hints\r\n\r\n",
+}
 
-    async def answers_again(server: Server, writer: asyncio.StreamWriter) -> None:
+
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
+@pytest.mark.parametrize("unasked", UNASKED.values(), ids=UNASKED.keys())
+async def test_what_nobody_asked_for_is_given_to_nobody(unasked: bytes, later: bool) -> None:
+    """It would be the next request's, and all after it would have the one before: other shoppers' sessions."""
+
+    async def says_more(server: Server, writer: asyncio.StreamWriter) -> None:
+        if len(server.requests) == 1 and not later:
+            writer.write(OK + unasked)
+            await writer.drain()
+            return
         await answers(server, writer)
         if len(server.requests) == 1:
             await asyncio.sleep(0.02)
-            writer.write(OK.replace(b"ok", b"no"))
+            writer.write(unasked)
             await writer.drain()
-            said.set()
 
-    async with serving(answers_again) as server, Transport() as transport:
+    async with serving(says_more) as server, Transport() as transport:
         assert await send(transport, server.url) == b"ok"
-        await asyncio.wait_for(said.wait(), 3)
-        await asyncio.sleep(0.05)  # for it to come over
+        await eventually(lambda: server.closed == 1)
+        for _ in range(2):
+            assert await send(transport, server.url, "POST", b"{}") == b"ok"
+        assert (server.connections, len(server.requests)) == (2, 3)
+
+
+NO_ANSWERS = {
+    "two lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok",
+    "a length and chunks": b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a length that is none": b"HTTP/1.1 200 OK\r\ncontent-length: two\r\n\r\nok",
+    "a chunk's length that is none": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\ntwo\r\nok\r\n0\r\n\r\n",
+    "a space in a field's name": b"HTTP/1.1 200 OK\r\ncontent-length : 2\r\n\r\nok",
+    "a field in two lines": b"HTTP/1.1 200 OK\r\nx: a\r\n b\r\ncontent-length: 2\r\n\r\nok",
+    "lines that end otherwise": b"HTTP/1.1 200 OK\ncontent-length: 2\n\nok",
+    "another protocol": b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n",
+    "endless fields": b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 100_000,
+    "an endless chunk's length": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;" + b"x" * 300_000,
+    "an endless trailer": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n" + b"x: y\r\n" * 100_000,
+}
+
+
+@pytest.mark.parametrize("what", NO_ANSWERS.values(), ids=NO_ANSWERS.keys())
+async def test_what_is_no_answer_fails_and_closes_the_connection(what: bytes) -> None:
+    async def answers_so(_: Server, writer: asyncio.StreamWriter) -> None:
+        writer.write(what)
+        await writer.drain()
+
+    async with serving(answers_so) as server, Transport() as transport:
+        with pytest.raises(httpx.RemoteProtocolError, match="upstream's answer"):
+            await send(transport, server.url)
+        await eventually(lambda: server.closed == 1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        (OK, True),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", True),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;x=y\r\nok\r\n0\r\nx-sum: 1\r\n\r\n", True),
+        (OK.replace(b"\r\n", b"\r\nupgrade: h2c\r\nconnection: upgrade, keep-alive\r\n", 1), True),
+        (OK.replace(b"\r\n", b"\r\nconnection: close\r\n", 1), False),
+        (OK.replace(b"/1.1", b"/1.0"), False),
+        (OK.replace(b"/1.1 200 OK", b"/1.0 200 OK\r\nconnection: keep-alive"), True),
+    ],
+    ids=["a length", "no body", "chunks", "another protocol on offer", "close", "HTTP/1.0", "HTTP/1.0, keep-alive"],
+)
+async def test_a_connection_is_kept_if_the_answer_leaves_it_so(answer: bytes, kept: bool) -> None:
+    async def answers_so(_: Server, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        await writer.drain()
+
+    async with serving(answers_so) as server, Transport() as transport:
+        for _ in range(3):
+            assert await send(transport, server.url) == (b"" if b"204" in answer else b"ok")
+        assert server.connections == (1 if kept else 3)
+
+
+async def test_a_trailer_is_no_part_of_the_head() -> None:
+    async def trails(_: Server, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\nretry-after: 9\r\n\r\n")
+
+    async with serving(trails) as server, Transport() as transport:
+        answer = await transport.handle_async_request(httpx.Request("GET", server.url))
+        assert answer.headers.raw == [(b"transfer-encoding", b"chunked")]
+
+
+async def test_an_answer_that_is_cut_by_a_reset_is_not_taken_for_its_end() -> None:
+    async def resets(_: Server, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\no")
+        await writer.drain()
+        await asyncio.sleep(0.02)
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.close()
+
+    async with serving(resets) as server, Transport() as transport:
+        with pytest.raises(httpx.ReadError):
+            await send(transport, server.url)
+
+
+async def test_as_many_connections_are_made_as_there_are_requests_at_a_time() -> None:
+    async def takes_a_while(server: Server, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.01)
+        await answers(server, writer)
+
+    async with serving(takes_a_while) as server, Transport() as transport:
+        for _ in range(3):
+            await asyncio.gather(*(send(transport, server.url) for _ in range(10)))
+        assert (server.connections, len(server.requests)) == (10, 30)
+
+
+async def test_unused_connections_are_closed_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.upstream.connections._UNUSED", 0.3)
+    async with serving(answers) as server, Transport() as transport:
+        await asyncio.gather(*(send(transport, server.url) for _ in range(3)))
+        for _ in range(8):
+            await asyncio.sleep(0.1)
+            await send(transport, server.url)
+        assert (server.connections, server.closed) == (3, 2), "the one in use is kept"
+        await eventually(lambda: server.closed == 3)
+
+
+async def test_no_more_is_read_than_somebody_wants() -> None:
+    taken = 0
+
+    async def answers_much(_: Server, writer: asyncio.StreamWriter) -> None:
+        nonlocal taken
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n")
+        for part in [b"x" * 100_000] * 1000:
+            writer.write(part)
+            await writer.drain()
+            taken += len(part)
+
+    async with serving(answers_much) as server, Transport() as transport:
+        answer = await transport.handle_async_request(httpx.Request("GET", server.url))
+        before = -1
+        while before < taken:
+            before = taken
+            await asyncio.sleep(0.2)
+        assert taken < 30_000_000, "what the sockets hold"
+        assert isinstance(answer.stream, httpx.AsyncByteStream)
+        assert sum([len(part) async for part in answer.stream]) == 100_000_000
+        assert len(await send(transport, server.url)) == 100_000_000
+        assert server.connections == 1
+
+
+async def test_all_addresses_of_a_name_are_tried() -> None:
+    """The server listens on one of those of localhost."""
+    async with serving(answers) as server, Transport() as transport:
+        assert await send(transport, server.url.replace("127.0.0.1", "localhost")) == b"ok"
+
+
+async def test_a_name_that_leads_nowhere_is_no_connection() -> None:
+    async with Transport() as transport:
+        for name in ("nowhere.invalid", "x" * 70):
+            with pytest.raises(httpx.ConnectError):
+                await send(transport, f"http://{name}/")
+
+
+async def test_who_says_nothing_in_a_handshake_is_given_up_and_left() -> None:
+    left = asyncio.Event()
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        left.set()
+        writer.close()
+
+    listening = await asyncio.start_server(deaf, "127.0.0.1", 0)
+    url = f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}/x"
+    async with Transport(connect_timeout=0.2) as transport:
+        with pytest.raises(httpx.ConnectTimeout):
+            await send(transport, url)
+        await asyncio.wait_for(left.wait(), 3)
+    listening.close()
+
+
+async def test_closing_the_transport_ends_what_is_under_way() -> None:
+    async with serving(answers_nothing) as server:
+        async with Transport() as transport:
+            call = asyncio.create_task(send(transport, server.url))
+            await asyncio.wait_for(server.arrived.wait(), 3)
+        with pytest.raises(httpx.ReadError):
+            await asyncio.wait_for(call, 3)
+        await eventually(lambda: server.closed == 1)
         with pytest.raises(httpx.ConnectError):
-            await send(transport, server.url, "POST", b"{}")
-        assert await send(transport, server.url) == b"ok"
-        assert (server.connections, len(server.requests)) == (2, 2), "the POST was not sent"
+            await send(transport, server.url)
 
 
 async def test_a_connection_whose_answer_came_too_soon_is_not_used_again() -> None:
@@ -249,10 +421,11 @@ async def test_a_connection_whose_answer_came_too_soon_is_not_used_again() -> No
         httpx.Request("GET", "http://127.0.0.1:9/", extensions={"target": b"/a b"}),
         httpx.Request("GET", "http://127.0.0.1:9/", extensions={"target": b"/a\r\nx: b"}),
         httpx.Request("GET /x HTTP/1.1\r\nx:", "http://127.0.0.1:9/"),
+        httpx.Request("HEAD", "http://127.0.0.1:9/"),
         httpx.Request("PUT", "http://127.0.0.1:9/", stream=httpx.ByteStream(b"{}")),
         httpx.Request("PUT", "http://127.0.0.1:9/", headers={"content-length": "1"}, stream=httpx.ByteStream(b"{}")),
     ],
-    ids=["value", "name", "space", "target", "method", "no length", "another length"],
+    ids=["value", "name", "space", "target", "method", "HEAD", "no length", "another length"],
 )
 async def test_what_would_be_read_as_another_request_is_not_sent(request_: httpx.Request) -> None:
     async with Transport() as transport:
