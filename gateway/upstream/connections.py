@@ -109,16 +109,12 @@ class Origin:
         found = await start_connection(
             await self._look_up(), happy_eyeballs_delay=_NEXT_ADDRESS, interleave=1, loop=self._loop
         )
-        try:
-            _, connection = await self._loop.create_connection(
-                lambda: Connection(self),
-                sock=found,
-                ssl=self._tls,
-                server_hostname=None if self._tls is None else self._host,
-            )
-        except BaseException:
-            found.close()
-            raise
+        _, connection = await self._loop.create_connection(
+            lambda: Connection(self),
+            sock=found,
+            ssl=self._tls,
+            server_hostname=None if self._tls is None else self._host,
+        )
         if self._closed is not None:
             connection.close()
             raise ConnectionAbortedError("all connections have been closed meanwhile")

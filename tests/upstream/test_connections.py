@@ -88,8 +88,8 @@ def test_answers_are_the_same_wherever_they_are_cut(expected: list[Answer], cuts
             incoming = connection.ask(b"")
             deliver(connection, each.sent, cuts)
             assert await read(incoming) == (each.status, each.body)
-            assert (b"x-y", b"z") in incoming.fields
-            assert (b"t", b"u") not in incoming.fields
+            assert next(name for name, _ in incoming.fields) == b"x-y"
+            assert not {b"link", b"t"} & {name for name, _ in incoming.fields}
         assert not wire.closed
         assert origin.unused() is connection
         await origin.aclose()

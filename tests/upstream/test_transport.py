@@ -16,12 +16,15 @@ import pytest
 from access.certificates import HERE, Authority, Files
 
 from gateway.settings import ConfigurationError, load_settings
+from gateway.upstream.connections import Origin
 from gateway.upstream.transport import Transport
 from waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path
+
+    from aiohappyeyeballs import AddrInfoType
 
 METHODS = ["GET", "PUT", "POST", "PATCH", "DELETE"]
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -356,6 +359,22 @@ async def test_all_addresses_of_a_name_are_tried() -> None:
         assert await send(transport, server.url.replace("127.0.0.1", "localhost")) == b"ok"
 
 
+async def test_an_address_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(answers) as server:
+        port = httpx.URL(server.url).port
+        with contextlib.ExitStack() as stack:
+            full = stack.enter_context(socket.create_server(("127.0.0.2", port or 0), backlog=0))
+            stack.enter_context(socket.create_connection(full.getsockname()))  # what comes now is not even refused
+
+            async def both(_: Origin) -> list[AddrInfoType]:
+                kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+                return [(*kind, full.getsockname()), (*kind, ("127.0.0.1", port))]
+
+            monkeypatch.setattr(Origin, "_look_up", both)
+            async with Transport(connect_timeout=5.0) as transport:
+                assert await send(transport, server.url) == b"ok"
+
+
 async def test_a_name_that_leads_nowhere_is_no_connection() -> None:
     async with Transport() as transport:
         for name in ("nowhere.invalid", "x" * 70):
@@ -391,6 +410,29 @@ async def test_closing_the_transport_ends_what_is_under_way() -> None:
         await eventually(lambda: server.closed == 1)
         with pytest.raises(httpx.ConnectError):
             await send(transport, server.url)
+
+
+async def test_closing_the_transport_leaves_no_connection_that_is_made_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, found = asyncio.Event(), asyncio.Event()
+    look_up = Origin._look_up
+
+    async def slow(origin: Origin) -> Sequence[AddrInfoType]:
+        asked.set()
+        await found.wait()
+        return await look_up(origin)
+
+    monkeypatch.setattr(Origin, "_look_up", slow)
+    async with serving(answers) as server:
+        async with Transport() as transport:
+            call = asyncio.create_task(send(transport, server.url))
+            await asyncio.wait_for(asked.wait(), 3)
+        found.set()
+        with pytest.raises(httpx.ConnectError, match="closed meanwhile"):
+            await asyncio.wait_for(call, 3)
+        await eventually(lambda: server.connections == server.closed == 1)
+        assert server.requests == []
 
 
 async def test_a_connection_whose_answer_came_too_soon_is_not_used_again() -> None:
