@@ -139,7 +139,7 @@ class ReadThrough:
     ) -> Found:
         """Ask upstream, by oneself or together with others who ask for the same."""
         why = self._why(entry, options)
-        async with deadline.bound("the read"):
+        with deadline.bound("the read"):
             if options.max_age == 0:
                 fetched, collapsed = await self._fetch(subject, ticket, deadline), False
             else:

@@ -131,7 +131,7 @@ class Http:
     async def _exchange(self, request: httpx.Request, deadline: Deadline) -> Answer:
         """One exchange, and the meaning of its failures."""
         try:
-            async with deadline.bound("asking upstream", within=self._timeout):
+            with deadline.bound("asking upstream", within=self._timeout):
                 response = await self._transport.handle_async_request(request)
                 return Answer(response.status_code, response, await _read(response))
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:

@@ -242,7 +242,7 @@ class _TenantToken:
     async def obtained(self, deadline: Deadline) -> ServiceToken:
         self._failures.check()
         self._refusals.check()
-        async with deadline.bound("waiting for a token"):
+        with deadline.bound("waiting for a token"):
             result = await self._fetched()
         if isinstance(result, UpstreamError):
             raise copy.copy(result)  # one error for each that waits, so that none grows another's traceback

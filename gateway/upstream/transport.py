@@ -104,16 +104,16 @@ def _bytes_of(request: httpx.Request) -> bytes:
         raise ValueError(f"a request by {request.method} is answered in a way that is not read here")
     target: bytes = request.extensions.get("target") or request.url.raw_path
     line = b"%b %b HTTP/1.1" % (request.method.encode("ascii"), target)
-    fields = [*map(b": ".join, request.headers.raw)]
-    held = b"".join((line, *fields))
-    if line.count(b" ") != 2 or len(held.translate(None, _CONTROL)) != len(held):
+    lines = [line, *map(b": ".join, request.headers.raw), b"", b""]
+    head = b"\r\n".join(lines)
+    if line.count(b" ") != 2 or len(head) - len(head.translate(None, _CONTROL)) != 2 * (len(lines) - 1):
         raise ValueError("a request's method, target or fields hold what would end them")
     if not isinstance(request.stream, httpx.ByteStream):
         raise TypeError("a request's body has to be bytes")
     body = b"".join(request.stream)
     if body and request.headers.get("content-length") != str(len(body)):
         raise ValueError("a request's body needs its content-length")
-    return b"\r\n".join((line, *fields, b"", body))
+    return head + body
 
 
 class _Response(httpx.Response):

@@ -169,7 +169,7 @@ async def test_a_failure_is_not_kept() -> None:
 
 async def test_each_waits_as_long_as_its_own_deadline() -> None:
     async def ask(deadline: Deadline) -> tuple[int, bool]:
-        async with deadline.bound("the read"):
+        with deadline.bound("the read"):
             return await flights.join("a", source.fetch)
 
     async with flying() as (flights, source):

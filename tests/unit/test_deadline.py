@@ -22,9 +22,9 @@ def test_no_deadline_leaves_all_the_time_there_is() -> None:
 
 @pytest.mark.parametrize(("deadline", "within"), [(0.01, 60.0), (60.0, 0.01), (math.inf, 0.01)])
 async def test_the_sooner_of_two_bounds_counts(deadline: float, within: float) -> None:
-    with pytest.raises(UpstreamTimeout, match="reading took longer"):
-        async with Deadline.after(deadline).bound("reading", within=within):
-            await asyncio.Event().wait()
+    bound = Deadline.after(deadline).bound("reading", within=within)
+    with pytest.raises(UpstreamTimeout, match="reading took longer"), bound:
+        await asyncio.Event().wait()
 
 
 def test_a_share_is_part_of_what_is_left() -> None:
@@ -35,33 +35,28 @@ def test_a_share_is_part_of_what_is_left() -> None:
 
 async def test_a_block_that_takes_too_long_is_cancelled_and_told_of() -> None:
     block = asyncio.create_task(asyncio.Event().wait())
-    with pytest.raises(UpstreamTimeout, match="reading took longer"):
-        async with Deadline.after(0.01).bound("reading"):
-            await block
+    with pytest.raises(UpstreamTimeout, match="reading took longer"), Deadline.after(0.01).bound("reading"):
+        await block
     assert block.cancelled()
 
 
 async def test_a_block_that_ends_in_time_goes_its_way() -> None:
     for deadline in (Deadline.after(5), Deadline.never()):
-        async with deadline.bound("reading"):
+        with deadline.bound("reading"):
             await asyncio.sleep(0)
 
 
 async def test_a_timeout_from_inside_the_block_is_not_taken_for_the_deadline() -> None:
-    with pytest.raises(TimeoutError):
-        async with Deadline.after(5).bound("reading"):
-            raise TimeoutError
-    with pytest.raises(ZeroDivisionError):
-        async with Deadline.after(5).bound("reading"):
-            raise ZeroDivisionError
+    with pytest.raises(TimeoutError), Deadline.after(5).bound("reading"):
+        raise TimeoutError
+    with pytest.raises(ZeroDivisionError), Deadline.after(5).bound("reading"):
+        raise ZeroDivisionError
 
 
 async def test_the_nearer_of_two_nested_deadlines_is_told_of() -> None:
-    with pytest.raises(UpstreamTimeout, match="inner"):
-        async with Deadline.after(5).bound("outer"), Deadline.after(0.01).bound("inner"):
-            await asyncio.Event().wait()
-    with pytest.raises(UpstreamTimeout, match="outer"):
-        async with Deadline.after(0.01).bound("outer"), Deadline.after(5).bound("inner"):
+    for outer, inner, nearer in ((5, 0.01, "inner"), (0.01, 5, "outer")):
+        bounds = Deadline.after(outer).bound("outer"), Deadline.after(inner).bound("inner")
+        with pytest.raises(UpstreamTimeout, match=nearer), bounds[0], bounds[1]:
             await asyncio.Event().wait()
 
 
@@ -69,7 +64,7 @@ async def test_a_cancelled_caller_is_cancelled_and_not_timed_out() -> None:
     waiting = asyncio.Event()
 
     async def work() -> None:
-        async with Deadline.after(5).bound("reading"):
+        with Deadline.after(5).bound("reading"):
             waiting.set()
             await asyncio.Event().wait()
 
@@ -81,14 +76,13 @@ async def test_a_cancelled_caller_is_cancelled_and_not_timed_out() -> None:
 
 
 async def test_a_deadline_that_has_passed_ends_the_block_at_its_first_wait_at_the_latest() -> None:
-    with pytest.raises(UpstreamTimeout):
-        async with Deadline.after(-1).bound("reading"):
-            await asyncio.Event().wait()
+    with pytest.raises(UpstreamTimeout), Deadline.after(-1).bound("reading"):
+        await asyncio.Event().wait()
 
 
 async def test_a_caller_who_is_cancelled_while_the_deadline_passes_is_cancelled() -> None:
     async def work() -> None:
-        async with Deadline.after(0.01).bound("reading"):
+        with Deadline.after(0.01).bound("reading"):
             try:
                 await asyncio.Event().wait()
             finally:
@@ -100,9 +94,8 @@ async def test_a_caller_who_is_cancelled_while_the_deadline_passes_is_cancelled(
 
 
 async def test_who_is_told_of_the_deadline_is_left_as_it_was_and_may_go_on() -> None:
-    with pytest.raises(UpstreamTimeout):
-        async with Deadline.after(0.01).bound("reading"):
-            await asyncio.Event().wait()
+    with pytest.raises(UpstreamTimeout), Deadline.after(0.01).bound("reading"):
+        await asyncio.Event().wait()
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
