@@ -62,15 +62,16 @@ class Lines(logging.Handler):
         self.put(line.encode("utf-8", "backslashreplace") + b"\n")
         self.push()
 
-    def put(self, line: bytes) -> None:
-        """Have a line, with its end, written by and by: whoever puts it sees to it that `push` is called."""
+    def put(self, *lines: bytes) -> None:
+        """Have lines, with their ends, written by and by: whoever puts them sees to it that `push` is called."""
         with self._lock:
-            if self._waiting + len(line) > self._room:
-                self.dropped += 1
-                self._untold += 1
-                return
-            self._lines.append(line)
-            self._waiting += len(line)
+            for line in lines:
+                if self._waiting + len(line) > self._room:
+                    self.dropped += 1
+                    self._untold += 1
+                    continue
+                self._lines.append(line)
+                self._waiting += len(line)
             if self._waiting >= _BATCH:
                 self.push()
 

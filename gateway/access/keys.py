@@ -36,7 +36,7 @@ def new_key(name: str) -> tuple[SecretStr, str]:
 def hash_of(key: SecretStr, salt: bytes | None = None) -> str:
     """`sha256:<salt>:<digest>`, both in hexadecimal."""
     salt = secrets.token_bytes(_SALT_BYTES) if salt is None else salt
-    return f"sha256:{salt.hex()}:{_digest(salt, key.get_secret_value()).hex()}"
+    return f"sha256:{salt.hex()}:{_digest(hashlib.sha256(salt), key.get_secret_value()).hex()}"
 
 
 class KeyRing:
@@ -49,18 +49,21 @@ class KeyRing:
     def principal(self, key: SecretStr) -> Principal:
         """Whose key this is. Raises CallerUnauthenticated; a name that there is takes as long as one that is not."""
         secret = key.get_secret_value()
-        salt, known, principal = self._keys.get(secret.rpartition("-")[0], self._nobodys)
+        salted, known, principal = self._keys.get(secret.rpartition("-")[0], self._nobodys)
         short = len(secret) <= _LONGEST_KEY
-        if not short or not hmac.compare_digest(_digest(salt, secret), known) or principal is None:
+        if not short or not hmac.compare_digest(_digest(salted, secret), known) or principal is None:
             raise CallerUnauthenticated("the API key is not known: check `x-api-key`")
         return principal
 
 
-def _digest(salt: bytes, secret: str) -> bytes:
-    return hashlib.sha256(salt + secret.encode("utf-8", "surrogatepass")).digest()
+def _digest(salted: hashlib._Hash, secret: str) -> bytes:
+    """`salted` has been given the salt already: to begin anew each time costs a quarter more."""
+    hashed = salted.copy()
+    hashed.update(secret.encode("utf-8", "surrogatepass"))
+    return hashed.digest()
 
 
-def _parts(hashed: str) -> tuple[bytes, bytes]:
-    """Salt and digest."""
+def _parts(hashed: str) -> tuple[hashlib._Hash, bytes]:
+    """What has been given the salt, and the digest."""
     _, salt, digest = hashed.split(":")
-    return bytes.fromhex(salt), bytes.fromhex(digest)
+    return hashlib.sha256(bytes.fromhex(salt)), bytes.fromhex(digest)

@@ -1,7 +1,7 @@
 """The access log: one line for every request, in the log.
 
-Programs' lines are encoded in one go and written in batches: a logger costs more than all the rest of a request that
-the cache answers. People's lines are like all others.
+Programs' lines are encoded and written in batches: a logger costs more than all the rest of a request that the cache
+answers, and to encode each by itself a tenth of it. People's lines are like all others.
 """
 
 from __future__ import annotations
@@ -25,13 +25,20 @@ __all__ = ["AccessLog"]
 _NAME: Final = "gateway.requests"
 _WRITE_AFTER: Final = 0.1
 """Seconds that a line waits for others."""
+_AT_ONCE: Final = 64
+"""Lines that do not wait for more."""
 
-_encode: Final = msgspec.json.Encoder().encode
+_ADDED: Final = {"level", "logger", "timestamp"}
+"""What a logger tells by itself."""
+
+_encode_lines: Final = msgspec.json.Encoder().encode_lines
 
 
-class _Line(msgspec.Struct, omit_defaults=True):
-    """What differs from line to line."""
+class _Line(msgspec.Struct, tag_field="event", tag="request", omit_defaults=True, gc=False):
+    """One of them. `level` and `logger` are the same in all."""
 
+    level: str
+    logger: str
     timestamp: datetime
     door: str
     operation: str
@@ -52,6 +59,7 @@ class AccessLog:
         self._lines = lines
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
+        self._waiting: list[_Line] = []
         self._log = structlog.stdlib.get_logger(_NAME) if lines.readable else None
 
     @staticmethod
@@ -64,6 +72,8 @@ class AccessLog:
     def request_finished(self, request: Request, duration: float) -> None:
         """Write of one."""
         line = _Line(
+            "info",
+            _NAME,
             datetime.now(UTC),
             request.door,
             request.operation,
@@ -79,7 +89,9 @@ class AccessLog:
         if self._log is not None:
             self._log.info("request", **_told(line))
             return
-        self._lines.put(b'{"event":"request","level":"info","logger":"gateway.requests",%b\n' % _encode(line)[1:])
+        self._waiting.append(line)
+        if len(self._waiting) >= _AT_ONCE:
+            self._put()
         if self._timer is None:
             self._timer = self._loop.call_later(_WRITE_AFTER, self._write)
 
@@ -87,15 +99,21 @@ class AccessLog:
         """Write what is waiting, as far as that goes at once."""
         if self._timer is not None:
             self._timer.cancel()
+        self._put()
         self._lines.push()
 
+    def _put(self) -> None:
+        lines, self._waiting = self._waiting, []
+        self._lines.put(*_encode_lines(lines).splitlines(keepends=True))
+
     def _write(self) -> None:
+        self._put()
         self._lines.push()
         # What is left, since nobody reads, is tried again though no further request may come.
         self._timer = self._loop.call_later(_WRITE_AFTER, self._write) if self._lines.waiting else None
 
 
 def _told(line: _Line) -> dict[str, object]:
-    """What there is to tell, without the time, which the log adds."""
-    told = {name: getattr(line, name) for name in line.__struct_fields__ if name != "timestamp"}
+    """What there is to tell besides."""
+    told = {name: getattr(line, name) for name in line.__struct_fields__ if name not in _ADDED}
     return {name: value for name, value in told.items() if value is not None}
