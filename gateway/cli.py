@@ -331,7 +331,7 @@ async def _dev(settings: Settings) -> None:
     ending.obey_signals()
     async with sandbox.serve(sandbox.Sandbox(), settings.sandbox.host, settings.sandbox.port) as upstream:
         settings = settings.model_copy(
-            update={"upstream": settings.upstream.model_copy(update={"base_url": upstream.url})}
+            update={"upstream": settings.upstream.model_copy(update={"base_url": upstream.url, "proxy": None})}
         )
         async with open_gateway(settings, dev_headers(upstream.sandbox), ending=ending) as doors:
             click.echo(_welcome(doors, upstream, tls=settings.grpc.tls is not None))

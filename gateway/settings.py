@@ -25,6 +25,7 @@ from pydantic_settings import (
 
 from gateway.tls import CertificateError, CertificateFiles
 from gateway.tls import load as load_certificate
+from gateway.upstream.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -184,6 +185,8 @@ class Upstream(_Section):
     ca_file: Path | None = None
     """File of CAs' certificates in PEM that are trusted besides the system's. From Python 3.13 on, which the image has,
     they and what they have issued must be as RFC 5280 says (ssl.VERIFY_X509_STRICT)."""
+    proxy: SecretStr | None = None
+    """`http://[user:password@]host[:port]` of an HTTP proxy through which all connections go, by `CONNECT`."""
     max_concurrent: int = Field(default=256, ge=1, le=10_000)
     """Calls, and connections, at a time in one process. A number near what upstream works on at a time answers most
     callers when it gets slow."""
@@ -206,6 +209,13 @@ class Upstream(_Section):
             except OSError as error:  # ssl's errors are such
                 raise ValueError(f"holds no certificates of CAs that can be read: {error.strerror}") from None
         return file
+
+    @field_validator("proxy")
+    @classmethod
+    def _check_proxy(cls, proxy: SecretStr | None) -> SecretStr | None:
+        if proxy is not None:
+            Proxy.of(proxy)
+        return proxy
 
 
 class Tenant(_Section):

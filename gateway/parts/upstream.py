@@ -15,6 +15,7 @@ from gateway.upstream.breaker import Breaker, Rules
 from gateway.upstream.http import Http
 from gateway.upstream.limiter import Limiter
 from gateway.upstream.oauth import ClientCredentials, ServiceToken, ServiceTokens
+from gateway.upstream.proxy import Proxy
 from gateway.upstream.retries import Budget, Retrying
 from gateway.upstream.transport import Transport
 
@@ -53,6 +54,7 @@ async def open_upstream(
     async with Transport(
         connect_timeout=_CONNECT_SHARE * upstream.timeout,
         ca_file=upstream.ca_file,
+        proxy=None if upstream.proxy is None else Proxy.of(upstream.proxy),
     ) as transport:
         base_url, timeout = str(upstream.base_url), upstream.timeout
         traced = tracing.transport(transport)

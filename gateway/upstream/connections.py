@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from aiohappyeyeballs import AddrInfoType
 
+    from gateway.upstream.proxy import Proxy
+
 __all__ = ["Connection", "Incoming", "Origin"]
 
 _UNUSED: Final = 30.0
@@ -41,13 +43,15 @@ _AHEAD: Final = 256 * 1024
 class Origin:
     """A server, and all connections to it (RFC 9110, section 4.3.1). Belongs to one event loop.
 
-    How many there are at a time is left to whoever asks: a new one is made when none is unused.
+    Where there is a `proxy`, they go through tunnels that it makes. How many there are at a time is left to whoever
+    asks: a new one is made when none is unused.
     """
 
-    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
-        self._host = host
-        self._port = port
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None, proxy: Proxy | None = None) -> None:
+        self.host = host
+        self.port = port
         self._tls = tls
+        self._proxy = proxy
         self._loop = asyncio.get_running_loop()
         self._addresses: Sequence[AddrInfoType] = ()
         self._addresses_until = 0.0
@@ -109,11 +113,17 @@ class Origin:
         found = await start_connection(
             await self._look_up(), happy_eyeballs_delay=_NEXT_ADDRESS, interleave=1, loop=self._loop
         )
+        if self._proxy is not None:
+            try:
+                await self._proxy.tunnel(found, self.host, self.port)
+            except BaseException:
+                found.close()
+                raise
         _, connection = await self._loop.create_connection(
             lambda: Connection(self),
             sock=found,
             ssl=self._tls,
-            server_hostname=None if self._tls is None else self._host,
+            server_hostname=None if self._tls is None else self.host,
         )
         if self._closed is not None:
             connection.close()
@@ -123,7 +133,8 @@ class Origin:
     async def _look_up(self) -> Sequence[AddrInfoType]:
         async with self._looking_up:
             if self._loop.time() >= self._addresses_until:
-                self._addresses = await self._loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+                there = self._proxy or self
+                self._addresses = await self._loop.getaddrinfo(there.host, there.port, type=socket.SOCK_STREAM)
                 self._addresses_until = self._loop.time() + _KNOWN
         return self._addresses
 

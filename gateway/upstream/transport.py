@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from gateway.upstream.connections import Connection, Incoming
+    from gateway.upstream.proxy import Proxy
 
 __all__ = ["Transport"]
 
@@ -40,8 +41,11 @@ class Transport(httpx.AsyncBaseTransport):
     certificates of CAs, in PEM, that are trusted besides the system's.
     """
 
-    def __init__(self, *, connect_timeout: float = 3.0, ca_file: Path | None = None) -> None:
+    def __init__(
+        self, *, connect_timeout: float = 3.0, ca_file: Path | None = None, proxy: Proxy | None = None
+    ) -> None:
         self._connect_timeout = connect_timeout
+        self._proxy = proxy
         self._tls = ssl.create_default_context()
         self._tls.set_alpn_protocols(["http/1.1"])
         if ca_file is not None:
@@ -83,7 +87,7 @@ class Transport(httpx.AsyncBaseTransport):
             async with asyncio.timeout(self._connect_timeout):
                 return await origin.connect()
         except TimeoutError as error:
-            raise httpx.ConnectTimeout("no connection in time") from error
+            raise httpx.ConnectTimeout(f"no connection to {origin.host} in time") from error
         except (OSError, UnicodeError) as error:
             raise httpx.ConnectError(str(error)) from error
 
@@ -94,7 +98,8 @@ class Transport(httpx.AsyncBaseTransport):
             if url.scheme not in _PORTS:
                 raise httpx.UnsupportedProtocol(f"{url.scheme!r} is neither http nor https")
             host, port = url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme]
-            origin = self._origins[key] = Origin(host, port, self._tls if url.scheme == "https" else None)
+            tls = self._tls if url.scheme == "https" else None
+            origin = self._origins[key] = Origin(host, port, tls, self._proxy)
         return origin
 
 
