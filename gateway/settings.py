@@ -23,9 +23,9 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from gateway.proxy import Proxy
 from gateway.tls import CertificateError, CertificateFiles
 from gateway.tls import load as load_certificate
-from gateway.upstream.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

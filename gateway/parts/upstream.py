@@ -7,6 +7,7 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
+from gateway.proxy import Proxy
 from gateway.stores import MemoryStore
 from gateway.telemetry import Unobserved
 from gateway.tracing import Untraced
@@ -15,7 +16,6 @@ from gateway.upstream.breaker import Breaker, Rules
 from gateway.upstream.http import Http
 from gateway.upstream.limiter import Limiter
 from gateway.upstream.oauth import ClientCredentials, ServiceToken, ServiceTokens
-from gateway.upstream.proxy import Proxy
 from gateway.upstream.retries import Budget, Retrying
 from gateway.upstream.transport import Transport
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from aiohappyeyeballs import AddrInfoType
 
-    from gateway.upstream.proxy import Proxy
+    from gateway.proxy import Proxy
 
 __all__ = ["Connection", "Incoming", "Origin"]
 

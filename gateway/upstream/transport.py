@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from gateway.proxy import Proxy
     from gateway.upstream.connections import Connection, Incoming
-    from gateway.upstream.proxy import Proxy
 
 __all__ = ["Transport"]
 

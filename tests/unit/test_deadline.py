@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 
 import pytest
 
 from gateway.deadline import Deadline
 from gateway.errors import UpstreamTimeout
+from waiting import LoopClock
 
 
 def test_a_deadline_lies_so_many_seconds_from_now() -> None:
@@ -100,3 +102,36 @@ async def test_who_is_told_of_the_deadline_is_left_as_it_was_and_may_go_on() -> 
     assert task is not None
     assert task.cancelling() == 0
     await asyncio.sleep(0)
+
+
+async def test_bounds_that_are_far_off_pass_together_and_none_too_soon() -> None:
+    began = time.monotonic()
+
+    async def one(seconds: float) -> float:
+        with pytest.raises(UpstreamTimeout, match="reading took longer"), Deadline(began + seconds).bound("reading"):
+            await asyncio.Event().wait()
+        return time.monotonic() - began - seconds
+
+    async with LoopClock() as clock:
+        late = await asyncio.gather(*(one(1.1 + number / 1000) for number in range(200)))
+        assert clock.now() - began < 2.5
+    assert min(late) > -0.002, "timers of the event loop are early by up to a millisecond"
+
+
+async def test_bounds_that_are_left_in_time_never_pass() -> None:
+    for _ in range(20):
+        with Deadline.after(1.05).bound("reading"):
+            await asyncio.sleep(0)
+    await asyncio.sleep(1.2)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+def test_each_event_loop_has_bounds_of_its_own() -> None:
+    async def late() -> None:
+        with pytest.raises(UpstreamTimeout), Deadline.after(1.05).bound("reading"):
+            await asyncio.Event().wait()
+
+    for _ in range(2):
+        asyncio.run(asyncio.wait_for(late(), 5))

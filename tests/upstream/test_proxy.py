@@ -17,8 +17,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from gateway.proxy import Proxy
 from gateway.settings import ConfigurationError, load_settings
-from gateway.upstream.proxy import Proxy
 from gateway.upstream.transport import Transport
 from waiting import eventually
 
