@@ -23,6 +23,8 @@ class Request(Struct, eq=False):
     id: str
     started: float
     """On the performance counter, in seconds."""
+    duration: float = 0.0
+    """Seconds, once it has ended."""
     operation: str = "none"
     """The root field if there is one alone, else `several`; the gRPC method; `none` if nothing was executed."""
     kind: str = ""

@@ -53,6 +53,7 @@ def open_requests(settings: Settings, metrics: Metrics, tracing: Tracing, stack:
             stack.callback(log.end)
             watchers.append(log)
     requests = tracing.requests(*watchers)
+    metrics.when_sampled(requests.tell)
     metrics.when_sampled(lambda: counted.hand_over(requests.in_flight))
     stack.callback(metrics.sample)  # for those who read it after the end of this process
     return requests

@@ -1,12 +1,13 @@
 """The access log: one line for every request, in the log.
 
-Programs' lines are encoded and written in batches: a logger costs more than all the rest of a request that the cache
-answers, and to encode each by itself a tenth of it. People's lines are like all others.
+Programs' lines are encoded in one go: a logger costs more than all the rest of a request that the cache answers.
+People's lines are like all others.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -17,16 +18,15 @@ from gateway.lines import Lines
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Sequence
 
     from gateway.request import Request
 
 __all__ = ["AccessLog"]
 
 _NAME: Final = "gateway.requests"
-_WRITE_AFTER: Final = 0.1
-"""Seconds that a line waits for others."""
-_AT_ONCE: Final = 64
-"""Lines that do not wait for more."""
+_TRY_AGAIN_AFTER: Final = 0.1
+"""Seconds, where nobody has read what there was."""
 
 _ADDED: Final = {"level", "logger", "timestamp"}
 """What a logger tells by itself."""
@@ -53,13 +53,12 @@ class _Line(msgspec.Struct, tag_field="event", tag="request", omit_defaults=True
 
 
 class AccessLog:
-    """A `RequestWatcher` that writes lines. `end` it: the last ones may still be waiting."""
+    """A `RequestWatcher` that writes lines. `end` it: the last ones may not have been read yet."""
 
     def __init__(self, lines: Lines, loop: asyncio.AbstractEventLoop) -> None:
         self._lines = lines
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
-        self._waiting: list[_Line] = []
         self._log = structlog.stdlib.get_logger(_NAME) if lines.readable else None
 
     @staticmethod
@@ -69,48 +68,47 @@ class AccessLog:
             return None
         return next((each for each in logging.getLogger().handlers if isinstance(each, Lines)), None)
 
-    def request_finished(self, request: Request, duration: float) -> None:
-        """Write of one."""
-        line = _Line(
-            "info",
-            _NAME,
-            datetime.now(UTC),
-            request.door,
-            request.operation,
-            request.code,
-            round(duration * 1000, 3),
-            request.id,
-            request.tenant,
-            request.caller,
-            request.cache,
-            request.status,
-            request.trace_id,
-        )
+    def requests_finished(self, requests: Sequence[Request]) -> None:
+        """Write of them."""
+        zero = time.time() - time.perf_counter()
+        lines = [_line(each, zero) for each in requests]
         if self._log is not None:
-            self._log.info("request", **_told(line))
+            for line in lines:
+                self._log.info("request", **_told(line))
             return
-        self._waiting.append(line)
-        if len(self._waiting) >= _AT_ONCE:
-            self._put()
+        self._lines.put(*_encode_lines(lines).splitlines(keepends=True))
         if self._timer is None:
-            self._timer = self._loop.call_later(_WRITE_AFTER, self._write)
+            self._push()
 
     def end(self) -> None:
         """Write what is waiting, as far as that goes at once."""
         if self._timer is not None:
             self._timer.cancel()
-        self._put()
         self._lines.push()
 
-    def _put(self) -> None:
-        lines, self._waiting = self._waiting, []
-        self._lines.put(*_encode_lines(lines).splitlines(keepends=True))
-
-    def _write(self) -> None:
-        self._put()
+    def _push(self) -> None:
         self._lines.push()
         # What is left, since nobody reads, is tried again though no further request may come.
-        self._timer = self._loop.call_later(_WRITE_AFTER, self._write) if self._lines.waiting else None
+        self._timer = self._loop.call_later(_TRY_AGAIN_AFTER, self._push) if self._lines.waiting else None
+
+
+def _line(request: Request, zero: float) -> _Line:
+    """`zero` is when the performance counter was at 0."""
+    return _Line(
+        "info",
+        _NAME,
+        datetime.fromtimestamp(zero + request.started + request.duration, UTC),
+        request.door,
+        request.operation,
+        request.code,
+        round(request.duration * 1000, 3),
+        request.id,
+        request.tenant,
+        request.caller,
+        request.cache,
+        request.status,
+        request.trace_id,
+    )
 
 
 def _told(line: _Line) -> dict[str, object]:

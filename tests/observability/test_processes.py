@@ -15,30 +15,34 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PROGRAM = """
-import sys
+import asyncio, sys
 from gateway.telemetry.prometheus import Metrics
 from gateway.telemetry.request_metrics import RequestMetrics
 from gateway.telemetry.requests import Requests
 
-metrics = Metrics()
-counted = RequestMetrics(metrics.registry)
-requests = Requests(counted)
-metrics.when_sampled(lambda: counted.hand_over(requests.in_flight))
-for number in range(1, 1001):
-    request = requests.begin("graphql", "POST", {}.get)
-    request.operation = "sessionContext"
-    request.upstream = 1e-9
-    if number % 10 == 0:
-        request.failed("INTERNAL")
-    requests.end(request)
-    if number % 300 == 0:
-        metrics.sample()  # as a worker does, from time to time
-begun = requests.begin("grpc", "x", {}.get)
-metrics.sample()
-print("ready", flush=True)
-sys.stdin.read()
-requests.end(begun)
-metrics.sample()
+async def main():
+    metrics = Metrics()
+    counted = RequestMetrics(metrics.registry)
+    requests = Requests(counted)
+    metrics.when_sampled(requests.tell)
+    metrics.when_sampled(lambda: counted.hand_over(requests.in_flight))
+    for number in range(1, 1001):
+        request = requests.begin("graphql", "POST", {}.get)
+        request.operation = "sessionContext"
+        request.upstream = 1e-9
+        if number % 10 == 0:
+            request.failed("INTERNAL")
+        requests.end(request)
+        if number % 300 == 0:
+            metrics.sample()  # as a worker does, from time to time
+    begun = requests.begin("grpc", "x", {}.get)
+    metrics.sample()
+    print("ready", flush=True)
+    sys.stdin.read()
+    requests.end(begun)
+    metrics.sample()
+
+asyncio.run(main())
 """
 
 

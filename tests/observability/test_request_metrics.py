@@ -19,7 +19,7 @@ def test_they_are_counted_as_by_prometheus_client_itself(durations: list[float],
     counted = RequestMetrics(ours)
     histogram = Histogram(NAME, "x", ["door", "operation"], buckets=_BUCKETS, registry=theirs)
     for number, each in enumerate(durations):
-        counted.request_finished(Request("grpc", "x", "x", 0.0, operation="o"), each)
+        counted.requests_finished([Request("grpc", "x", "x", 0.0, each, operation="o")])
         histogram.labels("grpc", "o").observe(each)
         if number == at:
             counted.hand_over({})

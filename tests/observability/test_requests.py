@@ -223,7 +223,7 @@ async def test_upstream_is_told_the_id(clients: Clients, door: str) -> None:
     assert None not in ids
 
 
-def test_what_comes_after_a_request_is_no_part_of_it() -> None:
+async def test_what_comes_after_a_request_is_no_part_of_it() -> None:
     nothing: Mapping[str, str] = {}
     requests = Requests()
     request = requests.begin("grpc", "x", nothing.get)
