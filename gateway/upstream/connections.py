@@ -104,7 +104,7 @@ class Origin:
         if self._timer is not None:
             self._timer.cancel()
         self._closed = self._loop.create_future()
-        for connection in self._open:
+        for connection in tuple(self._open):
             connection.close()
         if self._open:
             await asyncio.wait([self._closed], timeout=_CLOSING)  # the event loop tells of it in its next turns

@@ -412,6 +412,23 @@ async def test_closing_the_transport_ends_what_is_under_way() -> None:
             await send(transport, server.url)
 
 
+async def test_what_came_before_the_connection_was_closed_can_be_read() -> None:
+    """Also where no more was to be read from it for the time being."""
+
+    async def answers_much(_: Server, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n" + b"x" * 10_000_000)
+        await writer.drain()
+
+    async with serving(answers_much) as server:
+        async with Transport() as transport:
+            answer = await transport.handle_async_request(httpx.Request("GET", server.url))
+            await asyncio.sleep(0.3)
+        parts = answer.aiter_raw()
+        assert 256 * 1024 < len(await anext(parts)) < 10_000_000
+        with pytest.raises(httpx.ReadError):
+            await anext(parts)
+
+
 async def test_closing_the_transport_leaves_no_connection_that_is_made_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
