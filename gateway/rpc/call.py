@@ -27,16 +27,18 @@ _MARGIN: Final = 0.05
 class Call:
     """One call. Its metadata is read once; a key that comes twice is taken by its last value."""
 
-    __slots__ = ("_context", "_header")
+    __slots__ = ("context", "header")
 
     def __init__(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        self._context = context
+        self.context = context
+        """What grpc.aio hands a method; its message types are of no interest here."""
         # Values are bytes where keys end with -bin; none of those is looked up.
-        self._header = cast("dict[str, str]", dict(context.invocation_metadata() or ())).get
+        self.header = cast("dict[str, str]", dict(context.invocation_metadata() or ())).get
+        """Looks up metadata."""
 
     def credentials(self) -> CallerCredentials:
         """The caller's credentials, from the metadata and the client's certificate."""
-        return CallerCredentials.read(self._header, self._certificate_names())
+        return CallerCredentials.read(self.header, self._certificate_names())
 
     def read_options(self, request: Read) -> ReadOptions:
         """What the caller asks of a read, in the request and by `cache-control` in the metadata."""
@@ -47,20 +49,20 @@ class Call:
                 max_age=asked.max_age.ToNanoseconds() / 1e9 if asked.HasField("max_age") else None,
                 min_version=asked.min_version if asked.HasField("min_version") else None,
             )
-        control = self._header("cache-control")
+        control = self.header("cache-control")
         return options if control is None else options.stricter(parse_cache_control(control))
 
     def deadline(self, budget: float) -> Deadline:
         """The caller's deadline, or so many seconds from now, whichever comes first."""
         # The stubs forget None, which a call without a deadline has.
-        remaining: float | None = self._context.time_remaining()
+        remaining: float | None = self.context.time_remaining()
         return Deadline.after(budget if remaining is None else min(budget, remaining * (1 - _MARGIN)))
 
     def tell_of_cache(self, status: CacheStatus) -> None:
         """Say in the response metadata where an answer came from (RFC 9211) and how old it is (RFC 9111, 5.1)."""
-        before = self._context.trailing_metadata() or ()
+        before = self.context.trailing_metadata() or ()
         told = (("cache-status", status.header()), ("age", str(int(status.age))))
-        self._context.set_trailing_metadata((*told, *before))
+        self.context.set_trailing_metadata((*told, *before))
 
     def _certificate_names(self) -> tuple[str, ...]:
         """URIs and DNS names that the client's certificate is for; none without one that the handshake has verified.
@@ -68,9 +70,9 @@ class Call:
         A DNS name that looks like a URI is neither: what a CA lets its clients choose freely must not pass for a
         SPIFFE id.
         """
-        if self._context.peer_identity_key() is None:  # costs next to nothing, and no client has it but by mutual TLS
+        if self.context.peer_identity_key() is None:  # costs next to nothing, and no client has it but by mutual TLS
             return ()
-        verified: Mapping[str, Iterable[bytes]] = self._context.auth_context()
+        verified: Mapping[str, Iterable[bytes]] = self.context.auth_context()
         uris = (each.decode("utf-8", "replace") for each in verified.get("peer_uri", ()))
         hosts = (each.decode("utf-8", "replace") for each in verified.get("peer_dns", ()))
         return (*(each for each in uris if ":" in each), *(each for each in hosts if ":" not in each))

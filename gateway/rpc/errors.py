@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+    from gateway.rpc.call import Call
+
 __all__ = ["CODES", "DOMAIN", "abort", "answers", "status_of"]
 
 CODES: Final[dict[type[errors.GatewayError], grpc.StatusCode]] = {
@@ -56,21 +58,21 @@ _log = structlog.stdlib.get_logger(__name__)
 
 Self = TypeVar("Self")
 Request = TypeVar("Request")
-Answer = TypeVar("Answer")
 
 
 def answers(
-    method: Callable[[Self, Request, grpc.aio.ServicerContext[Request, Answer]], Awaitable[Answer]],
-) -> Callable[[Self, Request, grpc.aio.ServicerContext[Request, Answer]], Awaitable[Answer]]:
+    method: Callable[[Self, Request, Call], Awaitable[Message | bytes]],
+) -> Callable[[Self, Request, Any], Awaitable[Any]]:
     """Make a servicer's method end with the right status, whatever it raises.
 
-    What is not in the tree is a defect: it is logged under an id, and the caller is told the id and nothing else.
+    What is not in the tree is a defect: it is logged under an id, and the caller is told the id and nothing else. The
+    types of generated code do not know that `Methods` hands over calls, and takes bytes for an answer.
     """
 
     @functools.wraps(method)
-    async def answer(self: Self, request: Request, context: grpc.aio.ServicerContext[Request, Answer]) -> Answer:
+    async def answer(self: Self, request: Request, call: Call) -> Message | bytes:
         try:
-            return await method(self, request, context)
+            return await method(self, request, call)
         except errors.GatewayError as error:
             current().failed(error.reason)
             status = status_of(error)
@@ -79,7 +81,7 @@ def answers(
             _log.exception("defect", incident=incident)
             current().failed(errors.GatewayError.reason)
             status = status_of(errors.GatewayError(f"internal error; its id in the log is {incident}"))
-        await abort(context, status)
+        await abort(call.context, status)
         raise AssertionError("abort returns never")
 
     return answer

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    from gateway.rpc.told import Answer
+    from gateway.rpc.call import Call
+    from gateway.rpc.told import Answer, Served
     from gateway.telemetry.requests import Requests as Told
 
 __all__ = ["Methods"]
@@ -65,22 +66,31 @@ class Methods(grpc.GenericRpcHandler):
             return handler
         if handler.response_streaming:
             return self._streaming(handler)
-        answer = self._unary(handler, writes=not name.startswith(("Get", "BatchGet")))
-        if not service.startswith("grpc."):
-            answer = told_of(self._told, f"{service}/{name}", answer)
-        return grpc.stream_unary_rpc_method_handler(answer)
+        if service.startswith("grpc."):
+            return grpc.stream_unary_rpc_method_handler(self._unary(handler))
+        answer = self._answer(handler, writes=not name.startswith(("Get", "BatchGet")))
+        return grpc.stream_unary_rpc_method_handler(told_of(self._told, f"{service}/{name}", answer))
 
-    def _unary(self, handler: Handler, *, writes: bool) -> Answer:
-        """A method's answer is its message, or that in bytes already."""
+    def _unary(self, handler: Handler) -> Served:
+        decode, method, encode = _parts(handler, handler.unary_unary)
+        requests = self._requests
+
+        async def answer(_: object, context: Context) -> bytes:
+            return encode(await method(await requests.read(context, decode), context))
+
+        return answer
+
+    def _answer(self, handler: Handler, *, writes: bool) -> Answer:
+        """A method of ours takes its call, and its answer is its message, or that in bytes already."""
         decode, method, encode = _parts(handler, handler.unary_unary)
         requests, max_answer = self._requests, self._max_answer
 
-        async def answer(_: object, context: Context) -> bytes:
-            answer = await method(await requests.read(context, decode), context)
+        async def answer(call: Call) -> bytes:
+            answer = await method(await requests.read(call.context, decode), call)
             encoded = answer if isinstance(answer, bytes) else encode(answer)
             if max_answer is not None and len(encoded) > max_answer:
                 if not writes:
-                    await _abort_too_large(context, len(encoded), max_answer)
+                    await _abort_too_large(call.context, len(encoded), max_answer)
                 answer.ClearField("session_context")  # what was written stays written, whoever can read it back
                 encoded = encode(answer)
             return encoded

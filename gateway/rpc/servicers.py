@@ -6,14 +6,13 @@ Reads of one session answer in bytes, which `gateway.rpc.encoded` has at hand; a
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from gateway.cache.freshness import combined
 from gateway.cache.readthrough import Found
 from gateway.errors import GatewayError, InvalidArgument, NotRepresentable, SessionNotFound
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
-from gateway.rpc.call import Call
 from gateway.rpc.convert import fill_session_context, json_from_value, replacement_from_message, session_context_message
 from gateway.rpc.encoded import EncodedAnswers
 from gateway.rpc.errors import answers
@@ -22,16 +21,12 @@ from gateway.sessions.service import OWN_WRITABLE, WRITABLE
 from gateway.sessions.writer import WriteOptions
 
 if TYPE_CHECKING:
-    import grpc
-
     from gateway.access.guard import Guard
     from gateway.model import JSON
+    from gateway.rpc.call import Call
     from gateway.sessions.writer import Written
 
 __all__ = ["OwnSessionContextServicer", "SessionContextServicer"]
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-"""What grpc.aio hands a method; its message types are of no interest here."""
 
 Write: TypeAlias = (
     pb.ReplaceSessionContextRequest
@@ -53,9 +48,8 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
         self._answers = EncodedAnswers(pb.GetSessionContextResponse)
 
     @answers
-    async def GetSessionContext(self, request: pb.GetSessionContextRequest, context: Context) -> bytes:
+    async def GetSessionContext(self, request: pb.GetSessionContextRequest, call: Call) -> bytes:
         """See the proto."""
-        call = Call(context)
         found = await self._guard.sessions(call.credentials()).get(
             request.tenant, request.session_id, call.deadline(self._budget), call.read_options(request)
         )
@@ -64,10 +58,9 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
 
     @answers
     async def BatchGetSessionContexts(
-        self, request: pb.BatchGetSessionContextsRequest, context: Context
+        self, request: pb.BatchGetSessionContextsRequest, call: Call
     ) -> pb.BatchGetSessionContextsResponse:
         """See the proto."""
-        call = Call(context)
         found = await self._guard.sessions(call.credentials()).batch_get(
             request.tenant, request.session_ids, call.deadline(self._budget), call.read_options(request)
         )
@@ -79,10 +72,9 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
 
     @answers
     async def ReplaceSessionContext(
-        self, request: pb.ReplaceSessionContextRequest, context: Context
+        self, request: pb.ReplaceSessionContextRequest, call: Call
     ) -> pb.ReplaceSessionContextResponse:
         """See the proto."""
-        call = Call(context)
         written = await self._guard.sessions(call.credentials()).replace(
             request.tenant,
             request.session_id,
@@ -94,10 +86,9 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
 
     @answers
     async def PatchSessionContext(
-        self, request: pb.PatchSessionContextRequest, context: Context
+        self, request: pb.PatchSessionContextRequest, call: Call
     ) -> pb.PatchSessionContextResponse:
         """See the proto."""
-        call = Call(context)
         written = await self._guard.sessions(call.credentials()).patch(
             request.tenant,
             request.session_id,
@@ -107,9 +98,8 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
         return pb.PatchSessionContextResponse(session_context=_message_if_read(written), attempts=written.attempts)
 
     @answers
-    async def AddAttribute(self, request: pb.AddAttributeRequest, context: Context) -> pb.AddAttributeResponse:
+    async def AddAttribute(self, request: pb.AddAttributeRequest, call: Call) -> pb.AddAttributeResponse:
         """See the proto."""
-        call = Call(context)
         written = await self._guard.sessions(call.credentials()).add_attribute(
             request.tenant,
             request.session_id,
@@ -120,9 +110,8 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
         return pb.AddAttributeResponse(session_context=_message_if_read(written))
 
     @answers
-    async def RemoveAttribute(self, request: pb.RemoveAttributeRequest, context: Context) -> pb.RemoveAttributeResponse:
+    async def RemoveAttribute(self, request: pb.RemoveAttributeRequest, call: Call) -> pb.RemoveAttributeResponse:
         """See the proto."""
-        call = Call(context)
         written = await self._guard.sessions(call.credentials()).remove_attribute(
             request.tenant,
             request.session_id,
@@ -141,9 +130,8 @@ class OwnSessionContextServicer(pb_grpc.OwnSessionContextServiceServicer):
         self._answers = EncodedAnswers(pb.GetOwnSessionContextResponse)
 
     @answers
-    async def GetOwnSessionContext(self, request: pb.GetOwnSessionContextRequest, context: Context) -> bytes:
+    async def GetOwnSessionContext(self, request: pb.GetOwnSessionContextRequest, call: Call) -> bytes:
         """See the proto."""
-        call = Call(context)
         found = await self._guard.own(call.credentials()).get(
             request.tenant, call.deadline(self._budget), call.read_options(request)
         )
@@ -152,10 +140,9 @@ class OwnSessionContextServicer(pb_grpc.OwnSessionContextServiceServicer):
 
     @answers
     async def UpdateOwnSessionContext(
-        self, request: pb.UpdateOwnSessionContextRequest, context: Context
+        self, request: pb.UpdateOwnSessionContextRequest, call: Call
     ) -> pb.UpdateOwnSessionContextResponse:
         """See the proto."""
-        call = Call(context)
         written = await self._guard.own(call.credentials()).update(
             request.tenant,
             partial(patch_from_message, request.session_context, request.update_mask.paths, writable=OWN_WRITABLE),
@@ -164,9 +151,8 @@ class OwnSessionContextServicer(pb_grpc.OwnSessionContextServiceServicer):
         return pb.UpdateOwnSessionContextResponse(session_context=_message_if_read(written), attempts=written.attempts)
 
     @answers
-    async def AddOwnAttribute(self, request: pb.AddOwnAttributeRequest, context: Context) -> pb.AddOwnAttributeResponse:
+    async def AddOwnAttribute(self, request: pb.AddOwnAttributeRequest, call: Call) -> pb.AddOwnAttributeResponse:
         """See the proto."""
-        call = Call(context)
         written = await self._guard.own(call.credentials()).add_attribute(
             request.tenant,
             request.attribute_name,
@@ -177,10 +163,9 @@ class OwnSessionContextServicer(pb_grpc.OwnSessionContextServiceServicer):
 
     @answers
     async def RemoveOwnAttribute(
-        self, request: pb.RemoveOwnAttributeRequest, context: Context
+        self, request: pb.RemoveOwnAttributeRequest, call: Call
     ) -> pb.RemoveOwnAttributeResponse:
         """See the proto."""
-        call = Call(context)
         written = await self._guard.own(call.credentials()).remove_attribute(
             request.tenant,
             request.attribute_name,

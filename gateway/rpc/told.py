@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 
+from gateway.rpc.call import Call
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -15,27 +17,21 @@ if TYPE_CHECKING:
 __all__ = ["told_of"]
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-Answer: TypeAlias = "Callable[[object, Context], Awaitable[bytes]]"
+Served: TypeAlias = "Callable[[object, Context], Awaitable[bytes]]"
+Answer: TypeAlias = "Callable[[Call], Awaitable[bytes]]"
 
 
-def told_of(requests: Requests, name: str, answer: Answer) -> Answer:
-    """The method, each of whose calls is told of. `name` is `service/method`."""
+def told_of(requests: Requests, name: str, answer: Answer) -> Served:
+    """The method as it is served, each of its calls being told of. `name` is `service/method`."""
     operation = name.rpartition("/")[2]
 
     async def answered(messages: object, context: Context) -> bytes:
-        metadata = context.invocation_metadata() or ()
-
-        def header(name: str) -> str | None:
-            for each, value in metadata:
-                if each == name and isinstance(value, str):
-                    return value
-            return None
-
-        request = requests.begin("grpc", name, header)
+        call = Call(context)
+        request = requests.begin("grpc", name, call.header)
         request.operation = operation
         context.set_trailing_metadata((("x-request-id", request.id),))
         try:
-            return await answer(messages, context)
+            return await answer(call)
         except asyncio.CancelledError:
             request.failed("CANCELLED")
             raise
@@ -50,6 +46,6 @@ def told_of(requests: Requests, name: str, answer: Answer) -> Answer:
                 request.failed(code.name)
                 request.status = code.value[0]
             requests.end(request)
-            del messages, context  # by which this frame, the last to be passed, would hold the call
+            del messages, context, call  # by which this frame, the last to be passed, would hold the call
 
     return answered
