@@ -61,9 +61,9 @@ class Request(Struct, eq=False):
         self.exchanges += 1
 
     def exchange_ended(self, now: float) -> None:
-        """Upstream has answered, or not."""
+        """Upstream has answered, or not. After the request has ended, that took none of its time."""
         self.exchanges -= 1
-        if not self.exchanges:
+        if not self.exchanges and not self.duration:
             self.upstream += now - self.since
 
     def is_of(self, tenant: str, caller: str | None) -> None:

@@ -234,6 +234,20 @@ async def test_what_comes_after_a_request_is_no_part_of_it() -> None:
     assert current() is not request
 
 
+async def test_what_upstream_takes_after_a_request_has_ended_is_not_counted() -> None:
+    """Somebody else may still wait for the same answer, or nobody."""
+    nothing: Mapping[str, str] = {}
+    requests = Requests()
+    request = requests.begin("grpc", "x", nothing.get)
+    request.exchange_began(10.0)
+    request.exchange_ended(11.0)
+    request.exchange_began(12.0)
+    requests.end(request)
+    request.exchange_ended(20.0)
+
+    assert request.upstream == 1.0
+
+
 def test_ids_of_two_gateways_do_not_meet() -> None:
     nothing: Mapping[str, str] = {}
     ids = {Requests().begin("grpc", "x", nothing.get).id for _ in range(1000)}
