@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlencode
 
+import httpx
 import msgspec
 import structlog
 from msgspec import Meta, Struct
@@ -301,7 +302,11 @@ class _TenantToken:
         except UpstreamError as cause:
             error = _without_token(cause)
             delay = self._failures.start(error)
-            self._log.warning("token_not_obtained", reason=error.reason, error=error.message, retry_in=round(delay, 1))
+            # Why there was no connection, say, which callers are not told: it names addresses.
+            why = {"cause": str(cause.__cause__)} if isinstance(cause.__cause__, httpx.TransportError) else {}
+            self._log.warning(
+                "token_not_obtained", reason=error.reason, error=error.message, **why, retry_in=round(delay, 1)
+            )
             return error
         except Exception:  # noqa: BLE001 - a task of the group that raises would end the whole process
             self._log.exception("defect")

@@ -560,6 +560,17 @@ class TestSecrets:
         assert [each["event"] for each in logs] == ["token_not_obtained"]
         assert "hush" not in repr(logs)
 
+    async def test_why_there_is_no_connection_is_in_the_log_alone(self) -> None:
+        def fails(_: int) -> Any:
+            raise httpx.ConnectError("the proxy refuses with status 407")
+
+        with structlog.testing.capture_logs() as logs:
+            async with world(Emporix(fails)) as here:
+                with pytest.raises(UpstreamUnreachable) as caught:
+                    await here.send()
+        assert logs[0]["cause"] == "the proxy refuses with status 407"
+        assert "407" not in caught.value.message
+
     async def test_are_in_no_log_of_a_success(self) -> None:
         with structlog.testing.capture_logs() as logs:
             async with world(Emporix(lambda number: token_answer("hush-1", scope="tenant=acme"))) as here:
