@@ -58,7 +58,7 @@ class Deadline(Struct, frozen=True):
         """Cancel the block when the deadline passes, or after so many seconds if that is sooner.
 
         Raises UpstreamTimeout then, naming what was being done. The block does not begin when the deadline has passed
-        already.
+        already. A bound that is a second off or more is late by a 64th of one at most.
         """
         now = time.monotonic()
         return _Bound(what, now, min(self.at, now + within))
