@@ -23,6 +23,10 @@ _LONG: Final = 1.0
 """Seconds from which on a bound may pass with others."""
 _GRAIN: Final = 1 / 64
 """Seconds by which it may be late then: far less than what callers have kept back of them for an answer."""
+_STILL: Final = 0.1
+"""Seconds late from which on it is this process that had no turn, and not the other side that took long."""
+_TO_LISTEN: Final = 0.02
+"""Seconds in which to take what came meanwhile."""
 
 
 class Deadline(Struct, frozen=True):
@@ -58,7 +62,9 @@ class Deadline(Struct, frozen=True):
         """Cancel the block when the deadline passes, or after so many seconds if that is sooner.
 
         Raises UpstreamTimeout then, naming what was being done. The block does not begin when the deadline has passed
-        already. A bound that is a second off or more is late by a 64th of one at most.
+        already. A bound that is a second off or more is late by a 64th of one at most. If the process itself stood
+        still as it should have passed (it was stopped, or others had the processor), there is a moment more for what
+        came in that time.
         """
         now = time.monotonic()
         return _Bound(what, now, min(self.at, now + within))
@@ -71,13 +77,13 @@ class _Bound:
     enter nor to leave it waits for anything.
     """
 
-    __slots__ = ("_at", "_cancelling", "_now", "_passed", "_task", "_timer", "_together", "_what")
+    __slots__ = ("_at", "_cancelling", "_listened", "_now", "_passed", "_task", "_timer", "_together", "_what")
 
     def __init__(self, what: str, now: float, at: float) -> None:
         self._what = what
         self._now = now
         self._at = at
-        self._passed = False
+        self._passed = self._listened = False
         self._timer: asyncio.TimerHandle | None = None
         self._together: set[_Bound] | None = None
         self._task: asyncio.Task[object] | None = None
@@ -101,9 +107,14 @@ class _Bound:
 
     def passes(self) -> None:
         """The time has come."""
+        if self._task is None:
+            return
+        if not self._listened and time.monotonic() - self._at > _STILL:
+            self._listened = True
+            self._timer = self._task.get_loop().call_later(_TO_LISTEN, self.passes)
+            return
         self._passed = True
-        if self._task is not None:
-            self._task.cancel()
+        self._task.cancel()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 import time
 
 import pytest
@@ -135,3 +136,35 @@ def test_each_event_loop_has_bounds_of_its_own() -> None:
 
     for _ in range(2):
         asyncio.run(asyncio.wait_for(late(), 5))
+
+
+@pytest.mark.parametrize("seconds", [0.05, 1.05], ids=["near", "far off"])
+@pytest.mark.parametrize("answered", [True, False])
+async def test_what_came_while_the_process_stood_still_is_taken(seconds: float, answered: bool) -> None:
+    loop = asyncio.get_running_loop()
+    here, there = socket.socketpair()
+    here.setblocking(False)
+
+    def stand_still() -> None:
+        time.sleep(seconds + 0.3)  # as if it had been stopped
+        if answered:
+            there.send(b"answer")
+
+    with here, there:
+        loop.call_soon(stand_still)
+        if answered:
+            with Deadline.after(seconds).bound("reading"):
+                assert await loop.sock_recv(here, 16) == b"answer"
+        else:
+            with pytest.raises(UpstreamTimeout), Deadline.after(seconds).bound("reading"):
+                await loop.sock_recv(here, 16)
+
+
+async def test_who_never_has_a_turn_in_time_is_not_waited_for_for_ever() -> None:
+    async def slow() -> None:
+        while True:
+            time.sleep(0.2)  # noqa: ASYNC251 - that is what is wrong with it
+            await asyncio.sleep(0.001)
+
+    with pytest.raises(UpstreamTimeout), Deadline.after(0.01).bound("reading"):
+        await asyncio.wait_for(slow(), 5)
