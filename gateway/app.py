@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -40,13 +39,11 @@ if TYPE_CHECKING:
 
     from gateway.settings import Grpc, Settings, Tls
 
-__all__ = ["Addresses", "Doors", "open_doors", "open_gateway", "settle"]
+__all__ = ["Addresses", "Doors", "open_doors", "open_gateway"]
 
 _MANAGING: Final = ("get", "batch_get", "replace", "patch", "add_attribute", "remove_attribute")
 _OWN: Final = ("get", "update", "add_attribute", "remove_attribute")
 """Use cases, each of which is a step of a trace."""
-_COLLECTIONS: Final = (20_000, 20, 20)
-"""Objects, and collections of the younger generation, after which garbage is collected (gc.set_threshold)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +101,6 @@ async def open_gateway(
         nullcontext() if read_again is None else reloading(settings, read_again, doors.reload, readiness),
     ):
         yield Addresses(doors.graphql, doors.grpc, admin)
-
-
-def settle() -> None:
-    """Spare the garbage collector what it looks at in vain, for this process's whole life.
-
-    It went again and again through all that is there when the doors are open: a fifth of the time of reads that ask
-    upstream, by the profile. What comes and goes hardly ever holds a cycle: to look at that less often saves a tenth.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_COLLECTIONS)
 
 
 @asynccontextmanager

@@ -16,16 +16,16 @@ import structlog
 import uvloop
 from pydantic import ValidationError
 
-from gateway import contracts, sandbox
+from gateway import contracts
 from gateway.access.keys import new_key
 from gateway.access.principal import Permission
 from gateway.deadline import Deadline
 from gateway.ending import Ending
 from gateway.errors import GatewayError
 from gateway.failures import Unserved, explained
+from gateway.garbage import settle, uncollected
 from gateway.listener import authority, shared_with_others
 from gateway.logs import configure_logs
-from gateway.sandbox import seed
 from gateway.settings import CONFIG_VARIABLE, Access, ConfigurationError, Settings, load_settings
 from gateway.tls import CertificateError
 from gateway.workers.count import count_workers
@@ -33,10 +33,9 @@ from gateway.workers.count import count_workers
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
-    from gateway.app import Addresses
     from gateway.stores.redis import RedisStore
 
-__all__ = ["DEV_DEFAULTS", "dev_headers", "main"]
+__all__ = ["main"]
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -57,34 +56,9 @@ _insecure = click.option(
     help="Also where other machines reach a door and nobody has to show who they are.",
 )
 
-_DEV_KEY_HASH: Final = f"sha256:{'00' * 16}:a0e92f9cdeef31382974c159aaf30c0645a9aea28fde414a509d9be3ad5cadef"
-"""Of `dev-key`."""
-
 _REMEDY: Final = (
     "add a caller (`session-gateway keys new NAME` prints one), listen on 127.0.0.1, or start with --insecure"
 )
-
-DEV_DEFAULTS: Final[dict[str, dict[str, object]]] = {
-    "tenants": {
-        tenant: {"client_id": client_id, "client_secret": secret}
-        for tenant, (client_id, secret) in seed.CLIENTS.items()
-    },
-    "access": {
-        "keys": {
-            "dev": {
-                "hash": _DEV_KEY_HASH,
-                "permissions": ("sessions:read", "sessions:write"),
-                "tenants": ("*",),
-            }
-        }
-    },
-    "graphql": {"playground": True, "introspection": True},
-    "grpc": {"reflection": True},
-    "cache": {"backend": "memory"},
-    "upstream": {"lazy_tokens": True},
-    "shutdown": {"grace": 1.0},
-}
-"""What `dev` sets where neither the environment nor a file does."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -126,9 +100,12 @@ def serve(config: Path | None, *, insecure: bool, workers: int | None) -> None:
 @_config
 def dev(config: Path | None) -> None:
     """Run the gateway together with the sandbox, to try things out."""
+    with uncollected():
+        from gateway.development import DEV_DEFAULTS, develop
+
     settings = _settings(config, DEV_DEFAULTS, {"workers": 1})
     configure_logs(settings.log)
-    _run(_dev(settings))
+    _run(develop(settings))
 
 
 @main.command("sandbox")
@@ -303,12 +280,14 @@ async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> None
     if workers > 1:
         if settings.limits_rates and not settings.cache.in_redis:
             _log.warning("rates_by_worker", workers=workers, problem="without Redis each worker counts by itself")
-        from gateway.workers.supervisor import supervise
+        with uncollected():
+            from gateway.workers.supervisor import supervise
 
         await supervise(settings, workers, ending, read_again)
         return
 
-    from gateway.app import open_gateway, settle
+    with uncollected():
+        from gateway.app import open_gateway
 
     async with open_gateway(settings, {}, ending=ending, shared=True, read_again=read_again) as doors:
         settle()
@@ -324,21 +303,9 @@ def _tell_of_sharing(settings: Settings) -> None:
             _log.warning("port_shared", listener=name, address=authority(door.host, door.port))
 
 
-async def _dev(settings: Settings) -> None:
-    from gateway.app import open_gateway
-
-    ending = Ending()
-    ending.obey_signals()
-    async with sandbox.serve(sandbox.Sandbox(), settings.sandbox.host, settings.sandbox.port) as upstream:
-        settings = settings.model_copy(
-            update={"upstream": settings.upstream.model_copy(update={"base_url": upstream.url, "proxy": None})}
-        )
-        async with open_gateway(settings, dev_headers(upstream.sandbox), ending=ending) as doors:
-            click.echo(_welcome(doors, upstream, tls=settings.grpc.tls is not None))
-            await ending.wait()
-
-
 async def _sandbox(host: str, port: int) -> None:
+    from gateway import sandbox
+
     ending = Ending()
     ending.obey_signals()
     async with sandbox.serve(sandbox.Sandbox(), host, port) as running:
@@ -377,38 +344,3 @@ async def _with_store(settings: Settings, work: Callable[[RedisStore], Awaitable
             return await work(store)
     except (RedisError, TimeoutError) as error:
         raise OSError(f"cache.backend: Redis cannot be asked: {str(error) or 'no answer in time'}") from error
-
-
-def dev_headers(upstream: sandbox.Sandbox) -> Mapping[str, str]:
-    """What the playground sends along: callers' credentials that the sandbox knows."""
-    return {
-        "x-api-key": "dev-key",
-        "authorization": f"Bearer {seed.CUSTOMER_TOKEN}",
-        "saas-token": upstream.saas_token,
-    }
-
-
-def _welcome(doors: Addresses, upstream: sandbox.SandboxServer, *, tls: bool) -> str:
-    query = f'{{ sessionContext(tenant: \\"acme\\", sessionId: \\"{seed.CUSTOMER_SESSION}\\") {{ currency context }} }}'
-    request = f'{{"tenant": "acme", "session_id": "{seed.CUSTOMER_SESSION}"}}'
-    method = "emporix.sessioncontext.v1.SessionContextService/GetSessionContext"
-    return f"""
-  GraphQL  {doors.graphql}   (GraphiQL in a browser)
-  gRPC     {doors.grpc}
-  admin    {doors.admin}   (/livez, /readyz, /metrics)
-  sandbox  {upstream.url}   (stands in for Emporix; its own API is below /_sandbox)
-
-  Tenant acme, session {seed.CUSTOMER_SESSION}. Copy these:
-
-  curl {doors.graphql} -H 'content-type: application/json' -H 'x-api-key: dev-key' \\
-    -d '{{"query": "{query}"}}'
-
-  .venv/bin/buf curl {"" if tls else "--http2-prior-knowledge "}--protocol grpc -H 'x-api-key: dev-key' \\
-    -d '{request}' \\
-    {"https" if tls else "http"}://{doors.grpc}/{method}
-
-  Shoppers' token for the fields and methods of one's own session: -H 'authorization: Bearer {seed.CUSTOMER_TOKEN}'
-  For whole-object writes: -H 'saas-token: {upstream.sandbox.saas_token}'
-
-  Ctrl-C stops it.
-"""

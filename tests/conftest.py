@@ -19,7 +19,7 @@ import pytest_asyncio
 import uvloop
 
 from doors import Caller
-from gateway.cli import dev_headers
+from gateway.development import dev_headers
 from gateway.sandbox import Sandbox, Switches, seed
 from stage import entered, opened
 

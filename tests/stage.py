@@ -12,7 +12,7 @@ import httpx
 from doors import GraphQLDoor, GrpcDoor
 from gateway import sandbox
 from gateway.app import Addresses, open_gateway
-from gateway.cli import DEV_DEFAULTS, dev_headers
+from gateway.development import DEV_DEFAULTS, dev_headers
 from gateway.ending import Ending
 from gateway.sandbox import Sandbox
 from gateway.settings import load_settings

@@ -248,7 +248,7 @@ class _Supervisor:
                     sys.executable,
                     "-P",
                     "-m",
-                    "gateway.workers.worker",
+                    "gateway.workers",
                     worker.name,
                     str(its.fileno()),
                     env={**os.environ, FOLDER_VARIABLE: str(self._folder)},

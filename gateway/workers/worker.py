@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import structlog
 import uvloop
 
-from gateway.app import open_doors, settle
+from gateway.app import open_doors
 from gateway.ending import Ending
 from gateway.failures import explained
+from gateway.garbage import settle
 from gateway.logs import configure_logs
 from gateway.readiness import Readiness
 from gateway.settings import ConfigurationError
@@ -23,6 +23,8 @@ from gateway.tls import CertificateError
 from gateway.workers.link import Beat, Drain, Failed, Hasten, Link, Reload, Start, Up, unpacked
 
 if TYPE_CHECKING:
+    import socket
+
     from gateway.app import Doors
     from gateway.settings import Settings
 
@@ -31,12 +33,11 @@ __all__ = ["main"]
 _BEAT_EVERY: Final = 1.0
 
 
-def main() -> None:
-    """Run as `python -m gateway.workers.worker NAME DESCRIPTOR`, the descriptor of the inherited socket."""
-    _, name, descriptor = sys.argv
+def main(name: str, end: socket.socket) -> NoReturn:
+    """Work for the supervisor, who has the other end of this socket; exits when it says so, or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to us too, but the supervisor decides
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    sys.exit(uvloop.run(_work(name, socket.socket(fileno=int(descriptor)))))
+    sys.exit(uvloop.run(_work(name, end)))
 
 
 async def _work(name: str, end: socket.socket) -> int:
@@ -109,7 +110,3 @@ async def _obey(link: Link, ending: Ending, reloads: asyncio.Queue[bytes]) -> No
             case _:
                 pass
     ending.begin()  # the supervisor is gone
-
-
-if __name__ == "__main__":
-    main()

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from starlette.responses import PlainTextResponse
 
-from gateway.cli import DEV_DEFAULTS
+from gateway.development import DEV_DEFAULTS
 from gateway.graphql.headers import BrowserHeaders
 from gateway.listener import listening
 from gateway.protocol import BoundedHead

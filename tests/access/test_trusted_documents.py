@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from gateway.cli import DEV_DEFAULTS
+from gateway.development import DEV_DEFAULTS
 from gateway.graphql.manifest import BadManifest, parse_manifest
 from gateway.graphql.schema import make_schema
 from gateway.parts.documents import prepare_documents

@@ -212,7 +212,7 @@ async def is_answered(door: Door) -> bool:
 
 
 async def test_more_calls_than_upstream_is_to_have_are_turned_away(name: str) -> None:
-    async with gateway(name, max_concurrent=2, max_queued=3, max_queue_wait=60) as (dev, door):
+    async with gateway(name, timeout=60, max_concurrent=2, max_queued=3, max_queue_wait=60) as (dev, door):
         dev.sandbox.faults.arm("latency=300ms", "get", times=None)
         ended = await asyncio.gather(*(door.get("acme", SESSION) for _ in range(9)), return_exceptions=True)
         refused = [each for each in ended if isinstance(each, Refused)]

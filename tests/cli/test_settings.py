@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from pydantic import BaseModel
 
 from gateway import cli
+from gateway.development import DEV_DEFAULTS
 from gateway.settings import CONFIG_VARIABLE, ConfigurationError, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def test_a_secret_may_come_from_a_file_of_its_own(tmp_path: Path, file: Path) ->
 def test_a_tenant_of_dev_may_be_changed_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SESSION_GATEWAY_TENANTS__ACME__CLIENT_ID", "other")
 
-    settings = load_settings(None, cli.DEV_DEFAULTS)
+    settings = load_settings(None, DEV_DEFAULTS)
 
     assert settings.tenants["acme"].client_id == "other"
     assert settings.tenants["acme"].client_secret.get_secret_value() == "acme-secret"

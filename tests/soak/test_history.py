@@ -9,7 +9,7 @@ import msgspec
 import pytest_asyncio
 
 from doors import Caller, Refused
-from gateway.cli import DEV_DEFAULTS
+from gateway.development import DEV_DEFAULTS
 from gateway.sandbox import seed
 from soak.storm import TIMEOUT, weather_a_storm
 from stage import entered, opened

@@ -12,7 +12,7 @@ import pytest
 from cache.conftest import redis_program
 
 from doors import Refused
-from gateway.cli import DEV_DEFAULTS
+from gateway.development import DEV_DEFAULTS
 from gateway.sandbox import Sandbox
 from soak.shoppers import OPERATIONS, Setting, play
 from soak.soak import soak

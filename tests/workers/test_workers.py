@@ -310,10 +310,13 @@ async def test_another_gateway_on_the_same_ports_is_told_of(two: Served, upstrea
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("gateway.cli, gateway.workers.supervisor", ("grpc", "strawberry", "graphql", "httpx", "redis", "joserfc")),
+        (
+            "gateway.cli, gateway.workers.supervisor",
+            ("grpc", "strawberry", "graphql", "httpx", "redis", "joserfc", "gateway.sandbox"),
+        ),
         (
             "gateway.workers.worker",
-            ("joserfc", "cryptography.hazmat", "grpc_reflection.v1alpha", "redis", "gateway.cli"),
+            ("joserfc", "cryptography.hazmat", "grpc_reflection.v1alpha", "redis", "gateway.cli", "gateway.sandbox"),
         ),
     ],
     ids=["supervisor", "worker"],
