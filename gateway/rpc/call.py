@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from gateway.cache.freshness import FRESH_ENOUGH, ReadOptions, parse_cache_control
 from gateway.credentials import CallerCredentials
 from gateway.deadline import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import grpc
 
@@ -33,7 +33,8 @@ class Call:
         self.context = context
         """What grpc.aio hands a method; its message types are of no interest here."""
         # Values are bytes where keys end with -bin; none of those is looked up.
-        self.header = cast("dict[str, str]", dict(context.invocation_metadata() or ())).get
+        metadata: Any = context.invocation_metadata() or ()
+        self.header: Callable[[str], str | None] = dict(metadata).get
         """Looks up metadata."""
 
     def credentials(self) -> CallerCredentials:

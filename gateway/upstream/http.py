@@ -7,9 +7,10 @@ than the rest of the exchange.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import httpx
+from msgspec import Struct
 
 from gateway.errors import UpstreamMalformed, UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
 
@@ -24,7 +25,7 @@ MAX_BODY: Final = 10 * 1024 * 1024
 """Largest answer that is read, in bytes: the platform's own bound for a body (API reference)."""
 
 
-class Answer(NamedTuple):
+class Answer(Struct, frozen=True):
     """Upstream's whole answer. `head` is there for its fields; `body` is never shown to a caller."""
 
     status: int

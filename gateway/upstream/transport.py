@@ -128,8 +128,7 @@ class _Response(httpx.Response):
     """
 
     def __init__(self, answer: Incoming, stream: httpx.ByteStream | _Body, request: httpx.Request) -> None:
-        encoded = any(len(name) == 16 and name.lower() == b"content-encoding" for name, _ in answer.fields)
-        extensions = None if encoded else _IDENTITY
+        extensions = None if _is_encoded(answer.fields) else _IDENTITY
         super().__init__(answer.status, headers=_NO_FIELDS, stream=stream, request=request, extensions=extensions)
         self._fields = answer.fields
         del self.headers
@@ -139,6 +138,13 @@ class _Response(httpx.Response):
         headers = httpx.Headers(self._fields)
         headers.encoding = "latin-1"  # else httpx finds out which it is, at every look
         return headers
+
+
+def _is_encoded(fields: list[tuple[bytes, bytes]]) -> bool:
+    for name, _ in fields:  # noqa: SIM110 - `any` makes a step of each of them
+        if len(name) == 16 and name.lower() == b"content-encoding":
+            return True
+    return False
 
 
 class _Body(httpx.AsyncByteStream):
