@@ -113,18 +113,7 @@ class Http:
         return auth(exchange, deadline)
 
     def _request(self, method: str, target: str, headers: httpx.Headers, content: bytes | None) -> httpx.Request:
-        """The request, without what httpx would do again for each.
-
-        Its URL is the origin, parsed once; path and query go along as an extension
-        (https://www.python-httpx.org/advanced/extensions/#target). A stream that is given brings no headers along.
-        """
-        request = httpx.Request(
-            method,
-            self._origin,
-            headers=headers,
-            stream=httpx.ByteStream(content or b""),
-            extensions={"target": self._prefix + target.encode("ascii")},
-        )
+        request = _Request(method, self._origin, httpx.Headers(headers), content, self._prefix + target.encode("ascii"))
         if content is not None:
             request.headers["content-length"] = str(len(content))
         return request
@@ -143,6 +132,23 @@ class Http:
             raise UpstreamMalformed("upstream's answer is not in the encoding it names") from error
         except httpx.TransportError as error:
             raise UpstreamUnavailable("the connection to upstream failed") from error
+
+
+class _Request(httpx.Request):
+    """A request of parts that are ready, of which httpx would make anew what it can be given.
+
+    Its URL is the origin, parsed once; path and query go along as an extension
+    (https://www.python-httpx.org/advanced/extensions/#target).
+    """
+
+    def __init__(
+        self, method: str, origin: httpx.URL, headers: httpx.Headers, content: bytes | None, target: bytes
+    ) -> None:
+        self.method = method
+        self.url = origin
+        self.headers = headers
+        self.stream = httpx.ByteStream(content or b"")
+        self.extensions = {"target": target}
 
 
 async def _read(response: httpx.Response) -> bytes:

@@ -51,6 +51,8 @@ class Transport(httpx.AsyncBaseTransport):
         if ca_file is not None:
             self._tls.load_verify_locations(ca_file)
         self._origins: dict[tuple[str, str, int | None], Origin] = {}
+        self._latest: tuple[httpx.URL, Origin] | None = None
+        """What the last request was for: whoever sends many may send them all to the very same URL."""
 
     async def __aexit__(
         self,
@@ -92,6 +94,8 @@ class Transport(httpx.AsyncBaseTransport):
             raise httpx.ConnectError(str(error)) from error
 
     def _origin(self, url: httpx.URL) -> Origin:
+        if self._latest is not None and self._latest[0] is url:
+            return self._latest[1]
         key = (url.scheme, url.host, url.port)
         origin = self._origins.get(key)
         if origin is None:
@@ -100,6 +104,7 @@ class Transport(httpx.AsyncBaseTransport):
             host, port = url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme]
             tls = self._tls if url.scheme == "https" else None
             origin = self._origins[key] = Origin(host, port, tls, self._proxy)
+        self._latest = url, origin
         return origin
 
 
