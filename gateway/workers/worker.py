@@ -35,8 +35,6 @@ _BEAT_EVERY: Final = 1.0
 
 def main(name: str, end: socket.socket) -> NoReturn:
     """Work for the supervisor, who has the other end of this socket; exits when it says so, or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to us too, but the supervisor decides
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     sys.exit(uvloop.run(_work(name, end)))
 
 
