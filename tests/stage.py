@@ -18,7 +18,7 @@ from gateway.sandbox import Sandbox
 from gateway.settings import load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from doors import Door
 
@@ -79,9 +79,9 @@ class _WithKey(grpc.aio.UnaryUnaryClientInterceptor):
         return await continuation(client_call_details._replace(metadata=grpc.aio.Metadata(*metadata)), request)
 
 
-def channel_to(address: str) -> grpc.aio.Channel:
+def channel_to(address: str, options: Sequence[tuple[str, Any]] = ()) -> grpc.aio.Channel:
     """A channel for calls of one's own making; the gateway knows it."""
-    return grpc.aio.insecure_channel(address, interceptors=[_WithKey()])
+    return grpc.aio.insecure_channel(address, options, interceptors=[_WithKey()])
 
 
 @asynccontextmanager

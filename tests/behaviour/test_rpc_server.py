@@ -15,6 +15,7 @@ from google.rpc import error_details_pb2 as details
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
+from workers_stage import APART
 
 from gateway import errors
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
@@ -497,16 +498,17 @@ async def test_a_message_of_the_largest_size_is_read(channel: grpc.aio.Channel, 
     assert reason(failed) == "INVALID_ARGUMENT"
 
 
-async def test_a_message_that_is_too_large_is_refused_and_the_connection_lives(
-    managed: pb_grpc.SessionContextServiceAsyncStub, upstream: Sandbox
-) -> None:
-    request = pb.GetSessionContextRequest(tenant="acme", session_id="x" * MAX_MESSAGE)
-    failed = await failure(managed.GetSessionContext(request))
+async def test_a_message_that_is_too_large_is_refused_and_the_connection_lives(dev: Dev, upstream: Sandbox) -> None:
+    """One of its own: where a connection comes of age as this is refused, the rest of the message closes it."""
+    async with channel_to(dev.doors.grpc, APART) as channel:
+        managed = pb_grpc.SessionContextServiceStub(channel)
+        request = pb.GetSessionContextRequest(tenant="acme", session_id="x" * MAX_MESSAGE)
+        failed = await failure(managed.GetSessionContext(request))
 
-    assert failed.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert str(MAX_MESSAGE) in (failed.details() or "")
-    assert not upstream.requests
-    assert (await managed.GetSessionContext(REQUEST)).session_context.currency == "EUR"
+        assert failed.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert str(MAX_MESSAGE) in (failed.details() or "")
+        assert not upstream.requests
+        assert (await managed.GetSessionContext(REQUEST)).session_context.currency == "EUR"
 
 
 @pytest.mark.parametrize(
