@@ -127,8 +127,9 @@ class Connections(_Section):
     """Connections at a time; further ones are closed at once."""
     max_age: Seconds = 20.0
     """How long one lasts, give or take a tenth. Its client makes another, with the certificates there are by then, and
-    maybe to another gateway, and no call is lost. Where it and a tenth are more than `shutdown.grace`, some may be when
-    the gateway stops: gRPC then cancels what reaches it in the very moment in which it says GOAWAY."""
+    maybe to another gateway, and no call is lost; only one that is refused for its size may end with UNAVAILABLE in
+    that moment. Where it and a tenth are more than `shutdown.grace`, some may be lost when the gateway stops: gRPC then
+    cancels what reaches it in the very moment in which it says GOAWAY."""
     max_age_grace: Seconds = 30.0
     """How long calls on it have after that; never less than `grpc.budget`."""
     max_idle: Seconds = 600.0
