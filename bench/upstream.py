@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 PORT: Final = 28_982
 BASE: Final = f"http://127.0.0.1:{PORT}"
+TLS_PORT: Final = 28_983
 SESSION: Final = "62528895-b561-4518-bfdc-2cbf52a07845"
 URL: Final = f"{BASE}/session-context/acme/context/{SESSION}"
 HEADERS: Final = {
@@ -75,8 +76,10 @@ http {
   default_type application/json;
   client_body_temp_path FOLDER/1; proxy_temp_path FOLDER/2; fastcgi_temp_path FOLDER/3;
   uwsgi_temp_path FOLDER/4; scgi_temp_path FOLDER/5;
+  ssl_certificate FOLDER/tls.crt; ssl_certificate_key FOLDER/tls.key; http2_max_concurrent_streams 128;
   server {
     listen 127.0.0.1:PORT backlog=4096;
+    listen 127.0.0.1:TLS_PORT ssl http2 backlog=4096;
     location = /oauth/token { return 200 'GRANT'; }
     location /session-context/ { return 200 'DOCUMENT'; }
   }
@@ -84,20 +87,27 @@ http {
 """
 
 
+CERTIFICATE: Final = (
+    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=bench -addext"
+    " subjectAltName=IP:127.0.0.1 -keyout tls.key -out tls.crt"
+)
+
+
 @contextmanager
-def upstream() -> Iterator[None]:
-    """The stub, while the block runs."""
+def upstream() -> Iterator[Path]:
+    """The stub, while the block runs. Yields the file of its certificate."""
     nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
     if nginx is None:
         sys.exit("nginx is not installed")
     with tempfile.TemporaryDirectory() as folder:
-        text = NGINX.replace("FOLDER", folder).replace("PORT", str(PORT))
+        subprocess.run(CERTIFICATE.split(), cwd=folder, check=True, capture_output=True)
+        text = NGINX.replace("FOLDER", folder).replace("TLS_PORT", str(TLS_PORT)).replace("PORT", str(PORT))
         config = Path(folder, "nginx.conf")
         config.write_text(text.replace("GRANT", GRANT).replace("DOCUMENT", DOCUMENT), "utf-8")
         server = subprocess.Popen(["taskset", "-c", "0", nginx, "-c", str(config)])  # noqa: S607
         try:
             time.sleep(0.5)
-            yield
+            yield Path(folder, "tls.crt")
         finally:
             server.terminate()
             server.wait()
@@ -189,9 +199,13 @@ async def ours(stack: AsyncExitStack) -> Read:
 
 async def ours_as_wired(stack: AsyncExitStack) -> Read:
     """The same as the composition root wires it: retries, breaker, limit, records for metrics, the request's id."""
-    settings = load_settings(
-        None, {"tenants": {"acme": {"client_id": "id", "client_secret": "secret"}}, "upstream": {"base_url": BASE}}
-    )
+    return await wired(stack, {"base_url": BASE})
+
+
+async def wired(stack: AsyncExitStack, upstream: dict[str, object]) -> Read:
+    """By these settings."""
+    tenants = {"acme": {"client_id": "id", "client_secret": "secret"}}
+    settings = load_settings(None, {"tenants": tenants, "upstream": upstream})
     http, tokens = await stack.enter_async_context(open_upstream(settings, Metrics()))
     enter(Request("graphql", "POST", "0123456789abcdef", 0.0))
     return reading(SessionContextClient(http, tokens))
@@ -221,10 +235,19 @@ WAYS: Final[dict[str, Opened]] = {
 }
 
 
-async def main(runs: int, number: int) -> None:
+def with_tls(certificate: Path) -> dict[str, Opened]:
+    """As it is wired, by either protocol."""
+    secure: dict[str, object] = {"base_url": f"https://127.0.0.1:{TLS_PORT}", "ca_file": str(certificate)}
+    return {
+        "the same with TLS": lambda stack: wired(stack, secure),
+        "the same by HTTP/2": lambda stack: wired(stack, {**secure, "http2": True}),
+    }
+
+
+async def main(ways: dict[str, Opened], runs: int, number: int) -> None:
     """Measure, and print."""
     print(f"{'CPU us a read, in flight:':36}", *(f"{each:6}" for each in IN_FLIGHT))
-    for name, opened in WAYS.items():
+    for name, opened in ways.items():
         async with AsyncExitStack() as stack:
             try:
                 read = await opened(stack)
@@ -243,5 +266,5 @@ if __name__ == "__main__":
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--number", type=int, default=2000, help="reads in a run")
     given = parser.parse_args()
-    with upstream():
-        uvloop.run(main(given.runs, given.number))
+    with upstream() as certificate:
+        uvloop.run(main({**WAYS, **with_tls(certificate)}, given.runs, given.number))

@@ -186,6 +186,9 @@ class Upstream(_Section):
     ca_file: Path | None = None
     """File of CAs' certificates in PEM that are trusted besides the system's. From Python 3.13 on, which the image has,
     they and what they have issued must be as RFC 5280 says (ssl.VERIFY_X509_STRICT)."""
+    http2: bool = False
+    """Whether connections that have TLS are by HTTP/2 where upstream has it, with what `session-gateway[http2]`
+    installs. One of them does for a hundred calls at a time, of which each costs three times the CPU: h2 is Python."""
     proxy: SecretStr | None = None
     """`http://[user:password@]host[:port]` of an HTTP proxy through which all connections go, by `CONNECT`."""
     max_concurrent: int = Field(default=256, ge=1, le=10_000)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from gateway.proxy import Proxy
+from gateway.settings import ConfigurationError
 from gateway.stores import MemoryStore
 from gateway.telemetry import Unobserved
 from gateway.tracing import Untraced
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from gateway.telemetry import UpstreamObserver
     from gateway.tracing import Tracing
     from gateway.upstream.http import Send
+    from gateway.upstream.http2 import Http2Connection
 
 __all__ = ["clients_of", "open_upstream", "tell_of_tokens"]
 
@@ -47,6 +49,7 @@ async def open_upstream(
     """The way to upstream, and the gateway's own tokens for it, while the block runs.
 
     Tokens go the same way but for the retries: they have a back-off of their own, which all callers share.
+    Raises ConfigurationError when what it needs is not installed.
     """
     upstream = settings.upstream
     credentials = clients_of(settings)
@@ -55,6 +58,7 @@ async def open_upstream(
         connect_timeout=_CONNECT_SHARE * upstream.timeout,
         ca_file=upstream.ca_file,
         proxy=None if upstream.proxy is None else Proxy.of(upstream.proxy),
+        http2=_http2() if upstream.http2 else None,
     ) as transport:
         base_url, timeout = str(upstream.base_url), upstream.timeout
         traced = tracing.transport(transport)
@@ -62,6 +66,14 @@ async def open_upstream(
         store = MemoryStore[ServiceToken](max_entries=len(credentials))
         async with ServiceTokens(once, store, credentials, observer or Unobserved()) as tokens:
             yield Http(traced, base_url, timeout=timeout, policy=retried), tokens
+
+
+def _http2() -> type[Http2Connection]:
+    try:
+        from gateway.upstream.http2 import Http2Connection  # noqa: PLC0415 - h2 is an extra
+    except ModuleNotFoundError:
+        raise ConfigurationError("upstream.http2: h2 is not installed: install session-gateway[http2]") from None
+    return Http2Connection
 
 
 def _upstream_policies(

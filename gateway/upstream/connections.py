@@ -1,29 +1,29 @@
-"""Connections to upstream, over HTTP/1.1: made, kept and closed, and the answers that come on them.
-
-The event loop has the sockets and TLS, llhttp (by httptools) tells where answers begin and end, and whether another may
-follow. What is here is one request at a time on each connection, and that none is given an answer of another's.
-"""
+"""Connections to upstream: made, kept and closed. What they speak is agreed on with TLS, or else HTTP/1.1."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, Final, cast
 
-import httpx
 from aiohappyeyeballs import start_connection
-from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from aiohappyeyeballs import AddrInfoType
 
     from gateway.proxy import Proxy
+    from gateway.upstream.incoming import Incoming
 
-__all__ = ["Connection", "Incoming", "Origin"]
+__all__ = ["HTTP_1", "HTTP_2", "Connection", "Origin"]
+
+HTTP_1: Final = "http/1.1"
+HTTP_2: Final = "h2"
+"""As they are called where they are agreed on (ALPN, RFC 7301)."""
 
 _UNUSED: Final = 30.0
 """Seconds for which an unused connection is kept: less than what servers and load balancers have (60 and more), so
@@ -32,26 +32,52 @@ _KNOWN: Final = 10.0
 """Seconds for which a name's addresses are taken to be the same: many connections may be made at once."""
 _NEXT_ADDRESS: Final = 0.25
 """Seconds after which another address of the same name is tried as well (RFC 8305, section 5)."""
-_FRUITLESS: Final = 64 * 1024
-"""Bytes in a row that may bring neither an answer's head nor anything of its body."""
 _CLOSING: Final = 1.0
 """Seconds that closing all connections may take."""
-_AHEAD: Final = 256 * 1024
-"""Bytes of a body that may lie here unread before no more are taken from the connection."""
+
+
+class Connection(asyncio.Protocol, ABC):
+    """One of them, whatever it speaks. It tells its origin what becomes of it."""
+
+    transport: asyncio.Transport
+    unused_since: float
+    """Time of the event loop."""
+
+    async def ready(self) -> None:
+        """Wait until it can be asked, or is closed."""
+
+    @abstractmethod
+    def ask(self, request: bytes) -> Incoming:
+        """Send a request, which is as HTTP/1.1 has it."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """At once: nothing that still waits here is sent."""
 
 
 class Origin:
     """A server, and all connections to it (RFC 9110, section 4.3.1). Belongs to one event loop.
 
-    Where there is a `proxy`, they go through tunnels that it makes. How many there are at a time is left to whoever
-    asks: a new one is made when none is unused.
+    `kinds` is what they may speak, by ALPN's names, and what `tls` offers. Where there is a `proxy`, they go through
+    tunnels that it makes. How many there are at a time is left to whoever asks: a new one is made when none has room.
     """
 
-    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None, proxy: Proxy | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None,
+        kinds: Mapping[str, Callable[[Origin], Connection]],
+        proxy: Proxy | None = None,
+    ) -> None:
         self.host = host
         self.port = port
         self._tls = tls
+        self._kinds = kinds
         self._proxy = proxy
+        self._connecting = asyncio.Lock()
+        self._is_shared = tls is not None and HTTP_2 in kinds
+        """Whether one connection is likely to do for many requests."""
         self._loop = asyncio.get_running_loop()
         self._addresses: Sequence[AddrInfoType] = ()
         self._addresses_until = 0.0
@@ -59,29 +85,48 @@ class Origin:
         self._open: set[Connection] = set()
         self._unused: deque[Connection] = deque()
         """The one that was used last is the last, and the next to be used."""
+        self._roomy: dict[Connection, None] = {}
+        """Those that are in use and can be used for more, the oldest first."""
         self._timer: asyncio.TimerHandle | None = None
         """Set while there are unused ones, until the time of the first of them is over."""
         self._closed: asyncio.Future[None] | None = None
         """Once they are to be closed: done when the last one is."""
 
-    def unused(self) -> Connection | None:
-        """One that was kept, if there is any."""
+    def available(self) -> Connection | None:
+        """One that is there and has room for a request, if there is any."""
         while self._unused:
             connection = self._unused.pop()
+            if not connection.transport.is_closing():
+                return connection
+        for connection in self._roomy:
             if not connection.transport.is_closing():
                 return connection
         return None
 
     async def connect(self) -> Connection:
-        """A new one. Raises OSError, or UnicodeError for what can be no name."""
-        try:
-            return await self._connect()
-        except BaseException:
-            self._addresses_until = 0.0  # the server may have moved
-            raise
+        """A new one, or one that another request has made meanwhile and that has room for more.
+
+        Raises OSError, or UnicodeError for what can be no name.
+        """
+        if self._is_shared:
+            async with self._connecting:
+                if there := self.available():
+                    return there
+                if self._is_shared:
+                    return await self._connect()
+        return await self._connect()
+
+    def fill(self, connection: Connection) -> None:
+        """It is in use, and has no room for more."""
+        self._roomy.pop(connection, None)
+
+    def share(self, connection: Connection) -> None:
+        """It is in use, and has room for more."""
+        self._roomy[connection] = None
 
     def keep(self, connection: Connection) -> None:
-        """It can be used for another request."""
+        """It is not in use."""
+        self._roomy.pop(connection, None)
         connection.unused_since = self._loop.time()
         self._unused.append(connection)
         if self._timer is None:
@@ -94,6 +139,7 @@ class Origin:
     def ended(self, connection: Connection) -> None:
         """It is no more."""
         self._open.discard(connection)
+        self._roomy.pop(connection, None)
         if connection in self._unused:
             self._unused.remove(connection)
         if self._closed is not None and not self._open and not self._closed.done():
@@ -110,6 +156,13 @@ class Origin:
             await asyncio.wait([self._closed], timeout=_CLOSING)  # the event loop tells of it in its next turns
 
     async def _connect(self) -> Connection:
+        try:
+            return await self._connected()
+        except BaseException:
+            self._addresses_until = 0.0  # the server may have moved
+            raise
+
+    async def _connected(self) -> Connection:
         found = await start_connection(
             await self._look_up(), happy_eyeballs_delay=_NEXT_ADDRESS, interleave=1, loop=self._loop
         )
@@ -119,15 +172,24 @@ class Origin:
             except BaseException:
                 found.close()
                 raise
-        _, connection = await self._loop.create_connection(
-            lambda: Connection(self),
+        _, agreement = await self._loop.create_connection(
+            lambda: _Agreement(self, self._kinds),
             sock=found,
             ssl=self._tls,
             server_hostname=None if self._tls is None else self.host,
         )
+        connection = agreement.connection
+        self._is_shared = agreement.on == HTTP_2
         if self._closed is not None:
             connection.close()
             raise ConnectionAbortedError("all connections have been closed meanwhile")
+        try:
+            await connection.ready()
+        except BaseException:
+            connection.close()
+            raise
+        if connection.transport.is_closing():
+            raise ConnectionResetError("the connection was ended as soon as it was made")
         return connection
 
     async def _look_up(self) -> Sequence[AddrInfoType]:
@@ -146,193 +208,19 @@ class Origin:
         self._timer = None if first is None else self._loop.call_at(first + _UNUSED, self._close_unused)
 
 
-class Connection(asyncio.Protocol):
-    """One of them. What comes without a request, or beyond its answer, ends it."""
+class _Agreement(asyncio.Protocol):
+    """On what a new connection speaks: over in the moment in which it is there."""
 
-    transport: asyncio.Transport
-    unused_since: float
-    """Time of the event loop."""
+    on: str
+    connection: Connection
 
-    def __init__(self, origin: Origin) -> None:
+    def __init__(self, origin: Origin, kinds: Mapping[str, Callable[[Origin], Connection]]) -> None:
         self._origin = origin
-        self._loop = asyncio.get_running_loop()
-        self._parser = HttpResponseParser(self)
-        self._answer: Incoming | None = None
-        self._fruitless = 0
-        self._paused = False
-        self._reusable = False
-        """Once an answer has ended: whether another may follow."""
+        self._kinds = kinds
 
-    def ask(self, request: bytes) -> Incoming:
-        """Send a request. The connection is given back when the answer has ended, or else to be closed."""
-        answer = self._answer = Incoming(self, self._loop)
-        self.transport.write(request)
-        return answer
-
-    def close(self) -> None:
-        """At once: nothing that still waits here is sent."""
-        self.transport.abort()
-
-    def resume(self) -> None:
-        """What came has been read."""
-        if self._paused:
-            self._paused = False
-            self.transport.resume_reading()
-
-    # What the event loop says.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
-        self.transport = cast("asyncio.Transport", transport)  # that of a stream
-        self._origin.opened(self)
-
-    def data_received(self, data: bytes) -> None:  # noqa: D102
-        answer = self._answer
-        if answer is None:
-            self.close()
-            return
-        self._fruitless += len(data)
-        try:
-            self._parser.feed_data(data)
-        except (HttpParserError, HttpParserUpgrade) as error:
-            if not answer.ended:
-                self._fail(httpx.RemoteProtocolError, f"upstream's answer is no HTTP, or goes over to another: {error}")
-                return
-            self._reusable = False
-        if answer.ended:
-            self._answer = None
-            self.resume()
-            # With part of the request still here, the next would follow upon half of it.
-            if self._reusable and not self.transport.get_write_buffer_size():
-                self._origin.keep(self)
-            else:
-                self.close()
-        elif self._fruitless > _FRUITLESS:
-            self._fail(httpx.RemoteProtocolError, "upstream's answer has a head that is too large")
-            return
-        elif answer.unread > _AHEAD and not self._paused:
-            self._paused = True
-            self.transport.pause_reading()
-        answer.wake()
-
-    def connection_lost(self, error: Exception | None) -> None:  # noqa: D102
-        self._origin.ended(self)
-        answer = self._answer
-        if answer is None:
-            return
-        if error is None and answer.ends_with_the_connection():
-            answer.ended = True
-            answer.wake()
-        else:
-            self._fail(httpx.ReadError, str(error or "the connection ended before the answer did"))
-
-    # What the parser says.
-
-    def on_message_begin(self) -> None:  # noqa: D102
-        if self._answer is None or self._answer.ended:
-            raise HttpParserError("nobody has asked for this")
-
-    def on_header(self, name: bytes, value: bytes) -> None:  # noqa: D102
-        if self._answer is not None and not self._answer.status:  # else it is of the trailer
-            self._answer.fields.append((name, value))
-
-    def on_headers_complete(self) -> None:  # noqa: D102
-        self._fruitless = 0
-        status = self._parser.get_status_code()
-        if self._answer is not None and status >= 200 and not self._answer.status:
-            self._answer.status = status
-
-    def on_body(self, body: bytes) -> None:  # noqa: D102
-        self._fruitless = 0
-        if self._answer is not None:
-            self._answer.add(body)
-
-    def on_message_complete(self) -> None:  # noqa: D102
-        answer = self._answer
-        if answer is None:
-            return
-        if answer.status:
-            answer.ended = True
-            self._reusable = self._parser.should_keep_alive()
-        else:
-            answer.fields.clear()  # it only announced another (RFC 9110, section 15.2)
-
-    def _fail(self, kind: type[httpx.TransportError], message: str) -> None:
-        answer, self._answer = self._answer, None
-        if answer is not None:
-            answer.fail(kind, message)
-        self.close()
-
-
-class Incoming:
-    """An answer as it comes in. One task reads it."""
-
-    __slots__ = ("_connection", "_failure", "_loop", "_parts", "_waiter", "ended", "fields", "status", "unread")
-
-    def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
-        self._connection = connection
-        self._loop = loop
-        self._parts: list[bytes] = []
-        self._failure: tuple[type[httpx.TransportError], str] | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self.status = 0
-        """0 until its head has come."""
-        self.fields: list[tuple[bytes, bytes]] = []
-        """Those of the head, as they came."""
-        self.unread = 0
-        """Bytes of its body that have come and have not been read."""
-        self.ended = False
-        """Whether all of it has come."""
-
-    async def head(self) -> None:
-        """Wait for it. Raises httpx.RemoteProtocolError for what is no answer, ReadError when none comes."""
-        while not self.status:
-            await self._more()
-
-    async def part(self) -> bytes:
-        """What has come of its body since the last, or will come next; empty at its end. Raises what `head` does."""
-        while not self._parts and not self.ended:
-            await self._more()
-        return self.rest()
-
-    def rest(self) -> bytes:
-        """What has come of its body since the last."""
-        rest = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts.clear()
-        self.unread = 0
-        if not self.ended:
-            self._connection.resume()
-        return rest
-
-    def close(self) -> None:
-        """Unless all of it has come, nothing else can come on this connection."""
-        if not self.ended:
-            self._connection.close()
-
-    # What the connection says.
-
-    def add(self, part: bytes) -> None:
-        """Part of its body."""
-        self._parts.append(part)
-        self.unread += len(part)
-
-    def fail(self, kind: type[httpx.TransportError], message: str) -> None:
-        """There will be no more."""
-        self._failure = (kind, message)
-        self.wake()
-
-    def ends_with_the_connection(self) -> bool:
-        """Whether it tells no length of its own (RFC 9112, section 6.3)."""
-        delimiting = {b"content-length", b"transfer-encoding"}
-        return self.status != 0 and all(name.lower() not in delimiting for name, _ in self.fields)
-
-    def wake(self) -> None:
-        """Something has come."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def _more(self) -> None:
-        if self._failure is not None:
-            kind, message = self._failure
-            raise kind(message)
-        self._waiter = self._loop.create_future()
-        await self._waiter
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        self.on = (tls and tls.selected_alpn_protocol()) or HTTP_1
+        self.connection = self._kinds[self.on](self._origin)
+        cast("asyncio.Transport", transport).set_protocol(self.connection)
+        self.connection.connection_made(transport)

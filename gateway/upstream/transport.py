@@ -14,22 +14,23 @@ from typing import TYPE_CHECKING, Final
 
 import httpx
 
-from gateway.upstream.connections import Origin
+from gateway.upstream.connections import HTTP_1, HTTP_2, Origin
+from gateway.upstream.http1 import Http1Connection
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
     from types import TracebackType
 
     from gateway.proxy import Proxy
-    from gateway.upstream.connections import Connection, Incoming
+    from gateway.upstream.connections import Connection
+    from gateway.upstream.incoming import Incoming
 
 __all__ = ["Transport"]
 
 _PORTS: Final = {"http": 80, "https": 443}
 _CONTROL: Final = bytes([*range(9), *range(10, 32), 127])
 """What neither a request's line nor a field may hold (RFC 9110, section 5.5): it could end one, and begin another."""
-_IDENTITY: Final = {"identity": True}
 _NO_FIELDS: Final = httpx.Headers()
 
 
@@ -37,17 +38,26 @@ class Transport(httpx.AsyncBaseTransport):
     """Connections to upstream, kept between requests. Belongs to the event loop on which it is first used.
 
     `connect_timeout` bounds the making of one, in seconds. Time-outs of a request (`extensions["timeout"]`) and the
-    number of requests at a time are left to whoever sends them: to cancel one closes its connection. `ca_file` holds
-    certificates of CAs, in PEM, that are trusted besides the system's.
+    number of requests at a time are left to whoever sends them: to cancel one closes its connection, or its stream.
+    `ca_file` holds certificates of CAs, in PEM, that are trusted besides the system's. `http2` makes connections by
+    that, where upstream has it too; without it, all are by HTTP/1.1, and so are those that have no TLS.
     """
 
     def __init__(
-        self, *, connect_timeout: float = 3.0, ca_file: Path | None = None, proxy: Proxy | None = None
+        self,
+        *,
+        connect_timeout: float = 3.0,
+        ca_file: Path | None = None,
+        proxy: Proxy | None = None,
+        http2: Callable[[Origin], Connection] | None = None,
     ) -> None:
         self._connect_timeout = connect_timeout
         self._proxy = proxy
         self._tls = ssl.create_default_context()
-        self._tls.set_alpn_protocols(["http/1.1"])
+        self._kinds: dict[str, Callable[[Origin], Connection]] = {HTTP_1: Http1Connection}
+        if http2 is not None:
+            self._kinds = {HTTP_2: http2, **self._kinds}
+        self._tls.set_alpn_protocols(list(self._kinds))
         if ca_file is not None:
             self._tls.load_verify_locations(ca_file)
         self._origins: dict[tuple[str, str, int | None], Origin] = {}
@@ -75,7 +85,7 @@ class Transport(httpx.AsyncBaseTransport):
         """
         sent = _bytes_of(request)
         origin = self._origin(request.url)
-        answer = (origin.unused() or await self._connect(origin)).ask(sent)
+        answer = (origin.available() or await self._connect(origin)).ask(sent)
         try:
             await answer.head()
         except BaseException:
@@ -103,7 +113,7 @@ class Transport(httpx.AsyncBaseTransport):
                 raise httpx.UnsupportedProtocol(f"{url.scheme!r} is neither http nor https")
             host, port = url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme]
             tls = self._tls if url.scheme == "https" else None
-            origin = self._origins[key] = Origin(host, port, tls, self._proxy)
+            origin = self._origins[key] = Origin(host, port, tls, self._kinds, self._proxy)
         self._latest = url, origin
         return origin
 
@@ -133,7 +143,7 @@ class _Response(httpx.Response):
     """
 
     def __init__(self, answer: Incoming, stream: httpx.ByteStream | _Body, request: httpx.Request) -> None:
-        extensions = None if _is_encoded(answer.fields) else _IDENTITY
+        extensions = {"http_version": answer.version, "identity": not _is_encoded(answer.fields)}
         super().__init__(answer.status, headers=_NO_FIELDS, stream=stream, request=request, extensions=extensions)
         self._fields = answer.fields
         del self.headers

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import httpx
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.upstream.connections import Connection, Incoming, Origin
+from gateway.upstream.connections import HTTP_1, Origin
+from gateway.upstream.http1 import Http1Connection
+
+if TYPE_CHECKING:
+    from gateway.upstream.incoming import Incoming
 
 CUTS = st.lists(st.integers(min_value=0, max_value=500), max_size=8)
 
@@ -22,7 +26,7 @@ class Answer(NamedTuple):
 
 
 class Wire(asyncio.Transport):
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Http1Connection) -> None:
         super().__init__()
         self._connection = connection
         self.closed = False
@@ -42,9 +46,9 @@ class Wire(asyncio.Transport):
             asyncio.get_running_loop().call_soon(self._connection.connection_lost, None)
 
 
-def wired() -> tuple[Origin, Connection, Wire]:
-    origin = Origin("upstream.test", 80, None)
-    connection = Connection(origin)
+def wired() -> tuple[Origin, Http1Connection, Wire]:
+    origin = Origin("upstream.test", 80, None, {HTTP_1: Http1Connection})
+    connection = Http1Connection(origin)
     wire = Wire(connection)
     connection.connection_made(wire)
     return origin, connection, wire
@@ -73,7 +77,7 @@ async def read(incoming: Incoming) -> tuple[int, bytes]:
     return incoming.status, b"".join(parts)
 
 
-def deliver(connection: Connection, data: bytes, cuts: list[int]) -> None:
+def deliver(connection: Http1Connection, data: bytes, cuts: list[int]) -> None:
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
     for begin, end in pairwise(places):
         connection.data_received(data[begin:end])
@@ -84,14 +88,14 @@ def test_answers_are_the_same_wherever_they_are_cut(expected: list[Answer], cuts
     async def check() -> None:
         origin, connection, wire = wired()
         for each in expected:
-            assert connection is (origin.unused() or connection)
+            assert connection is (origin.available() or connection)
             incoming = connection.ask(b"")
             deliver(connection, each.sent, cuts)
             assert await read(incoming) == (each.status, each.body)
             assert next(name for name, _ in incoming.fields) == b"x-y"
             assert not {b"link", b"t"} & {name for name, _ in incoming.fields}
         assert not wire.closed
-        assert origin.unused() is connection
+        assert origin.available() is connection
         await origin.aclose()
 
     asyncio.run(check())
@@ -124,7 +128,7 @@ def test_whatever_follows_an_answer_ends_the_connection(whole: Answer, more: byt
         # Empty lines may follow an answer, and are none of the next (llhttp; RFC 9112, section 2.2, of requests).
         if more.strip(b"\r\n"):
             assert wire.closed
-            assert origin.unused() is None
+            assert origin.available() is None
 
     asyncio.run(check())
 
