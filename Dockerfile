@@ -17,13 +17,15 @@ COPY playground/ ./
 # Writes to ../gateway/graphql/static/playground.
 RUN npm run build
 
-# The environment: first what is locked, by its hashes, which changes seldom; then the gateway's own wheel.
+# The environment: first what is locked, by its hashes, which changes seldom; then the gateway's own wheel. What is not
+# everybody's comes along if it is asked for: --build-arg EXTRAS="--extra otel --extra http2".
 FROM ${PYTHON} AS build
+ARG EXTRAS=
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_PROGRESS=1 UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=/opt/gateway
 RUN --mount=type=cache,target=/root/.cache/pip python -m pip install --disable-pip-version-check uv==0.13.9
 WORKDIR /src
 COPY pyproject.toml uv.lock ./
-RUN --mount=type=cache,target=/root/.cache/uv uv sync --frozen --no-dev --no-install-project --no-build
+RUN --mount=type=cache,target=/root/.cache/uv uv sync --frozen --no-dev --no-install-project --no-build ${EXTRAS}
 COPY LICENSE README.md ./
 COPY proto/ proto/
 COPY schema/ schema/
