@@ -7,6 +7,7 @@ them is sent and taken, and what becomes of each request when the connection, or
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, cast
 
 import httpx
@@ -14,7 +15,7 @@ from h2 import events
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.exceptions import FrameTooLargeError, ProtocolError
+from h2.exceptions import FrameTooLargeError, ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
 
 from gateway.upstream.connections import Connection
@@ -90,14 +91,13 @@ class Http2Connection(Connection):
             (b":authority", next((value for name, value in fields if name == b"host"), b"")),
             (b":path", target),
         ]
-        number = self._h2.get_next_available_stream_id()
-        stream = self._streams[number] = _Stream(self, number, body)
+        stream = _Stream(self, self._h2.get_next_available_stream_id(), body)
+        sent = [*pseudo, *(each for each in fields if each[0] not in _OF_A_CONNECTION)]
+        self._h2.send_headers(stream.number, sent, end_stream=not body)
+        self._streams[stream.number] = stream
         self._in_use = True
         if self._unheard_since is None:
             self._unheard_since = self._loop.time()
-        self._h2.send_headers(
-            number, [*pseudo, *(each for each in fields if each[0] not in _OF_A_CONNECTION)], end_stream=not body
-        )
         self._send_bodies((stream,))
         self._tell()
         return stream.answer
@@ -112,7 +112,7 @@ class Http2Connection(Connection):
         """Nobody waits for its answer any more."""
         if self._streams.pop(stream.number, None) is None:
             return
-        self._h2.reset_stream(stream.number, ErrorCodes.CANCEL)
+        self._cancel(stream)
         if self._unheard_since is not None and self._loop.time() - self._unheard_since > _SILENCE:
             self._leaving = True
         self._tell()
@@ -138,6 +138,7 @@ class Http2Connection(Connection):
         try:
             for event in self._h2.receive_data(self._without_goaway(data)):
                 self._take(event)
+            self._send_bodies(self._streams.values())  # not sooner: h2 has taken in all of the events already
             taken = _WINDOW - self._h2.inbound_flow_control_window
             if taken >= _WINDOW // 2:
                 self._h2.increment_flow_control_window(taken)
@@ -173,10 +174,9 @@ class Http2Connection(Connection):
                 self._end(event.stream_id)
             case events.StreamReset():
                 self._reset(event.stream_id, event.error_code)
-            case events.WindowUpdated() | events.RemoteSettingsChanged():
+            case events.RemoteSettingsChanged():
                 if not self._settled.done():
                     self._settled.set_result(None)
-                self._send_bodies(self._streams.values())
             case _:
                 pass
 
@@ -194,10 +194,10 @@ class Http2Connection(Connection):
         stream = self._streams.pop(number, None)
         if stream is None:
             return
-        if stream.unsent:
-            self._h2.reset_stream(number, ErrorCodes.CANCEL)  # it wants no more of the request
         stream.answer.ended = True
         stream.answer.wake()
+        if stream.unsent:
+            self._cancel(stream)  # upstream wants no more of it
 
     def _reset(self, number: int, code: ErrorCodes | int | None) -> None:
         stream = self._streams.pop(number, None)
@@ -234,6 +234,10 @@ class Http2Connection(Connection):
             self._streams.pop(number).answer.fail(*_NOT_TAKEN)
 
     # What is sent.
+
+    def _cancel(self, stream: _Stream) -> None:
+        with suppress(StreamClosedError):  # upstream has been quicker
+            self._h2.reset_stream(stream.number, ErrorCodes.CANCEL)
 
     def _send_bodies(self, streams: Iterable[_Stream]) -> None:
         for stream in streams:

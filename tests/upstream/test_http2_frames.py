@@ -10,6 +10,7 @@ import httpx
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+from h2.errors import ErrorCodes
 from h2.events import DataReceived, StreamEnded
 from hyperframe.frame import DataFrame, GoAwayFrame
 from hypothesis import example, given
@@ -152,6 +153,44 @@ def test_nothing_that_comes_is_a_defect(pieces: list[bytes]) -> None:
             assert incoming.ended
 
     asyncio.run(check())
+
+
+async def test_an_answer_may_come_with_a_reset_while_the_request_is_still_being_sent() -> None:
+    """As of a server that refuses a body: all in one piece, in which there is more room for another body, too."""
+    wired = Wired()
+    request = b"PUT /x HTTP/1.1\r\ncontent-length: 100000\r\n\r\n" + b"x" * 100_000
+    refused, taken = wired.connection.ask(request), wired.connection.ask(request)
+    wired.server.receive_data(wired.wire.take())
+    wired.server.increment_flow_control_window(200_000)
+    wired.server.increment_flow_control_window(200_000, 3)
+    wired.server.increment_flow_control_window(200_000, 1)
+    wired.server.send_headers(1, [(":status", "413")], end_stream=True)
+    wired.server.reset_stream(1, ErrorCodes.NO_ERROR)
+    wired.connection.data_received(wired.server.data_to_send())
+    assert await read(refused) == (413, b"")
+    wired.talk()
+    wired.server.send_headers(3, [(":status", "204")], end_stream=True)
+    wired.connection.data_received(wired.server.data_to_send())
+    assert await read(taken) == (204, b"")
+    assert not wired.wire.closed
+    await wired.origin.aclose()
+
+
+async def test_a_request_that_is_reset_while_it_is_being_sent_is_lost_alone() -> None:
+    wired = Wired()
+    request = b"PUT /x HTTP/1.1\r\ncontent-length: 100000\r\n\r\n" + b"x" * 100_000
+    lost, other = wired.connection.ask(request), wired.connection.ask(REQUEST)
+    wired.server.receive_data(wired.wire.take())
+    wired.server.increment_flow_control_window(200_000, 1)
+    wired.server.increment_flow_control_window(200_000)
+    wired.server.reset_stream(1, ErrorCodes.INTERNAL_ERROR)
+    wired.server.send_headers(3, [(":status", "204")], end_stream=True)
+    wired.connection.data_received(wired.server.data_to_send())
+    with pytest.raises(httpx.ReadError, match="INTERNAL_ERROR"):
+        await read(lost)
+    assert await read(other) == (204, b"")
+    assert not wired.wire.closed
+    await wired.origin.aclose()
 
 
 async def test_more_than_there_is_room_for_ends_the_connection() -> None:
