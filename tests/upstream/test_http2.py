@@ -13,8 +13,8 @@ import pytest
 from access.certificates import HERE, Authority, Files
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
+from http2_server import End, serving
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
-from upstream import http2
 
 from gateway.upstream.http2 import Http2Connection
 from gateway.upstream.transport import Transport
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from upstream.http2 import Behave, Request, Server
+    from http2_server import Behave, Request, Server
 
 METHODS = ["GET", "PUT", "POST", "PATCH", "DELETE"]
 
@@ -48,7 +48,10 @@ class Tls:
     async def serving(
         self, behave: Behave, settings: dict[SettingCodes, int] | None = None, early: Behave | None = None
     ) -> AsyncIterator[tuple[Server, Transport]]:
-        async with http2.serving(behave, self.context(), settings, early) as server, self.transport() as transport:
+        async with (
+            serving(behave, self.context(), settings, early) as server,
+            self.transport() as transport,
+        ):
             yield server, transport
 
 
@@ -104,7 +107,7 @@ class TestAgreement:
         listening.close()
 
     async def test_is_not_on_http2_unless_it_is_asked_for(self, tls: Tls) -> None:
-        async with http2.serving(answers, tls.context()) as server, Transport(ca_file=tls.ca) as transport:
+        async with serving(answers, tls.context()) as server, Transport(ca_file=tls.ca) as transport:
             with pytest.raises(httpx.TransportError):
                 await send(transport, server.url)
             assert server.requests == []
@@ -468,14 +471,14 @@ class TestAServerThatLeaves:
     async def test_at_once_has_taken_nothing(self, tls: Tls) -> None:
         """Before it has been asked anything. So is it with one that closes the connection."""
         async with tls.serving(answers) as (server, transport):
-            made = http2.End.connection_made
+            made = End.connection_made
 
-            def leaves(end: http2.End, transport: asyncio.BaseTransport) -> None:
+            def leaves(end: End, transport: asyncio.BaseTransport) -> None:
                 made(end, transport)
                 end.put(self.goaway(0))
 
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(http2.End, "connection_made", leaves)
+                patch.setattr(End, "connection_made", leaves)
                 with pytest.raises(httpx.ConnectError):
                     await asyncio.wait_for(send(transport, server.url), 5)
             assert await send(transport, server.url) == b"ok"
