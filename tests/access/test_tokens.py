@@ -691,14 +691,14 @@ async def test_an_answer_that_is_no_success_leaves_the_keys_that_are_known(fake:
 
 async def test_nobody_waits_long_for_an_issuer_that_is_slow(fake: FakeIssuer) -> None:
     clock = Clock(0.0)
-    async with taking(issuer_of(fake), timing=Timing(clock=clock, patience=0.05)) as tokens:
+    async with taking(issuer_of(fake), timing=Timing(clock=clock, patience=0.5)) as tokens:
         assert await is_good(tokens, fake.token())
         clock.now += 10
         fake.held = asyncio.Event()
         async with LoopClock() as waited:
             began = waited.now()
             assert not await is_good(tokens, fake.token(rsa_key("second")))
-            assert 0.04 < waited.now() - began < 1
+            assert 0.4 < waited.now() - began < 1.5
         assert await is_good(tokens, fake.token(sub="another"))
         fake.held.set()
 
