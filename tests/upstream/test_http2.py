@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import httpx
@@ -16,6 +16,7 @@ from h2.settings import SettingCodes
 from http2_server import End, serving
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
 
+from gateway.proxy import Proxy
 from gateway.upstream.http2 import Http2Connection
 from gateway.upstream.transport import Transport
 from waiting import eventually
@@ -44,7 +45,7 @@ class Tls:
     def transport(self) -> Transport:
         return Transport(ca_file=self.ca, http2=Http2Connection)
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def serving(
         self, behave: Behave, settings: dict[SettingCodes, int] | None = None, early: Behave | None = None
     ) -> AsyncIterator[tuple[Server, Transport]]:
@@ -430,6 +431,35 @@ class TestAConnection:
             done = await asyncio.gather(*calls, return_exceptions=True)
             assert [type(each) for each in done] == [httpx.ReadError] * 3
             await eventually(lambda: server.closed == 1)
+
+
+async def test_it_goes_through_a_proxys_tunnel(tls: Tls) -> None:
+    heads = []
+
+    async def hand_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while part := await reader.read(65_536):
+            writer.write(part)
+            await writer.drain()
+        writer.close()
+
+    async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        host, _, port = heads[-1].split()[1].decode().rpartition(":")
+        there, on = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            await asyncio.gather(hand_on(reader, on), hand_on(there, writer))
+
+    async with (
+        serving(answers, tls.context()) as server,
+        await asyncio.start_server(tunnel, "127.0.0.1", 0) as listening,
+    ):
+        proxy = Proxy("127.0.0.1", listening.sockets[0].getsockname()[1])
+        async with Transport(ca_file=tls.ca, proxy=proxy, http2=Http2Connection) as transport:
+            for _ in range(3):
+                answer = await transport.handle_async_request(httpx.Request("GET", server.url))
+                assert (answer.http_version, await answer.aread()) == ("HTTP/2", b"ok")
+    assert [head.split()[:2] for head in heads] == [[b"CONNECT", httpx.URL(server.url).netloc]]
 
 
 class TestAServerThatLeaves:
