@@ -3,8 +3,9 @@
     taskset -c 1 .venv/bin/python bench/upstream.py
 
 Debian's nginx answers a constant, pinned to core 0; each figure is the median of so many runs. `ours` is the gateway's
-own client with its token, its bounds and its decoding to a SessionContext; all others are the bare exchange. Those that
-are not among the gateway's dependencies are measured if installed (`uv pip install httpx-aiohttp pyreqwest`).
+own client with its token, its bounds and its decoding to a SessionContext, `the same` that with TLS; all others are the
+bare exchange. Those that are not among the gateway's dependencies are measured if installed (`uv pip install
+httpx-aiohttp pyreqwest`).
 """
 
 from __future__ import annotations
@@ -97,8 +98,8 @@ CERTIFICATE: Final = (
 def upstream() -> Iterator[Path]:
     """The stub, while the block runs. Yields the file of its certificate."""
     nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
-    if nginx is None:
-        sys.exit("nginx is not installed")
+    if nginx is None or shutil.which("openssl") is None:
+        sys.exit("nginx or openssl is not installed")
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(CERTIFICATE.split(), cwd=folder, check=True, capture_output=True)
         text = NGINX.replace("FOLDER", folder).replace("TLS_PORT", str(TLS_PORT)).replace("PORT", str(PORT))

@@ -17,7 +17,7 @@
     └── UpstreamError                 Emporix, or the way there
         ├── RateLimited               too many requests, says upstream
         ├── UpstreamUnavailable       the connection failed, or the edge answers for it (502, 503)
-        │   └── UpstreamUnreachable   no connection at all: nothing was sent
+        │   └── UpstreamUnreachable   no connection that takes it: nothing was begun
         │       └── UpstreamSpared    nor was it tried: this gateway turns callers away for a moment
         ├── UpstreamTimeout           no answer in time (504 included)
         ├── UpstreamFault             a server error
@@ -250,7 +250,7 @@ class UpstreamUnavailable(UpstreamError):
 
 
 class UpstreamUnreachable(UpstreamUnavailable):
-    """No connection could be made, so that nothing was sent."""
+    """No connection could be made that takes the request: nothing was sent, or nothing begun on (RFC 9113, 8.7)."""
 
     leaves_doubt = False
 

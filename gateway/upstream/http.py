@@ -125,7 +125,7 @@ class Http:
                 response = await self._transport.handle_async_request(request)
                 return Answer(response.status_code, response, await _read(response))
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise UpstreamUnreachable("no connection to upstream could be made") from error
+            raise UpstreamUnreachable("no connection to upstream could be made that takes the request") from error
         except httpx.TimeoutException as error:
             raise UpstreamTimeout("upstream did not answer in time") from error
         except httpx.DecodingError as error:

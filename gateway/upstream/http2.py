@@ -154,7 +154,6 @@ class Http2Connection(Connection):
     def resume_writing(self) -> None:  # noqa: D102
         self._full = False
         self._send_bodies(self._streams.values())
-        self._flush()
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: D102
         self._origin.ended(self)

@@ -1,6 +1,7 @@
 """Sending again what may be sent again, as often as a budget allows.
 
-Reads may be, and what upstream has provably not begun on: a request that found no connection, or that was answered 429.
+Reads may be, and what upstream has provably not begun on: a request that found no connection, that the server at its
+other end has not taken on (HTTP/2), or that was answered 429.
 A write whose answer is lost is none of these: what became of it, `gateway.sessions.delivery` finds out.
 
 Tenacity repeats, counts and waits with full jitter. It is asked once the first attempt has failed, as it costs what

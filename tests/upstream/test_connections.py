@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import httpx
 from hypothesis import example, given
 from hypothesis import strategies as st
+from wire import Wire, read
 
 from gateway.upstream.connections import HTTP_1, Origin
 from gateway.upstream.http1 import Http1Connection
-
-if TYPE_CHECKING:
-    from gateway.upstream.incoming import Incoming
 
 CUTS = st.lists(st.integers(min_value=0, max_value=500), max_size=8)
 
@@ -23,27 +21,6 @@ class Answer(NamedTuple):
     sent: bytes
     status: int
     body: bytes
-
-
-class Wire(asyncio.Transport):
-    def __init__(self, connection: Http1Connection) -> None:
-        super().__init__()
-        self._connection = connection
-        self.closed = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        pass
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def abort(self) -> None:
-        if not self.closed:
-            self.closed = True
-            asyncio.get_running_loop().call_soon(self._connection.connection_lost, None)
 
 
 def wired() -> tuple[Origin, Http1Connection, Wire]:
@@ -67,14 +44,6 @@ def answers(draw: st.DrawFn) -> Answer:
         return Answer(announced + sent, status, b"".join(parts))
     body = b"".join(parts)
     return Answer(announced + head + b"content-length: %d\r\n\r\n" % len(body) + body, status, body)
-
-
-async def read(incoming: Incoming) -> tuple[int, bytes]:
-    await incoming.head()
-    parts = []
-    while part := await incoming.part():
-        parts.append(part)
-    return incoming.status, b"".join(parts)
 
 
 def deliver(connection: Http1Connection, data: bytes, cuts: list[int]) -> None:

@@ -277,7 +277,7 @@ NO_ANSWERS = {
     "endless fields": lambda request: [head(request, (":status", "200"), *[("x" * 15, "y" * 100)] * 1000)],
     "a stream that nobody began": lambda request: [DataFrame(request.stream + 8, b"ok")],
     "a frame that is too large": lambda _: [PingFrame(0, b"x" * 8), DataFrame(1, b"x" * 16_385)],
-    "what is left of a connection, and short": lambda _: [Raw(b"\0\0\x04\x07\0\0\0\0\0\0\0\0\0")],
+    "a GOAWAY that is cut short": lambda _: [Raw(b"\0\0\x04\x07\0\0\0\0\0\0\0\0\0")],
     "no HTTP/2": lambda _: [Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")],
 }
 

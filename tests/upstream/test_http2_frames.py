@@ -15,41 +15,15 @@ from h2.events import DataReceived, StreamEnded
 from hyperframe.frame import DataFrame, GoAwayFrame
 from hypothesis import example, given
 from hypothesis import strategies as st
+from wire import Wire, read
 
 from gateway.upstream.connections import HTTP_1, HTTP_2, Origin
 from gateway.upstream.http1 import Http1Connection
 from gateway.upstream.http2 import Http2Connection
-from gateway.upstream.incoming import AHEAD, Incoming
+from gateway.upstream.incoming import AHEAD
 
 REQUEST = b"GET /x HTTP/1.1\r\nhost: upstream.test\r\n\r\n"
 TLS = ssl.create_default_context()
-
-
-class Wire(asyncio.Transport):
-    def __init__(self, connection: Http2Connection) -> None:
-        super().__init__()
-        self._connection = connection
-        self.closed = False
-        self.waiting = 0
-        self.written = b""
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written += data
-
-    def take(self) -> bytes:
-        taken, self.written = self.written, b""
-        return taken
-
-    def get_write_buffer_size(self) -> int:
-        return self.waiting
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def abort(self) -> None:
-        if not self.closed:
-            self.closed = True
-            asyncio.get_running_loop().call_soon(self._connection.connection_lost, None)
 
 
 class Wired:
@@ -68,15 +42,6 @@ class Wired:
             self.server.receive_data(data)
             if answer := self.server.data_to_send():
                 self.connection.data_received(answer)
-
-
-async def read(incoming: Incoming) -> tuple[int, bytes]:
-    async with asyncio.timeout(5):
-        await incoming.head()
-        parts = []
-        while part := await incoming.part():
-            parts.append(part)
-        return incoming.status, b"".join(parts)
 
 
 @given(
