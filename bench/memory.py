@@ -92,9 +92,14 @@ def workers_of(admin: str) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if any(str(each.readlink()) == f"socket:[{inode}]" for each in (folder / "fd").iterdir()):
-                children = (folder / "task" / folder.name / "children").read_text("ascii").split()
-                return [int(each) for each in children] or [int(folder.name)]
+                pid = int(folder.name)
+                return [worker for server in children(pid) for worker in children(server)] or [pid]
     raise LookupError(admin)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has forked and that run."""
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
 
 
 def state(pid: int) -> str:

@@ -29,6 +29,7 @@ from gateway.logs import configure_logs
 from gateway.settings import CONFIG_VARIABLE, Access, ConfigurationError, Settings, load_settings
 from gateway.tls import CertificateError
 from gateway.workers.count import count_workers
+from gateway.workers.forkserver import fork_server
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -93,7 +94,14 @@ def serve(config: Path | None, *, insecure: bool, workers: int | None) -> None:
     configure_logs(settings.log)
     if exposed:
         _log.critical("insecure", problem=exposed)
-    _run(_serve(settings, read_again))
+    workers, reason = count_workers(settings)
+    if reason is not None:
+        _log.info("one_worker", reason=reason)
+    _tell_of_sharing(settings)
+    if workers == 1:
+        _run(_serve(settings, read_again))
+    else:
+        _serve_by(workers, settings, read_again)
 
 
 @main.command()
@@ -271,21 +279,9 @@ def _run(work: Coroutine[object, object, Result]) -> Result:
 
 
 async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> None:
+    """In this process."""
     ending = Ending()
     ending.obey_signals()
-    workers, reason = count_workers(settings)
-    if reason is not None:
-        _log.info("one_worker", reason=reason)
-    _tell_of_sharing(settings)
-    if workers > 1:
-        if settings.limits_rates and not settings.cache.in_redis:
-            _log.warning("rates_by_worker", workers=workers, problem="without Redis each worker counts by itself")
-        with uncollected():
-            from gateway.workers.supervisor import supervise
-
-        await supervise(settings, workers, ending, read_again)
-        return
-
     with uncollected():
         from gateway.app import open_gateway
 
@@ -294,6 +290,22 @@ async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> None
         _log.info("listening", graphql=doors.graphql, grpc=doors.grpc, admin=doors.admin, workers=1)
         await ending.wait()
         _log.info("stopping")
+
+
+def _serve_by(workers: int, settings: Settings, read_again: Callable[[], Settings]) -> None:
+    """In processes of their own."""
+    if settings.limits_rates and not settings.cache.in_redis:
+        _log.warning("rates_by_worker", workers=workers, problem="without Redis each worker counts by itself")
+    with fork_server() as server:  # imports for workers while we import for ourselves
+        with uncollected():
+            from gateway.workers.supervisor import supervise
+
+        async def supervising() -> None:
+            ending = Ending()
+            ending.obey_signals()
+            await supervise(settings, workers, server, ending, read_again)
+
+        _run(supervising())
 
 
 def _tell_of_sharing(settings: Settings) -> None:

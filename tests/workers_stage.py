@@ -45,9 +45,13 @@ class Served:
     def pid(self) -> int:
         return self.process.process.pid
 
-    def workers(self) -> set[int]:
-        """The processes that it has started and that run."""
+    def fork_servers(self) -> set[int]:
+        """The process whose children workers are, if it runs."""
         return {pid for pid in _children(self.pid) if is_running(pid)}
+
+    def workers(self) -> set[int]:
+        """Those that run."""
+        return {pid for server in self.fork_servers() for pid in _children(server) if is_running(pid)}
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Its log's lines of that name."""
@@ -97,5 +101,8 @@ async def ended(*pids: int, within: float = 15) -> None:
 
 
 def _children(pid: int) -> set[int]:
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return {int(child) for task in tasks for child in task.read_text().split()}
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").glob("*/children"))
+        return {int(child) for task in tasks for child in task.read_text().split()}
+    except OSError:  # it has ended meanwhile
+        return set()

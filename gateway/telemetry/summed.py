@@ -8,8 +8,8 @@ would become more with every process that ends.)
 from __future__ import annotations
 
 import os
-import resource
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -21,14 +21,10 @@ from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
 
     from prometheus_client import Metric
 
-__all__ = ["FOLDER_VARIABLE", "SummedMetrics"]
-
-FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""Names the folder to the processes that write there; prometheus_client reads it when it is imported."""
+__all__ = ["SummedMetrics"]
 
 _ENDED: Final = "ended"
 """In a file's name, in the place of a process's number: all that have ended."""
@@ -43,7 +39,8 @@ class SummedMetrics:
         self._folder = folder
         self._registry = CollectorRegistry()
         MultiProcessCollector(self._registry, str(folder))
-        self._registry.register(_Processes(pids))
+        self._processes = _Processes(pids)
+        self._registry.register(self._processes)
         self._restarts = Counter(
             "session_gateway_worker_restarts",
             "Workers that were started in the place of one that had ended.",
@@ -59,8 +56,9 @@ class SummedMetrics:
         """Count a worker that takes another's place."""
         self._restarts.inc()
 
-    def ended(self, pid: int) -> None:
-        """Keep what a process counted, now that it has ended."""
+    def ended(self, pid: int, cpu: float) -> None:
+        """Keep what a process counted, now that it has ended, having used so many seconds."""
+        self._processes.spent_before += cpu
         for file in self._folder.glob(f"*_{pid}.db"):
             try:
                 if not file.name.startswith("gauge_"):
@@ -82,6 +80,9 @@ class _Processes(Collector):
     """What the processes use, added up, by the usual names."""
 
     def __init__(self, pids: Callable[[], Iterable[int]]) -> None:
+        self.spent_before = 0.0
+        """CPU seconds of those that have ended."""
+        self._spent = 0.0
         self._pids = pids
         self._began = _one(os.getpid()).get("process_start_time_seconds", 0.0)
 
@@ -91,11 +92,13 @@ class _Processes(Collector):
         def total(name: str) -> float:
             return sum(each.get(name, 0.0) for each in found)
 
-        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-        spent = total("process_cpu_seconds_total") + ended.ru_utime + ended.ru_stime
-        yield CounterMetricFamily("process_cpu_seconds", "CPU time of all processes, ended ones included.", spent)
+        spent = total("process_cpu_seconds_total") + self.spent_before
+        self._spent = max(self._spent, spent)  # one that has just ended may be in neither
+        yield CounterMetricFamily("process_cpu_seconds", "CPU time of all processes, ended ones included.", self._spent)
         yield GaugeMetricFamily(
-            "process_resident_memory_bytes", "Resident memory of all processes.", total("process_resident_memory_bytes")
+            "process_resident_memory_bytes",
+            "Resident memory of all processes; what several have in common counts once.",
+            total("process_resident_memory_bytes"),
         )
         yield GaugeMetricFamily(
             "process_virtual_memory_bytes", "Virtual memory of all processes.", total("process_virtual_memory_bytes")
@@ -108,4 +111,15 @@ class _Processes(Collector):
 def _one(pid: int) -> dict[str, float]:
     """Of one process; nothing of one that has just ended."""
     collector = ProcessCollector(pid=lambda: pid, registry=None)
-    return {sample.name: sample.value for metric in collector.collect() for sample in metric.samples}
+    found = {sample.name: sample.value for metric in collector.collect() for sample in metric.samples}
+    share = _share(pid)
+    return found if share is None else {**found, "process_resident_memory_bytes": share}
+
+
+def _share(pid: int) -> float | None:
+    """Bytes of resident memory, of each page the process's share (Pss); None where the kernel does not tell."""
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii")
+    except OSError:
+        return None
+    return next(1024.0 * int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))

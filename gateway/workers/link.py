@@ -1,6 +1,7 @@
 """What a supervisor and a worker tell each other, over a pair of sockets that a worker inherits.
 
-Its end is as good as a message: a worker whose supervisor is gone stops, and a supervisor sees a worker's end.
+Its end is as good as a message: a worker whose supervisor is gone stops, and a supervisor sees a worker's end. By
+another pair the fork server tells of the worker's process.
 """
 
 from __future__ import annotations
@@ -19,7 +20,22 @@ from gateway.settings import Settings
 if TYPE_CHECKING:
     import socket
 
-__all__ = ["Beat", "Drain", "Failed", "Hasten", "Link", "Reload", "Start", "Up", "packed", "unpacked"]
+__all__ = [
+    "Beat",
+    "Drain",
+    "Exited",
+    "Failed",
+    "Forked",
+    "Hasten",
+    "Link",
+    "NotForked",
+    "Reload",
+    "Start",
+    "Up",
+    "framed",
+    "packed",
+    "unpacked",
+]
 
 _LENGTH: Final = 4
 """Bytes before each message that tell its length."""
@@ -65,7 +81,29 @@ class Failed(Struct, tag=True, frozen=True):
     status: int
 
 
-Message: TypeAlias = Start | Reload | Drain | Hasten | Up | Beat | Failed
+class Forked(Struct, tag=True, frozen=True):
+    """From the fork server: the worker has a process."""
+
+    pid: int
+
+
+class NotForked(Struct, tag=True, frozen=True):
+    """From the fork server: it gets none."""
+
+    error: int
+    """As `errno` has it."""
+
+
+class Exited(Struct, tag=True, frozen=True):
+    """From the fork server: the process has come to its end."""
+
+    status: int
+    """Less than 0: by the signal of that number."""
+    cpu: float
+    """Seconds that it has used."""
+
+
+Message: TypeAlias = Start | Reload | Drain | Hasten | Up | Beat | Failed | Forked | NotForked | Exited
 
 
 class Link:
@@ -83,8 +121,7 @@ class Link:
 
     def send(self, message: Message) -> None:
         """Send when there is room; to nobody, if the other end is gone."""
-        encoded = msgspec.msgpack.encode(message)
-        self._writer.write(len(encoded).to_bytes(_LENGTH) + encoded)
+        self._writer.write(framed(message))
 
     async def receive(self) -> Message | None:
         """The next message; None when the other end is gone."""
@@ -99,6 +136,12 @@ class Link:
         self._writer.close()
         with suppress(ConnectionError):
             await self._writer.wait_closed()
+
+
+def framed(message: Message) -> bytes:
+    """As it goes over a link."""
+    encoded = msgspec.msgpack.encode(message)
+    return len(encoded).to_bytes(_LENGTH) + encoded
 
 
 def packed(settings: Settings) -> bytes:

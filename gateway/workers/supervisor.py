@@ -1,4 +1,4 @@
-"""Starts workers, replaces those that end, and answers the operator for all of them.
+"""Has workers started, replaces those that end, and answers the operator for all of them.
 
 The ports are claimed here, before anything else: a port that cannot be had is told at once, and a free one that is
 asked for is the same for all workers. The claims do not listen, so that no client comes to them.
@@ -10,12 +10,9 @@ import asyncio
 import os
 import random
 import socket
-import sys
-import tempfile
 import time
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -25,15 +22,15 @@ from gateway.failures import Unserved
 from gateway.listener import claim, listening
 from gateway.readiness import Readiness, Report
 from gateway.reloading import reloading
-from gateway.telemetry.summed import FOLDER_VARIABLE, SummedMetrics
+from gateway.telemetry.summed import SummedMetrics
 from gateway.workers.link import Beat, Drain, Failed, Hasten, Link, Reload, Start, Up, packed
 
 if TYPE_CHECKING:
-    from asyncio.subprocess import Process
     from collections.abc import AsyncIterator, Callable, Iterable
 
     from gateway.ending import Ending
     from gateway.settings import Settings
+    from gateway.workers.forkserver import ForkServer, Process
     from gateway.workers.link import Message
 
 __all__ = ["supervise"]
@@ -44,21 +41,25 @@ _MARGIN: Final = 5.0
 """Seconds beyond the grace, after which a worker that was told to stop is killed."""
 _LAST_WORDS: Final = 5.0
 """Seconds for a process to end whose link is at its end."""
+_UNKNOWN: Final = 255
+"""The exit status of which nobody can tell."""
 _STEADY: Final = 60.0
 """A worker that lasted for so many seconds is replaced at once; one of its successors that does not, after a while."""
 _LONGEST_WAIT: Final = 30.0
 
 
-async def supervise(settings: Settings, count: int, ending: Ending, read_again: Callable[[], Settings]) -> None:
+async def supervise(
+    settings: Settings, count: int, server: ForkServer, ending: Ending, read_again: Callable[[], Settings]
+) -> None:
     """Serve by so many workers until told to stop, and until they have ended; SIGHUP is obeyed (`gateway.reloading`).
 
     Raises OSError when a port cannot be had, and Unserved, with what the first of them said, when workers do not come
-    up at the start; later on a worker that ends is replaced, again and again if need be.
+    up at the start; later on a worker that ends is replaced, again and again if need be. Raises Unserved also where the
+    fork server has ended, after it has stopped in good order.
     """
     with ExitStack() as claims:
         unclaimed, settings = settings, _claimed(settings, claims)
-        folder = Path(claims.enter_context(tempfile.TemporaryDirectory(prefix="session-gateway-")))
-        supervisor = _Supervisor(settings, count, folder, ending)
+        supervisor = _Supervisor(settings, count, server, ending)
         async with (
             listening(
                 admin_app(supervisor.metrics, supervisor),
@@ -85,13 +86,17 @@ def _claimed(settings: Settings, claims: ExitStack) -> Settings:
 class _Worker:
     """One of the places for a worker, and who holds it now."""
 
-    name: str
+    number: int
     link: Link | None = None
     process: Process | None = None
     up: Up | None = None
     report: Report | None = None
     failed: Failed | None = None
     lives: int = field(default=0)
+
+    @property
+    def name(self) -> str:
+        return str(self.number)
 
     def tell(self, message: Message) -> None:
         if self.link is not None:
@@ -102,13 +107,14 @@ class _Worker:
 
 
 class _Supervisor:
-    def __init__(self, settings: Settings, count: int, folder: Path, ending: Ending) -> None:
+    def __init__(self, settings: Settings, count: int, server: ForkServer, ending: Ending) -> None:
         self._settings = settings
-        self._folder = folder
+        self._server = server
         self._ending = ending
-        self._workers = [_Worker(str(number)) for number in range(1, count + 1)]
+        self._workers = [_Worker(number) for number in range(1, count + 1)]
         self._all_up = asyncio.Event()
-        self.metrics = SummedMetrics(folder, self._pids)
+        self._lost = False
+        self.metrics = SummedMetrics(server.folder, self._pids)
         self.readiness = Readiness()
         self.readiness.set("workers", "starting", met=False)
         self._log = structlog.stdlib.get_logger(__name__)
@@ -130,12 +136,16 @@ class _Supervisor:
         self._tell(Reload(packed(self._settings)))
 
     async def run(self, admin: str) -> None:
-        """Until told to stop, and until all have ended. `admin` is for the log."""
+        """Until told to stop, and until all have ended. `admin` is for the log.
+
+        Raises Unserved, in the end, when it stopped for want of the fork server.
+        """
         self._ending.when_begun(lambda: self._tell(Drain()))
         async with asyncio.TaskGroup() as tasks:
             keeping = [tasks.create_task(self._keep(each), name=f"keep worker {each.name}") for each in self._workers]
             announcing = tasks.create_task(self._announce(admin), name="announce the doors")
             hastening = tasks.create_task(self._hasten(), name="hasten workers")
+            watching = tasks.create_task(self._watch(), name="watch the fork server")
             await self._ending.wait()
             announcing.cancel()
             self._log.info("stopping")
@@ -146,6 +156,9 @@ class _Supervisor:
             for each in late:
                 each.cancel()
             hastening.cancel()
+            watching.cancel()
+        if self._lost:
+            raise Unserved(("the fork server, which starts workers, has ended",), 1)
 
     async def _announce(self, admin: str) -> None:
         await self._all_up.wait()
@@ -157,12 +170,21 @@ class _Supervisor:
         await self._ending.wait_hastened()
         self._tell(Hasten())
 
+    async def _watch(self) -> None:
+        """Stop without the fork server, as no worker could be replaced: whoever started this is to start it anew."""
+        await self._server.ended()
+        if not self._ending.begun:
+            self._lost = True
+            self._log.critical("fork_server_ended")
+            self._ending.begin()
+
     def _tell(self, message: Message) -> None:
         for each in self._workers:
             each.tell(message)
 
     def _pids(self) -> Iterable[int]:
         yield os.getpid()
+        yield self._server.pid
         for each in self._workers:
             if each.process is not None:
                 yield each.process.pid
@@ -200,7 +222,7 @@ class _Supervisor:
                 await self._ending.wait()
 
     async def _live(self, worker: _Worker) -> int:
-        """Start one, and listen to it until its end; returns its exit status."""
+        """Have one started, and listen to it until its end; returns its exit status."""
         async with self._started(worker) as (link, process):
             link.send(Start(packed(self._settings)))
             if self._ending.begun:
@@ -215,12 +237,8 @@ class _Supervisor:
             except TimeoutError:
                 self._log.error("worker_hangs", worker=worker.name, silent_for=_SILENCE)
                 process.kill()
-            try:
-                async with asyncio.timeout(_LAST_WORDS):
-                    return await process.wait()
-            except TimeoutError:
-                process.kill()
-                return await process.wait()
+            await process.wait(_LAST_WORDS)
+        return _UNKNOWN if process.exited is None else process.exited.status
 
     def _take(self, worker: _Worker, message: Message) -> None:
         match message:
@@ -239,23 +257,13 @@ class _Supervisor:
 
     @asynccontextmanager
     async def _started(self, worker: _Worker) -> AsyncIterator[tuple[Link, Process]]:
-        """A process of its own, not a fork: what gRPC has running does not live on in one. It ends with the block."""
+        """A worker in this place, which ends with the block."""
         ours, its = socket.socketpair()
         link = await Link.over(ours)
         try:
             with its:
-                process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "gateway.workers",
-                    worker.name,
-                    str(its.fileno()),
-                    env={**os.environ, FOLDER_VARIABLE: str(self._folder)},
-                    pass_fds=(its.fileno(),),
-                    stdin=asyncio.subprocess.DEVNULL,
-                )
-        except OSError:
+                process = await self._server.fork(worker.number, its)
+        except BaseException:
             await link.close()
             raise
         worker.link, worker.process, worker.failed = link, process, None
@@ -263,12 +271,13 @@ class _Supervisor:
         try:
             yield link, process
         finally:
-            worker.link = worker.process = worker.up = worker.report = None
-            if process.returncode is None:
+            if process.exited is None:
                 process.kill()
-                await process.wait()
+                await process.wait(_LAST_WORDS)
+            worker.link = worker.process = worker.up = worker.report = None
+            self.metrics.ended(process.pid, 0.0 if process.exited is None else process.exited.cpu)
             await link.close()
-            self.metrics.ended(process.pid)
+            await process.close()
 
 
 def _wait_after(failures: int) -> float:

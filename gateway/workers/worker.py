@@ -1,12 +1,11 @@
-"""A worker: a gateway that a supervisor has started, and that ends with it."""
+"""A worker: a gateway that a supervisor has had started, and that ends with it."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import uvloop
@@ -33,13 +32,15 @@ __all__ = ["main"]
 _BEAT_EVERY: Final = 1.0
 
 
-def main(name: str, end: socket.socket) -> NoReturn:
-    """Work for the supervisor, who has the other end of this socket; exits when it says so, or is gone."""
-    sys.exit(uvloop.run(_work(name, end)))
+def main(number: int, end: socket.socket) -> int:
+    """Work for the supervisor, who has the other end of this socket, until it says to stop or is gone.
+
+    Returns the exit status.
+    """
+    return uvloop.run(_work(number, end))
 
 
-async def _work(name: str, end: socket.socket) -> int:
-    """Do as the supervisor says, until it says to stop or is gone; returns the exit status."""
+async def _work(number: int, end: socket.socket) -> int:
     link = await Link.over(end)
     try:
         start = await link.receive()
@@ -47,7 +48,7 @@ async def _work(name: str, end: socket.socket) -> int:
             return 0
         settings = unpacked(start.settings)
         configure_logs(settings.log)
-        structlog.contextvars.bind_contextvars(worker=name)
+        structlog.contextvars.bind_contextvars(worker=str(number))
         await _serve(settings, link)
     except* (OSError, CertificateError, ConfigurationError) as group:
         problems, status = explained(group)

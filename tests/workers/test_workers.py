@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
+import re
 import signal
 import socket
 import sys
@@ -123,17 +125,21 @@ async def test_metrics_are_those_of_all_workers(two: Served) -> None:
 
 
 async def test_the_operator_learns_what_all_processes_use(two: Served) -> None:
-    workers = await whole(two)
-    mapped = sum(resident(pid) for pid in (two.pid, *workers))
+    everyone = (two.pid, *two.fork_servers(), *await whole(two))
+    assert len(everyone) == 4
+    memory = sum(kilobytes(pid, "Pss") for pid in everyone) * 1024
 
-    assert await two.metric("process_resident_memory_bytes") == pytest.approx(mapped, rel=0.2)
+    told = await two.metric("process_resident_memory_bytes")
+    assert told == pytest.approx(memory, rel=0.2)
+    assert told < 0.8 * sum(kilobytes(pid, "Rss") for pid in everyone) * 1024  # which counts again what they share
     assert await two.metric("process_open_fds") >= 3 * 5
     assert await two.metric("process_cpu_seconds_total") > 0
 
 
-def resident(pid: int) -> int:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def kilobytes(pid: int, kind: str) -> int:
+    found = re.search(rf"^{kind}:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1])
 
 
 # Ends that were not meant
@@ -198,6 +204,49 @@ async def test_workers_end_when_their_supervisor_is_killed(upstream: sandbox.San
             pass  # nobody has it any more
 
 
+async def test_without_the_process_that_forks_it_stops_in_good_order_and_says_why(
+    upstream: sandbox.SandboxServer,
+) -> None:
+    async with served("--workers", "2", upstream=upstream) as gateway:
+        workers = gateway.workers()
+        (server,) = gateway.fork_servers()
+        upstream.sandbox.faults.arm("latency=1000ms", "get", times=4)
+        await eventually(lambda: upstream.sandbox.under_way == 0)  # workers ask for tokens as they come up
+        calls = asyncio.gather(*(read(gateway, door) for door in ("graphql", "grpc") for _ in range(2)))
+        await eventually(lambda: upstream.sandbox.under_way == 4)
+
+        os.kill(server, signal.SIGKILL)
+
+        await calls
+        assert await gateway.process.end(within=10) == 1
+        await ended(*workers)
+    assert len(gateway.events("fork_server_ended")) == 1
+    assert gateway.process.err[-1] == "session-gateway: the fork server, which starts workers, has ended"
+
+
+async def test_a_worker_has_no_file_of_another(two: Served) -> None:
+    """An end of a link or a connection that another process has too would seem open when it is not."""
+    workers = await whole(two)
+    (server,) = two.fork_servers()
+
+    inherited = sockets(os.getpid())  # from whoever runs the tests
+    held = {pid: sockets(pid) - inherited for pid in (two.pid, server, *workers)}
+
+    assert all(held.values())
+    for one, other in itertools.combinations(held.values(), 2):
+        assert not one & other
+
+
+def sockets(pid: int) -> set[str]:
+    """And pipes, but for those that are standard output and error."""
+    held: dict[int, str] = {}
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            held[int(each.name)] = str(each.readlink())
+    standard = {held[descriptor] for descriptor in range(3)}
+    return {each for each in held.values() if each.startswith(("socket:", "pipe:"))} - standard
+
+
 # Being told to stop
 
 
@@ -215,6 +264,24 @@ async def test_told_to_stop_it_lets_calls_under_way_finish(upstream: sandbox.San
         assert await gateway.process.end(within=10) == 0
         assert not any(map(is_running, workers))
     assert [each["event"] for each in gateway.events("workers_killed")] == []
+
+
+async def test_a_signal_to_all_processes_at_once_is_as_one_to_the_supervisor(upstream: sandbox.SandboxServer) -> None:
+    """As systemd sends SIGTERM, unless told otherwise."""
+    async with served("--workers", "2", upstream=upstream) as gateway:
+        workers = gateway.workers()
+        upstream.sandbox.faults.arm("latency=1000ms", "get", times=4)
+        await eventually(lambda: upstream.sandbox.under_way == 0)  # workers ask for tokens as they come up
+        calls = asyncio.gather(*(read(gateway, door) for door in ("graphql", "grpc") for _ in range(2)))
+        await eventually(lambda: upstream.sandbox.under_way == 4)
+
+        for pid in (*gateway.fork_servers(), *workers, gateway.pid):
+            os.kill(pid, signal.SIGTERM)
+
+        await calls
+        assert await gateway.process.end(within=10) == 0
+        assert not any(map(is_running, workers))
+    assert [gateway.events(each) for each in ("fork_server_ended", "workers_killed")] == [[], []]
 
 
 async def test_told_again_it_does_not_wait(upstream: sandbox.SandboxServer) -> None:
@@ -288,6 +355,34 @@ async def test_what_keeps_workers_from_coming_up_is_told_once_and_ends_it(tmp_pa
     assert status == 2
     (line,) = process.err
     assert line.startswith("session-gateway: graphql.documents_file: ")
+
+
+async def test_a_machine_that_has_no_room_for_a_worker_is_told_of() -> None:
+    """The fork server's own fork is made, and none after it."""
+    program = f"""
+import errno, os
+fork, made = os.fork, []
+
+def full():
+    made.append(True)
+    if len(made) > 1:
+        raise OSError(errno.EAGAIN, "")
+    return fork()
+
+os.fork = full
+os.environ.update({ANYWHERE | TENANT!r})
+from gateway.cli import main
+main(["serve", "--workers", "2"])
+"""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, stderr=asyncio.subprocess.PIPE, cwd=ROOT
+    )
+    _, said = await process.communicate()
+
+    assert process.returncode == 1
+    assert said.decode().splitlines()[-1] == (
+        "session-gateway: a worker cannot be started: Resource temporarily unavailable"
+    )
 
 
 async def test_another_gateway_on_the_same_ports_is_told_of(two: Served, upstream: sandbox.SandboxServer) -> None:

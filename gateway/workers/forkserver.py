@@ -1,0 +1,256 @@
+"""Where workers come from: a process that has imported all that they need, once, and forks them.
+
+What a worker imports takes the better part of a second of CPU, and a fork milliseconds; memory that forks only read
+they have in common. A process that forks must be alone: of threads, of a loop and of what gRPC has running, nothing
+lives on in a fork. A supervisor has a loop, so the fork server is itself forked from it, before that begins.
+(multiprocessing's begins as a new interpreter, and imports again what the supervisor has imported.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import selectors
+import signal
+import socket
+import sys
+import tempfile
+import traceback
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from gateway.garbage import uncollected
+from gateway.workers.link import Exited, Forked, Link, NotForked, framed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["ForkServer", "Process", "fork_server"]
+
+_NUMBER: Final = 4
+"""Bytes of a request, which is a worker's number."""
+_PATIENCE: Final = 30.0
+"""Seconds for a worker to be forked; the first waits for what is imported before."""
+_FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""Names the folder to processes that write there what they count; prometheus_client reads it when it is imported."""
+
+
+@contextmanager
+def fork_server() -> Iterator[ForkServer]:
+    """A fork server while the block runs. To be entered while this process has one thread and no loop."""
+    with tempfile.TemporaryDirectory(prefix="session-gateway-") as folder:
+        ours, its = socket.socketpair()
+        with ours:
+            with its:
+                pid = _in_a_fork(partial(_run, its, ours, folder))
+            try:
+                yield ForkServer(pid, Path(folder), ours)
+            finally:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+
+
+class ForkServer:
+    """What the supervisor has of it."""
+
+    def __init__(self, pid: int, folder: Path, control: socket.socket) -> None:
+        self.pid: Final = pid
+        self.folder: Final = folder
+        """Where workers write what they count."""
+        self._control = control
+        self._control.setblocking(False)
+        self._turn = asyncio.Lock()
+
+    async def fork(self, number: int, end: socket.socket) -> Process:
+        """Start a worker of this number, which gets this end of a link. Raises OSError when that cannot be."""
+        async with self._turn:
+            ours, its = socket.socketpair()
+            life = await Link.over(ours)
+            try:
+                with its:
+                    socket.send_fds(self._control, [number.to_bytes(_NUMBER)], [end.fileno(), its.fileno()])
+                return Process(await _pid(life), life)
+            except BaseException:
+                await life.close()
+                raise
+
+    async def ended(self) -> None:
+        """Until it has ended, which is not meant to be."""
+        with suppress(ConnectionError):
+            await asyncio.get_running_loop().sock_recv(self._control, 1)  # it says nothing by this
+
+
+class Process:
+    """A worker's."""
+
+    def __init__(self, pid: int, life: Link) -> None:
+        self.pid: Final = pid
+        self.exited: Exited | None = None
+        """How, if it has, and if it is known."""
+        self._life = life
+
+    async def wait(self, seconds: float) -> None:
+        """Until it has exited, or nobody can tell, or for so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                message = await self._life.receive()
+            if isinstance(message, Exited):
+                self.exited = message
+
+    def kill(self) -> None:
+        """End it at once, unless it has exited."""
+        if self.exited is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    async def close(self) -> None:
+        """Hear no more of it."""
+        await self._life.close()
+
+
+async def _pid(life: Link) -> int:
+    """Of the worker that was asked for. Raises OSError when there is none."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            answer = await life.receive()
+    except TimeoutError:
+        raise OSError(errno.ETIMEDOUT, "the fork server does not answer") from None
+    match answer:
+        case Forked(pid):
+            return pid
+        case NotForked(error):
+            raise OSError(error, os.strerror(error))
+        case _:
+            raise OSError(errno.ESRCH, "the fork server has ended")
+
+
+def _in_a_fork(work: Callable[[], int]) -> int:
+    """Do this in a process of its own, which exits with what it returns; returns its number here."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        status = work()
+    except BaseException:  # noqa: BLE001 - of this process nothing may go on but this
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _run(control: socket.socket, supervisors: socket.socket, folder: str) -> int:
+    """The fork server's life, and that of each worker."""
+    supervisors.close()
+    for each in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)  # a terminal or systemd sends them to all, but the supervisor decides
+    _be_called("fork-server")
+    with Path(os.devnull).open() as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.environ[_FOLDER_VARIABLE] = folder
+    with uncollected():
+        from gateway.workers import worker  # noqa: PLC0415 - here, and nowhere in the supervisor
+
+    forked = _fork_when_asked(control)
+    if forked is None:
+        return 0
+    number, end = forked
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _be_called(f"worker-{number}")
+    return worker.main(number, end)
+
+
+def _fork_when_asked(control: socket.socket) -> tuple[int, socket.socket] | None:
+    """Fork a worker for each request, and tell of its exit.
+
+    Returns in each worker, with its number and its end of the link, and at last here, when the supervisor is gone.
+    """
+    with ExitStack() as ours:  # is closed in each worker
+        lives = _Lives()
+        ours.callback(lives.close)
+        ours.enter_context(control)
+        exits = ours.enter_context(_woken_by_exits())
+        selector = ours.enter_context(selectors.DefaultSelector())
+        for each in (control, exits):
+            selector.register(each, selectors.EVENT_READ)
+        while True:
+            ready = {key.fileobj for key, _ in selector.select()}
+            if exits in ready:
+                exits.recv(4096)
+                lives.tell_of_exits()
+            if control in ready:
+                number, descriptors, _, _ = socket.recv_fds(control, _NUMBER, 2)
+                if not number:
+                    return None
+                end, life = (socket.socket(fileno=each) for each in descriptors)
+                if lives.fork(life):
+                    return int.from_bytes(number), end
+                end.close()
+
+
+class _Lives:
+    """Of the workers that run: by whose socket the supervisor is told of them."""
+
+    def __init__(self) -> None:
+        self._told: dict[int, socket.socket] = {}
+
+    def fork(self, life: socket.socket) -> bool:
+        """Fork, and say of which process it is: whether of the new one."""
+        try:
+            pid = os.fork()
+        except OSError as error:
+            _tell(life, NotForked(error.errno or errno.EAGAIN))
+            life.close()
+            return False
+        if pid == 0:
+            life.close()
+            return True
+        self._told[pid] = life
+        _tell(life, Forked(pid))
+        return False
+
+    def tell_of_exits(self) -> None:
+        """Of those that there have been."""
+        while self._told:
+            pid, status, used = os.wait4(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            with self._told.pop(pid) as life:
+                _tell(life, Exited(os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime))
+
+    def close(self) -> None:
+        """Tell no more."""
+        for each in self._told.values():
+            each.close()
+
+
+def _tell(life: socket.socket, message: Forked | NotForked | Exited) -> None:
+    with suppress(OSError):  # the supervisor has gone, or wants to hear no more
+        life.sendall(framed(message))
+
+
+@contextmanager
+def _woken_by_exits() -> Iterator[socket.socket]:
+    """What can be read when a child has exited."""
+    woken, wakes = socket.socketpair()
+    with woken, wakes:
+        wakes.setblocking(False)
+        before = signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+        try:
+            yield woken
+        finally:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, before)
+
+
+def _be_called(name: str) -> None:
+    """So `top` and `ps -e` tell the processes apart, where there is a way to say so."""
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(name)
