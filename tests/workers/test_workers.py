@@ -85,6 +85,20 @@ async def test_all_workers_serve_by_both_doors_on_one_pair_of_ports(two: Served)
     assert all(listens(pid, two) for pid in workers)
 
 
+async def test_workers_give_no_id_to_two_requests(two: Served) -> None:
+    """As they might, being forks of one process, by what was random before."""
+    await whole(two)
+    found: list[str] = []
+
+    async with asyncio.timeout(30):
+        while len({each.partition("-")[0] for each in found}) < 2:
+            async with httpx.AsyncClient() as client:
+                answer = await client.post(two.graphql, json={"query": "{ __typename }"})
+            found.append(answer.headers["x-request-id"])
+
+    assert len(found) == len(set(found))
+
+
 def cpu(pid: int) -> int:
     """Ticks that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
