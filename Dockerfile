@@ -3,9 +3,9 @@
 # docker build -t session-gateway:0.1.0 --label org.opencontainers.image.revision="$(git rev-parse HEAD)" .
 #
 # Tags say which line of a base image is meant. A release build should hold them to digests as well
-# (python:3.13-slim-trixie@sha256:...), and let Renovate or Dependabot move both; a digest written here by hand would
+# (python:3.14-slim-trixie@sha256:...), and let Renovate or Dependabot move both; a digest written here by hand would
 # only grow old.
-ARG PYTHON=python:3.13-slim-trixie
+ARG PYTHON=python:3.14-slim-trixie
 ARG NODE=node:24-trixie-slim
 
 # GraphiQL, bundled.
