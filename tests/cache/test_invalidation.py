@@ -155,7 +155,7 @@ class TestWhenTheConnectionIsLost:
         upstream = Upstream()
         upstream.have("s", 1)
         silence = 1.0 if frozen else 60.0
-        async with process(upstream, redis=fragile, budget=0.05, patience=1, max_silence=silence) as gateway:
+        async with process(upstream, redis=fragile, budget=0.5, patience=1, max_silence=silence) as gateway:
             assert gateway.invalidations is not None
             assert await read(gateway) == 1
             upstream.have("s", 2)
