@@ -77,7 +77,7 @@ class SummedMetrics:
 
 
 class _Processes(Collector):
-    """What the processes use, added up, by the usual names."""
+    """What the processes use, by the usual names: added up, but for files, of which each has a limit of its own."""
 
     def __init__(self, pids: Callable[[], Iterable[int]]) -> None:
         self.spent_before = 0.0
@@ -103,9 +103,19 @@ class _Processes(Collector):
         yield GaugeMetricFamily(
             "process_virtual_memory_bytes", "Virtual memory of all processes.", total("process_virtual_memory_bytes")
         )
-        yield GaugeMetricFamily("process_open_fds", "Open files of all processes.", total("process_open_fds"))
-        yield GaugeMetricFamily("process_max_fds", "Most open files of all processes.", total("process_max_fds"))
+        nearest = max(found, key=_files)
+        for name, meaning in {"open": "Open files", "max": "Most open files"}.items():
+            yield GaugeMetricFamily(
+                f"process_{name}_fds",
+                f"{meaning} of the process that is nearest to its limit.",
+                nearest.get(f"process_{name}_fds", 0.0),
+            )
         yield GaugeMetricFamily("process_start_time_seconds", "When the supervisor started.", self._began)
+
+
+def _files(process: dict[str, float]) -> float:
+    """Of those that it may have open, the part that it has."""
+    return process.get("process_open_fds", 0.0) / process.get("process_max_fds", 1.0)
 
 
 def _one(pid: int) -> dict[str, float]:
