@@ -132,4 +132,4 @@ def _share(pid: int) -> float | None:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii")
     except OSError:
         return None
-    return next(1024.0 * int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+    return next((1024.0 * int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")), None)
