@@ -51,6 +51,16 @@ async def read(gateway: Served, door: str) -> None:
     assert found.fields["currency"] == "EUR"
 
 
+async def under_way(gateway: Served) -> asyncio.Future[list[None]]:
+    """Four reads by both doors that upstream takes a second to answer, and has not yet."""
+    upstream = gateway.sandbox
+    upstream.faults.arm("latency=1000ms", "get", times=4)
+    await eventually(lambda: upstream.under_way == 0)  # workers ask for tokens as they come up
+    calls = asyncio.gather(*(read(gateway, door) for door in ("graphql", "grpc") for _ in range(2)))
+    await eventually(lambda: upstream.under_way == 4)
+    return calls
+
+
 _CALLER = Caller()
 
 
@@ -245,10 +255,7 @@ async def test_without_the_process_that_forks_it_stops_in_good_order_and_says_wh
     async with served("--workers", "2", upstream=upstream) as gateway:
         workers = gateway.workers()
         (server,) = gateway.fork_servers()
-        upstream.sandbox.faults.arm("latency=1000ms", "get", times=4)
-        await eventually(lambda: upstream.sandbox.under_way == 0)  # workers ask for tokens as they come up
-        calls = asyncio.gather(*(read(gateway, door) for door in ("graphql", "grpc") for _ in range(2)))
-        await eventually(lambda: upstream.sandbox.under_way == 4)
+        calls = await under_way(gateway)
 
         os.kill(server, signal.SIGKILL)
 
@@ -288,10 +295,7 @@ def sockets(pid: int) -> set[str]:
 async def test_told_to_stop_it_lets_calls_under_way_finish(upstream: sandbox.SandboxServer) -> None:
     async with served("--workers", "2", upstream=upstream) as gateway:
         workers = gateway.workers()
-        upstream.sandbox.faults.arm("latency=1000ms", "get", times=4)
-        await eventually(lambda: upstream.sandbox.under_way == 0)  # workers ask for tokens as they come up
-        calls = asyncio.gather(*(read(gateway, door) for door in ("graphql", "grpc") for _ in range(2)))
-        await eventually(lambda: upstream.sandbox.under_way == 4)
+        calls = await under_way(gateway)
 
         gateway.process.process.terminate()
 
@@ -305,10 +309,7 @@ async def test_a_signal_to_all_processes_at_once_is_as_one_to_the_supervisor(ups
     """As systemd sends SIGTERM, unless told otherwise."""
     async with served("--workers", "2", upstream=upstream) as gateway:
         workers = gateway.workers()
-        upstream.sandbox.faults.arm("latency=1000ms", "get", times=4)
-        await eventually(lambda: upstream.sandbox.under_way == 0)  # workers ask for tokens as they come up
-        calls = asyncio.gather(*(read(gateway, door) for door in ("graphql", "grpc") for _ in range(2)))
-        await eventually(lambda: upstream.sandbox.under_way == 4)
+        calls = await under_way(gateway)
 
         for pid in (*gateway.fork_servers(), *workers, gateway.pid):
             os.kill(pid, signal.SIGTERM)
