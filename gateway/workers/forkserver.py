@@ -77,7 +77,7 @@ class ForkServer:
                 await life.close()
                 raise
 
-    async def ended(self) -> None:
+    async def wait_ended(self) -> None:
         """Until it has ended, which is not meant to be."""
         with suppress(ConnectionError):
             await asyncio.get_running_loop().sock_recv(self._control, 1)  # it says nothing by this
@@ -128,7 +128,7 @@ async def _pid(life: Link) -> int:
 
 
 def _in_a_fork(work: Callable[[], int]) -> int:
-    """Do this in a process of its own, which exits with what it returns; returns its number here."""
+    """Do this in a process of its own, which exits with what it returns; returns its id here."""
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()

@@ -40,7 +40,7 @@ _SILENCE: Final = 30.0
 _MARGIN: Final = 5.0
 """Seconds beyond the grace, after which a worker that was told to stop is killed."""
 _LAST_WORDS: Final = 5.0
-"""Seconds for a process to end whose link is at its end."""
+"""Seconds for a process to end whose link is at its end, or that was killed."""
 _UNKNOWN: Final = 255
 """The exit status of which nobody can tell."""
 _STEADY: Final = 60.0
@@ -172,7 +172,7 @@ class _Supervisor:
 
     async def _watch(self) -> None:
         """Stop without the fork server, as no worker could be replaced: whoever started this is to start it anew."""
-        await self._server.ended()
+        await self._server.wait_ended()
         if not self._ending.begun:
             self._lost = True
             self._log.critical("fork_server_ended")
