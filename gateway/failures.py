@@ -22,11 +22,13 @@ class Unserved(Exception):
 
 
 def explained(group: BaseExceptionGroup[Exception]) -> tuple[tuple[str, ...], int]:
-    """A line for each problem, and the exit status: 2 when the configuration is at fault, else 1."""
-    failures = list(_leaves(group))
+    """A line for each problem, and the exit status: 2 when the configuration is at fault, else 1.
+
+    What several say alike is one problem: two workers may find it before either is heard.
+    """
     problems: list[str] = []
     status = 1
-    for each in failures:
+    for each in _leaves(group):
         match each:
             case Unserved():
                 problems += each.problems
@@ -36,7 +38,7 @@ def explained(group: BaseExceptionGroup[Exception]) -> tuple[tuple[str, ...], in
                 status = 2
             case _:
                 problems.append(str(getattr(each, "strerror", None) or each))
-    return tuple(problems), status
+    return tuple(dict.fromkeys(problems)), status
 
 
 def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:

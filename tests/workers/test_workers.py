@@ -393,6 +393,36 @@ async def test_what_keeps_workers_from_coming_up_is_told_once_and_ends_it(tmp_pa
     assert line.startswith("session-gateway: graphql.documents_file: ")
 
 
+async def test_what_two_workers_say_at_once_is_told_once(tmp_path: Path) -> None:
+    """The supervisor stands still until both are gone, so that it hears of both together."""
+    manifest = tmp_path / "documents.json"
+    manifest.write_text("[]")
+    variables = {"SESSION_GATEWAY_GRAPHQL__DOCUMENTS_FILE": str(manifest)}
+    program = f"""
+import asyncio, os, time
+from gateway.workers.forkserver import Process
+wait, both = Process.wait, asyncio.Barrier(2)
+
+async def wait_for_both(self, seconds):
+    await both.wait()
+    time.sleep(0.5)
+    await wait(self, seconds)
+
+Process.wait = wait_for_both
+os.environ.update({ANYWHERE | TENANT | variables!r})
+from gateway.cli import main
+main(["serve", "--workers", "2"])
+"""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, stderr=asyncio.subprocess.PIPE, cwd=ROOT
+    )
+    _, said = await process.communicate()
+
+    assert process.returncode == 2
+    (line,) = said.decode().splitlines()
+    assert line.startswith("session-gateway: graphql.documents_file: ")
+
+
 async def test_a_machine_that_has_no_room_for_a_worker_is_told_of() -> None:
     """The fork server's own fork is made, and none after it."""
     program = f"""
