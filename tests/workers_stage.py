@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from processes import Process, running
+from processes import SCRIPT, Process, running
 
 from waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from gateway import sandbox
     from gateway.sandbox import Sandbox
@@ -79,10 +79,12 @@ class Served:
 
 
 @asynccontextmanager
-async def served(*arguments: str, upstream: sandbox.SandboxServer, **variables: str) -> AsyncIterator[Served]:
+async def served(
+    *arguments: str, upstream: sandbox.SandboxServer, program: Sequence[str] = (str(SCRIPT),), **variables: str
+) -> AsyncIterator[Served]:
     """A gateway, once it listens."""
     base = {"SESSION_GATEWAY_UPSTREAM__BASE_URL": upstream.url}
-    async with running("serve", *arguments, **{**ANYWHERE, **TENANT, **base, **variables}) as process:
+    async with running("serve", *arguments, program=program, **{**ANYWHERE, **TENANT, **base, **variables}) as process:
         line = json.loads(await process.says(r'(.*"listening".*)'))
         yield Served(process, line["graphql"], line["grpc"], line["admin"], upstream.sandbox)
 

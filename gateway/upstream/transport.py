@@ -7,13 +7,14 @@ nothing sent again. Every error says truly whether a request may have reached up
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import httpx
 
+from gateway.deadline import Deadline
+from gateway.errors import UpstreamTimeout
 from gateway.upstream.connections import HTTP_1, HTTP_2, Origin
 from gateway.upstream.http1 import Http1Connection
 
@@ -96,9 +97,9 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def _connect(self, origin: Origin) -> Connection:
         try:
-            async with asyncio.timeout(self._connect_timeout):
+            with Deadline.after(self._connect_timeout).bound("connecting"):
                 return await origin.connect()
-        except TimeoutError as error:
+        except UpstreamTimeout as error:
             raise httpx.ConnectTimeout(f"no connection to {origin.host} in time") from error
         except (OSError, UnicodeError) as error:
             raise httpx.ConnectError(str(error)) from error

@@ -35,8 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = ["supervise"]
 
-_SILENCE: Final = 30.0
-"""Seconds without a sign of life, after which a worker is taken to hang, and killed."""
+_LOOK_EVERY: Final = 1.0
+"""Seconds between two looks at whether workers give a sign of life."""
+_SILENCE: Final = 30
+"""Looks in a row without one, after which a worker is taken to hang, and killed. What is counted is looks, as time
+passes for a container that is paused too: it would be nobody's silence but its own."""
 _MARGIN: Final = 5.0
 """Seconds beyond the grace, after which a worker that was told to stop is killed."""
 _LAST_WORDS: Final = 5.0
@@ -93,6 +96,8 @@ class _Worker:
     report: Report | None = None
     failed: Failed | None = None
     lives: int = field(default=0)
+    silent: int = field(default=0)
+    """Looks since the last sign of life."""
 
     @property
     def name(self) -> str:
@@ -144,8 +149,11 @@ class _Supervisor:
         async with asyncio.TaskGroup() as tasks:
             keeping = [tasks.create_task(self._keep(each), name=f"keep worker {each.name}") for each in self._workers]
             announcing = tasks.create_task(self._announce(admin), name="announce the doors")
-            hastening = tasks.create_task(self._hasten(), name="hasten workers")
-            watching = tasks.create_task(self._watch(), name="watch the fork server")
+            aside = [
+                tasks.create_task(self._hasten(), name="hasten workers"),
+                tasks.create_task(self._watch(), name="watch the fork server"),
+                tasks.create_task(self._look(), name="look for workers that hang"),
+            ]
             await self._ending.wait()
             announcing.cancel()
             self._log.info("stopping")
@@ -153,10 +161,8 @@ class _Supervisor:
             _, late = await asyncio.wait(keeping, timeout=allowed)
             if late:
                 self._log.error("workers_killed", workers=[each.name for each in self._workers if each.process])
-            for each in late:
+            for each in (*late, *aside):
                 each.cancel()
-            hastening.cancel()
-            watching.cancel()
         if self._lost:
             raise Unserved(("the fork server, which starts workers, has ended",), 1)
 
@@ -177,6 +183,16 @@ class _Supervisor:
             self._lost = True
             self._log.critical("fork_server_ended")
             self._ending.begin()
+
+    async def _look(self) -> None:
+        """Kill workers that hang, so that they are replaced."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            for each in self._workers:
+                each.silent += 1
+                if each.silent == _SILENCE and each.process is not None:
+                    self._log.error("worker_hangs", worker=each.name, silent_for=_SILENCE * _LOOK_EVERY)
+                    each.process.kill()
 
     def _tell(self, message: Message) -> None:
         for each in self._workers:
@@ -227,16 +243,9 @@ class _Supervisor:
             link.send(Start(packed(self._settings)))
             if self._ending.begun:
                 link.send(Drain())
-            try:
-                while True:
-                    async with asyncio.timeout(_SILENCE):
-                        message = await link.receive()
-                    if message is None:
-                        break
-                    self._take(worker, message)
-            except TimeoutError:
-                self._log.error("worker_hangs", worker=worker.name, silent_for=_SILENCE)
-                process.kill()
+            while (message := await link.receive()) is not None:
+                worker.silent = 0
+                self._take(worker, message)
             await process.wait(_LAST_WORDS)
         return _UNKNOWN if process.exited is None else process.exited.status
 
@@ -268,6 +277,7 @@ class _Supervisor:
             raise
         worker.link, worker.process, worker.failed = link, process, None
         worker.lives += 1
+        worker.silent = 0
         try:
             yield link, process
         finally:

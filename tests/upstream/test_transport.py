@@ -8,6 +8,7 @@ import gzip
 import socket
 import ssl
 import struct
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -398,6 +399,12 @@ async def test_who_says_nothing_in_a_handshake_is_given_up_and_left() -> None:
             await send(transport, url)
         await asyncio.wait_for(left.wait(), 3)
     listening.close()
+
+
+async def test_a_connection_that_was_made_while_the_process_stood_still_is_taken() -> None:
+    async with serving(answers) as server, Transport(connect_timeout=0.2) as transport:
+        asyncio.get_running_loop().call_soon(time.sleep, 0.5)  # as if it had been stopped
+        assert await send(transport, server.url) == b"ok"
 
 
 async def test_closing_the_transport_ends_what_is_under_way() -> None:

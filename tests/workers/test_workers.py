@@ -236,6 +236,42 @@ async def test_one_that_crashes_again_and_again_is_given_more_and_more_time(two:
     await whole(two)  # and it recovers
 
 
+IMPATIENT = """
+from gateway.workers import supervisor
+supervisor._SILENCE = 3
+from gateway.cli import main
+main()
+"""
+"""Takes a worker to hang much sooner."""
+
+
+async def test_a_worker_that_hangs_is_replaced_but_none_that_was_paused_with_all_others(
+    upstream: sandbox.SandboxServer,
+) -> None:
+    """As `docker pause` does, or a machine that is moved: time has passed, and nobody is to blame."""
+    program = (sys.executable, "-c", IMPATIENT)
+    async with served("--workers", "2", upstream=upstream, program=program) as gateway:
+        workers = await whole(gateway)
+        everybody = (gateway.pid, *gateway.fork_servers(), *workers)
+
+        for pid in everybody:
+            os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(4)
+        for pid in everybody:
+            os.kill(pid, signal.SIGCONT)
+        await asyncio.sleep(2)
+        assert gateway.workers() == workers
+
+        hanging, other = workers
+        os.kill(hanging, signal.SIGSTOP)
+        await ended(hanging)
+        await eventually(lambda: len(gateway.workers()) == 2, within=40)
+        assert other in await whole(gateway)
+    (told,) = gateway.events("worker_hangs")
+    assert told["silent_for"] == 3
+    assert [each["status"] for each in gateway.events("worker_ended")] == [-signal.SIGKILL]
+
+
 async def test_workers_end_when_their_supervisor_is_killed(upstream: sandbox.SandboxServer) -> None:
     async with served("--workers", "2", upstream=upstream) as gateway:
         workers = gateway.workers()
