@@ -6,8 +6,12 @@ for, and what becomes of it is told.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Final
+
+import httpx
+import structlog
 
 from gateway.errors import UpstreamError, UpstreamSpared, UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
 from gateway.request import under_way
@@ -15,8 +19,6 @@ from gateway.telemetry import BreakerChanged, CallShed, UpstreamCalled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import httpx
 
     from gateway.deadline import Deadline
     from gateway.telemetry import UpstreamObserver
@@ -28,6 +30,8 @@ __all__ = ["Attempts"]
 
 _RETRY_AFTER: Final = 1.0
 """Seconds after which who found no place may come again."""
+_TELL_EVERY: Final = 10.0
+"""Seconds between two lines of the log about connections that fail."""
 
 
 class Attempts:
@@ -56,6 +60,8 @@ class Attempts:
         self._observer = observer
         self._slow = slow
         self._clock = clock
+        self._told_at = -math.inf
+        self._log = structlog.stdlib.get_logger(__name__)
 
     async def __call__(self, request: httpx.Request, deadline: Deadline) -> Answer:
         """See `gateway.upstream.http.Send`. Raises UpstreamSpared when it is not sent at all."""
@@ -81,6 +87,7 @@ class Attempts:
         except UpstreamError as error:
             if sent:
                 well, outcome = _judged(error)
+                self._tell(outcome, error.__cause__)
             raise
         finally:
             now = self._clock()
@@ -95,6 +102,13 @@ class Attempts:
             if self._breaker.state is not before:
                 self._observer.breaker_changed(BreakerChanged(self._breaker.state.value))
         return answer
+
+    def _tell(self, outcome: str, cause: BaseException | None) -> None:
+        """In the log, why a connection failed. Callers are not told: it names addresses."""
+        now = self._clock()
+        if isinstance(cause, httpx.TransportError) and now - self._told_at >= _TELL_EVERY:
+            self._told_at = now
+            self._log.warning("upstream_failed", outcome=outcome, cause=str(cause) or type(cause).__name__)
 
     async def _place(self, deadline: Deadline) -> None:
         """Wait for one. Raises UpstreamSpared when there is none in time."""

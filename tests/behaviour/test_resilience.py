@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+import structlog
 
 from doors import Caller, Refused
 from gateway.sandbox import seed
@@ -108,6 +109,16 @@ async def test_a_write_that_upstream_puts_off_is_sent_again(name: str) -> None:
         dev.sandbox.faults.arm("status=429", "add-attribute")
         await door.add_attribute("acme", SESSION, "color", 1, Caller(), read_back=False)
         assert [each.operation for each in dev.sandbox.requests] == ["add-attribute", "add-attribute"]
+
+
+async def test_why_a_connection_to_upstream_broke_is_in_the_log_alone(name: str) -> None:
+    async with gateway(name) as (dev, door):
+        dev.sandbox.faults.arm("drop", "get")
+        with structlog.testing.capture_logs() as log, pytest.raises(Refused) as refused:
+            await door.get("acme", SESSION)
+    (line,) = (each for each in log if each["event"] == "upstream_failed")
+    assert (line["outcome"], line["cause"]) == ("lost", "the connection ended before the answer did")
+    assert line["cause"] not in refused.value.message
 
 
 class TestTheBreaker:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+import structlog
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -280,3 +281,16 @@ async def test_while_it_is_open_nothing_is_sent_and_the_caller_hears_when_to_com
     assert upstream.calls == 4
     assert caught.value.retry_after == 1.5
     assert not caught.value.leaves_doubt
+
+
+async def test_why_connections_fail_is_logged_every_ten_seconds_at_most() -> None:
+    end = errors.UpstreamUnreachable("x")
+    end.__cause__ = httpx.ConnectError("certificate has expired")
+    upstream = Upstream(end, seconds=0.5)
+    send = attempts(upstream, Breaker(dataclasses.replace(RULES, failure_rate=math.inf)), Watcher())
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(40):
+            with pytest.raises(errors.UpstreamUnreachable):
+                await send(REQUEST, Deadline.never())
+    line = {"event": "upstream_failed", "log_level": "warning", "outcome": "unreachable"}
+    assert logs == [{**line, "cause": "certificate has expired"}] * 2
