@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 __all__ = ["supervise"]
 
 _LOOK_EVERY: Final = 1.0
-"""Seconds between two looks at whether workers give a sign of life."""
+"""Seconds between two looks for a sign of life of a worker."""
 _SILENCE: Final = 30
 """Looks in a row without one, after which a worker is taken to hang, and killed. What is counted is looks, as time
-passes for a container that is paused too: it would be nobody's silence but its own."""
+passes for a container that is paused too, and then nobody has been silent."""
 _MARGIN: Final = 5.0
 """Seconds beyond the grace, after which a worker that was told to stop is killed."""
 _LAST_WORDS: Final = 5.0
@@ -96,8 +96,6 @@ class _Worker:
     report: Report | None = None
     failed: Failed | None = None
     lives: int = field(default=0)
-    silent: int = field(default=0)
-    """Looks since the last sign of life."""
 
     @property
     def name(self) -> str:
@@ -152,7 +150,6 @@ class _Supervisor:
             aside = [
                 tasks.create_task(self._hasten(), name="hasten workers"),
                 tasks.create_task(self._watch(), name="watch the fork server"),
-                tasks.create_task(self._look(), name="look for workers that hang"),
             ]
             await self._ending.wait()
             announcing.cancel()
@@ -183,16 +180,6 @@ class _Supervisor:
             self._lost = True
             self._log.critical("fork_server_ended")
             self._ending.begin()
-
-    async def _look(self) -> None:
-        """Kill workers that hang, so that they are replaced."""
-        while True:
-            await asyncio.sleep(_LOOK_EVERY)
-            for each in self._workers:
-                each.silent += 1
-                if each.silent == _SILENCE and each.process is not None:
-                    self._log.error("worker_hangs", worker=each.name, silent_for=_SILENCE * _LOOK_EVERY)
-                    each.process.kill()
 
     def _tell(self, message: Message) -> None:
         for each in self._workers:
@@ -243,9 +230,12 @@ class _Supervisor:
             link.send(Start(packed(self._settings)))
             if self._ending.begun:
                 link.send(Drain())
-            while (message := await link.receive()) is not None:
-                worker.silent = 0
-                self._take(worker, message)
+            try:
+                while (message := await _heard(link)) is not None:
+                    self._take(worker, message)
+            except TimeoutError:
+                self._log.error("worker_hangs", worker=worker.name, silent_for=_SILENCE * _LOOK_EVERY)
+                process.kill()
             await process.wait(_LAST_WORDS)
         return _UNKNOWN if process.exited is None else process.exited.status
 
@@ -277,7 +267,6 @@ class _Supervisor:
             raise
         worker.link, worker.process, worker.failed = link, process, None
         worker.lives += 1
-        worker.silent = 0
         try:
             yield link, process
         finally:
@@ -288,6 +277,18 @@ class _Supervisor:
             self.metrics.ended(process.pid, 0.0 if process.exited is None else process.exited.cpu)
             await link.close()
             await process.close()
+
+
+async def _heard(link: Link) -> Message | None:
+    """The next message; None when the other end is gone. Raises TimeoutError when the other end is silent."""
+    receiving = asyncio.create_task(link.receive(), name="hear a worker")
+    try:
+        for _ in range(_SILENCE):
+            if (await asyncio.wait([receiving], timeout=_LOOK_EVERY))[0]:
+                return receiving.result()
+    finally:
+        receiving.cancel()
+    raise TimeoutError
 
 
 def _wait_after(failures: int) -> float:
