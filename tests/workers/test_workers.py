@@ -18,7 +18,8 @@ import grpc
 import httpx
 import pytest
 import pytest_asyncio
-from processes import ROOT, run
+from cache.redis_server import free_port
+from processes import ROOT, run, running
 from workers_stage import ANYWHERE, APART, TENANT, Served, ended, is_running, served
 
 from doors import Caller, GraphQLDoor, GrpcDoor
@@ -116,6 +117,13 @@ def cpu(pid: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
+async def work(gateway: Served, workers: set[int]) -> None:
+    """Have each worker use so much CPU that it would be missed."""
+    async with asyncio.timeout(40):
+        while min(map(cpu, workers)) < 0.3 * os.sysconf("SC_CLK_TCK"):
+            await asyncio.gather(*(read(gateway, "grpc") for _ in range(8)))
+
+
 def listens(pid: int, gateway: Served) -> bool:
     """Whether a process listens on both doors' ports."""
     inodes = set()
@@ -193,6 +201,7 @@ def kilobytes(pid: int, kind: str) -> int:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 async def test_a_worker_that_ends_is_replaced_and_what_it_counted_stays(two: Served, how: signal.Signals) -> None:
     before = await whole(two)
+    await work(two, before)
     async with httpx.AsyncClient() as client:
         await GraphQLDoor(client, two.graphql).add_attribute("acme", seed.ODD_SESSION, "a", how, _CALLER)
     writes = await two.metric("session_gateway_writes_total")
@@ -209,7 +218,8 @@ async def test_a_worker_that_ends_is_replaced_and_what_it_counted_stays(two: Ser
     assert not before & after
     assert await two.metric("session_gateway_writes_total") == writes
     assert await two.metric("session_gateway_write_attempts_count") == attempts
-    assert await two.metric("process_cpu_seconds_total") >= spent
+    anew = sum(map(cpu, after)) / os.sysconf("SC_CLK_TCK")
+    assert await two.metric("process_cpu_seconds_total") >= spent + anew - 0.1
     assert await two.metric("session_gateway_worker_restarts_total") == restarts + 2
     assert await two.metric("session_gateway_cache_entries") == 0
     for door in ("graphql", "grpc"):
@@ -354,6 +364,48 @@ async def test_a_signal_to_all_processes_at_once_is_as_one_to_the_supervisor(ups
         assert await gateway.process.end(within=10) == 0
         assert not any(map(is_running, workers))
     assert [gateway.events(each) for each in ("fork_server_ended", "workers_killed")] == [[], []]
+
+
+async def test_a_worker_that_does_not_stop_in_time_is_killed(upstream: sandbox.SandboxServer) -> None:
+    async with served("--workers", "2", upstream=upstream, SESSION_GATEWAY_SHUTDOWN__GRACE="0.1") as gateway:
+        workers = gateway.workers()
+        os.kill(min(workers), signal.SIGSTOP)
+
+        gateway.process.process.terminate()
+
+        assert await gateway.process.end(within=20) == 0
+        await ended(*workers)
+    (told,) = gateway.events("workers_killed")
+    assert len(told["workers"]) == 1
+
+
+async def test_told_to_stop_before_workers_are_there_it_does_not_wait_for_them_to_serve(
+    upstream: sandbox.SandboxServer,
+) -> None:
+    port = str(free_port())
+    variables = {"SESSION_GATEWAY_UPSTREAM__BASE_URL": upstream.url, "SESSION_GATEWAY_ADMIN__PORT": port}
+    async with running("serve", "--workers", "2", **{**ANYWHERE, **TENANT, **variables}) as process:
+        gateway = Served(process, "", "", f"http://127.0.0.1:{port}", upstream.sandbox)
+        await eventually(lambda: len(gateway.fork_servers()) == 1, within=20)
+        (server,) = gateway.fork_servers()
+        os.kill(server, signal.SIGSTOP)
+        await says(gateway, "starting")
+
+        process.process.terminate()
+        await says(gateway, "stopping")
+        os.kill(server, signal.SIGCONT)
+
+        assert await process.end(within=20) == 0
+
+
+async def says(gateway: Served, state: str) -> None:
+    """Wait until `/readyz` tells this of the workers."""
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(httpx.TransportError):  # it does not listen yet
+                if (await gateway.ready())["checks"]["workers"] == state:
+                    return
+            await asyncio.sleep(0.05)
 
 
 async def test_told_again_it_does_not_wait(upstream: sandbox.SandboxServer) -> None:
