@@ -312,6 +312,18 @@ async def test_without_the_process_that_forks_it_stops_in_good_order_and_says_wh
     assert gateway.process.err[-1] == "session-gateway: the fork server, which starts workers, has ended"
 
 
+async def test_the_process_that_forks_leaves_signals_to_the_supervisor(two: Served) -> None:
+    """A terminal sends them to all."""
+    (server,) = two.fork_servers()
+
+    for each in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        os.kill(server, each)
+    await asyncio.sleep(0.3)
+
+    assert is_running(server)
+    await whole(two)
+
+
 async def test_a_worker_has_no_file_of_another(two: Served) -> None:
     """An end of a link or a connection that another process has too would seem open when it is not."""
     workers = await whole(two)
