@@ -65,6 +65,8 @@ class Sandbox:
         """Most requests that were under way at a time."""
         self.under_way = 0
         """Requests that are being answered; one whose client has gone away is none."""
+        self.stopping = asyncio.Event()
+        """Set while nobody serves it any more: what waits has nothing to wait for."""
         self._contexts = Contexts(self.store, self.tokens, self.switches)
         self.accounts = Accounts(self.store, self.tokens, self.switches, clock, _later)
         self.reset()
@@ -120,7 +122,9 @@ class Sandbox:
             answer = answers.json(400, {"code": 400, "message": str(error)})
             await _send(send, answer)
             return answer.status
-        await asyncio.sleep(fault.latency)
+        if fault.latency and await self._stops_within(fault.latency):
+            scope[CUT]()
+            return 0
         if fault.kind == "hang":
             await _until_gone(receive)
         if fault.kind == "" or fault.after_write:
@@ -144,6 +148,13 @@ class Sandbox:
                 answer = answers.json(200, {"items": [], "sessionId": 7})
         await _send(send, answer)
         return answer.status
+
+    async def _stops_within(self, seconds: float) -> bool:
+        """Wait so long, or until it stops: whether it does."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.stopping.wait()
+        return self.stopping.is_set()
 
     def _handle(self, request: Request, operation: str) -> Answer:
         match operation:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from typing import TYPE_CHECKING
 
 import httpx
@@ -114,10 +116,26 @@ async def test_what_is_no_call_of_its_own_is_not_found(emporix: Emporix, path: s
 
 
 class TestServing:
-    async def test_ends_in_time_while_requests_hang(self) -> None:
-        async with serve(Sandbox()) as server, httpx.AsyncClient(base_url=server.url, timeout=0.05) as http:
+    @pytest.mark.parametrize("fault", ["hang", "latency=60000ms"])
+    async def test_ends_in_time_and_without_a_word_while_requests_wait(
+        self, fault: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with (
+            asyncio.timeout(30),
+            serve(Sandbox()) as server,
+            httpx.AsyncClient(base_url=server.url, timeout=0.05) as http,
+        ):
             with pytest.raises(httpx.ReadTimeout):
-                await http.get("/", headers={"x-sandbox-fault": "hang"})
+                await http.get("/", headers={"x-sandbox-fault": fault})
+        assert [each.getMessage() for each in caplog.records if each.levelname == "ERROR"] == []
+
+    async def test_once_more_has_waits_again(self) -> None:
+        sandbox = Sandbox()
+        for _ in range(2):
+            async with serve(sandbox) as server, httpx.AsyncClient(base_url=server.url) as http:
+                began = time.monotonic()
+                await http.get("/", headers={"x-sandbox-fault": "latency=60ms"})
+                assert time.monotonic() - began >= 0.06
 
     async def test_of_two_sandboxes_keeps_them_apart(self) -> None:
         async with (
