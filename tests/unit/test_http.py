@@ -62,9 +62,8 @@ async def server(behave: Callable[[Connection], Awaitable[object]]) -> AsyncIter
     """A server that treats every connection so, and then closes it."""
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             await behave(Connection(reader, writer))
-        writer.close()
 
     listening = await asyncio.start_server(connected, "127.0.0.1", 0)
     try:

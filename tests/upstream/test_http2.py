@@ -91,12 +91,12 @@ class TestAgreement:
 
         async def answers_when_all_are_there(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal arrived
-            await reader.readuntil(b"\r\n\r\n")
-            arrived += 1
-            await eventually(lambda: arrived == 4)
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
-            await reader.read()
-            writer.close()
+            with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+                await reader.readuntil(b"\r\n\r\n")
+                arrived += 1
+                await eventually(lambda: arrived == 4)
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                await reader.read()
 
         context = tls.context()
         if offers is not None:
@@ -117,10 +117,10 @@ class TestAgreement:
         heads = []
 
         async def answers_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            heads.append(await reader.readuntil(b"\r\n\r\n"))
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
-            await reader.read()
-            writer.close()
+            with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+                heads.append(await reader.readuntil(b"\r\n\r\n"))
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                await reader.read()
 
         listening = await asyncio.start_server(answers_once, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/x"

@@ -42,7 +42,7 @@ class Other:
         self.closed = 0
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             self.heads.append(await reader.readuntil(b"\r\n\r\n"))
             for each in (self._answer[:7], self._answer[7:]):  # as it may come
                 writer.write(each)
@@ -55,7 +55,6 @@ class Other:
             elif self._waits:
                 await reader.read()
         self.closed += 1
-        writer.close()
 
 
 async def hand_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -80,11 +79,10 @@ class Upstream:
         self.requests: list[bytes] = []
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
                 self.requests.append(await reader.readuntil(b"\r\n\r\n"))
                 writer.write(OK)
-        writer.close()
 
 
 @pytest.fixture(scope="module")

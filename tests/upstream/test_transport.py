@@ -44,7 +44,7 @@ class Server:
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while not writer.is_closing():
                 head = await reader.readuntil(b"\r\n\r\n")
                 lengths = [line.split(b":")[1] for line in head.lower().split(b"\r\n") if b"content-length" in line]
@@ -52,7 +52,6 @@ class Server:
                 self.arrived.set()
                 await self._behave(self, writer)
         self.closed += 1
-        writer.close()
 
 
 @asynccontextmanager

@@ -155,7 +155,11 @@ class Relay:
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         host, _, port = self.target.rpartition(":")
-        there, back = await asyncio.open_connection(host, int(port))
+        try:
+            there, back = await asyncio.open_connection(host, int(port))
+        except OSError:  # nobody is there
+            writer.close()
+            return
         self._tasks.create_task(_pumped(reader, back))
         self._tasks.create_task(_pumped(there, writer))
 
