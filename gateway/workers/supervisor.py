@@ -56,9 +56,9 @@ async def supervise(
 ) -> None:
     """Serve by so many workers until told to stop, and until they have ended; SIGHUP is obeyed (`gateway.reloading`).
 
-    Raises OSError when a port cannot be had, and Unserved, with what the first of them said, when workers do not come
-    up at the start; later on a worker that ends is replaced, again and again if need be. Raises Unserved also where the
-    fork server has ended, after it has stopped in good order.
+    Raises OSError when a port cannot be had, and Unserved, with what workers said, when they do not come up at the
+    start; later on a worker that ends is replaced, again and again if need be. Raises Unserved also where the fork
+    server has ended, after it has stopped in good order.
     """
     with ExitStack() as claims:
         unclaimed, settings = settings, _claimed(settings, claims)

@@ -437,18 +437,17 @@ async def test_it_goes_through_a_proxys_tunnel(tls: Tls) -> None:
     heads = []
 
     async def hand_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while part := await reader.read(65_536):
-            writer.write(part)
-            await writer.drain()
-        writer.close()
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+            while part := await reader.read(65_536):
+                writer.write(part)
+                await writer.drain()
 
     async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heads.append(await reader.readuntil(b"\r\n\r\n"))
         host, _, port = heads[-1].split()[1].decode().rpartition(":")
         there, on = await asyncio.open_connection(host, int(port))
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-        with contextlib.suppress(ConnectionError):
-            await asyncio.gather(hand_on(reader, on), hand_on(there, writer))
+        await asyncio.gather(hand_on(reader, on), hand_on(there, writer))
 
     async with (
         serving(answers, tls.context()) as server,

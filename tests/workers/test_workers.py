@@ -401,16 +401,16 @@ async def test_told_to_stop_before_workers_are_there_it_does_not_wait_for_them_t
         await eventually(lambda: len(gateway.fork_servers()) == 1, within=20)
         (server,) = gateway.fork_servers()
         os.kill(server, signal.SIGSTOP)
-        await says(gateway, "starting")
+        await until_workers_are(gateway, "starting")
 
         process.process.terminate()
-        await says(gateway, "stopping")
+        await until_workers_are(gateway, "stopping")
         os.kill(server, signal.SIGCONT)
 
         assert await process.end(within=20) == 0
 
 
-async def says(gateway: Served, state: str) -> None:
+async def until_workers_are(gateway: Served, state: str) -> None:
     """Wait until `/readyz` tells this of the workers."""
     async with asyncio.timeout(20):
         while True:
@@ -493,13 +493,8 @@ async def test_what_keeps_workers_from_coming_up_is_told_once_and_ends_it(tmp_pa
     assert line.startswith("session-gateway: graphql.documents_file: ")
 
 
-async def test_what_two_workers_say_at_once_is_told_once(tmp_path: Path) -> None:
-    """The supervisor stands still until both are gone, so that it hears of both together."""
-    manifest = tmp_path / "documents.json"
-    manifest.write_text("[]")
-    variables = {"SESSION_GATEWAY_GRAPHQL__DOCUMENTS_FILE": str(manifest)}
-    program = f"""
-import asyncio, os, time
+BOTH_AT_ONCE = """
+import asyncio, time
 from gateway.workers.forkserver import Process
 wait, both = Process.wait, asyncio.Barrier(2)
 
@@ -509,17 +504,22 @@ async def wait_for_both(self, seconds):
     await wait(self, seconds)
 
 Process.wait = wait_for_both
-os.environ.update({ANYWHERE | TENANT | variables!r})
 from gateway.cli import main
-main(["serve", "--workers", "2"])
+main()
 """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, stderr=asyncio.subprocess.PIPE, cwd=ROOT
-    )
-    _, said = await process.communicate()
+"""Stands still until both workers are gone, so that it hears of both together."""
 
-    assert process.returncode == 2
-    (line,) = said.decode().splitlines()
+
+async def test_what_two_workers_say_at_once_is_told_once(tmp_path: Path) -> None:
+    manifest = tmp_path / "documents.json"
+    manifest.write_text("[]")
+    variables = {**ANYWHERE, **TENANT, "SESSION_GATEWAY_GRAPHQL__DOCUMENTS_FILE": str(manifest)}
+    program = (sys.executable, "-c", BOTH_AT_ONCE)
+
+    async with running("serve", "--workers", "2", program=program, **variables) as process:
+        assert await process.end(within=20) == 2
+
+    (line,) = process.err
     assert line.startswith("session-gateway: graphql.documents_file: ")
 
 
