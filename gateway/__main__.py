@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from gateway.garbage import uncollected
 
 __all__ = ["main"]
@@ -9,8 +11,11 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line."""
-    with uncollected():
-        from gateway import cli  # noqa: PLC0415 - see `uncollected`
+    try:
+        with uncollected():
+            from gateway import cli  # noqa: PLC0415 - see `uncollected`
+    except KeyboardInterrupt:  # from then on click hears of it
+        sys.exit("Aborted!")
     cli.main()
 
 

@@ -69,6 +69,27 @@ async def test_dev_says_where_it_listens_serves_by_both_doors_and_stops_when_tol
     assert "Traceback" not in process.said
 
 
+INTERRUPTED = """
+import os, signal, sys
+from gateway.__main__ import main
+
+class Interrupt:
+    def find_spec(name, *_):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt)
+main()
+"""
+"""The command line, with a Ctrl-C that comes while it imports."""
+
+
+async def test_ctrl_c_before_it_has_come_up_leaves_no_trace_of_the_inside() -> None:
+    async with running(program=(sys.executable, "-c", INTERRUPTED)) as process:
+        assert await process.end(within=20) == 1
+    assert process.said == "Aborted!"
+
+
 async def test_calls_that_never_end_do_not_keep_it_from_stopping() -> None:
     async with sandbox.serve(Sandbox()) as upstream:
         variables = {
