@@ -348,6 +348,8 @@ def _take(refused: Refused, detail: Message) -> None:
         case pb.VersionConflict():
             refused.expected_version = detail.expected_version if detail.HasField("expected_version") else None
             refused.current = _seen(detail.current) if detail.HasField("current") else None
+            if refused.current is not None:
+                assert detail.current_version == refused.current.version
 
 
 def _seen(message: pb.SessionContext, attempts: int | None = None) -> Seen:

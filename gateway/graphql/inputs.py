@@ -19,7 +19,7 @@ _TENANT = "Tenant: 3 to 16 lowercase letters and digits, beginning with a letter
 _SESSION_ID = "Id of the session, 1 to 256 characters."
 _NAME = "Name of the attribute, 1 to 256 characters, any Unicode."
 _VALUE = "Its value, any JSON value, null included. Required."
-_EXPECTED = "Write only if this is the current version, and try once."
+_EXPECTED = "Write only if this is the current version."
 
 
 @strawberry.input(description="The whole new state of a session context. What is left out or null is gone afterwards.")
@@ -111,7 +111,7 @@ class PatchSessionContextInput:
     patch: SessionContextPatch = strawberry.field(description="What changes.")
     expected_version: Version | None = strawberry.field(
         default=None,
-        description=f"{_EXPECTED} Left out, the gateway takes the current version and tries again when another writer "
+        description=f"{_EXPECTED} Left out, the gateway takes the current version, and tries again when another writer "
         "comes first.",
     )
 
@@ -139,7 +139,7 @@ class UpdateMySessionContextInput:
     patch: MySessionContextPatch = strawberry.field(description="What changes.")
     expected_version: Version | None = strawberry.field(
         default=None,
-        description=f"{_EXPECTED} Left out, the gateway takes the current version and tries again when another writer "
+        description=f"{_EXPECTED} Left out, the gateway takes the current version, and tries again when another writer "
         "comes first.",
     )
 

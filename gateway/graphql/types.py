@@ -55,7 +55,7 @@ _AFTER = (
     "The session context as it stands after the write, read back. Null when the write succeeded and reading back did "
     "not. Leave it out of the selection, and nothing is read."
 )
-_ATTEMPTS = "How many times the gateway wrote: 1, or more when another writer came first."
+_ATTEMPTS = "How many times the gateway wrote: 1, or more when another writer came first or an answer was lost."
 
 
 @strawberry.type(description="The session context was replaced.")

@@ -105,6 +105,9 @@ def status_of(error: errors.GatewayError) -> Status:
     for detail in _details(error):
         packed = AnyMessage()
         packed.Pack(detail)
+        if isinstance(detail, pb.VersionConflict) and status.ByteSize() + packed.ByteSize() > _MAX_STATUS:
+            detail.ClearField("current")  # its version is told all the same
+            packed.Pack(detail)
         if status.ByteSize() + packed.ByteSize() <= _MAX_STATUS:
             status.details.append(packed)
     return status
@@ -174,6 +177,7 @@ def _bad_request(error: errors.InvalidArgument) -> details.BadRequest:
 def _conflict(error: errors.VersionConflict) -> pb.VersionConflict:
     conflict = pb.VersionConflict(expected_version=error.expected_version)
     if error.current is not None:
+        conflict.current_version = error.current.metadata.version
         try:
             fill_session_context(conflict.current, error.current)
         except errors.NotRepresentable:

@@ -135,8 +135,7 @@ class Writer:
     async def change(self, tenant: str, resource: Readable, change: Change, options: WriteOptions) -> Written:
         """Read, render the document anew, and write it to the place of the version that was read.
 
-        With an expected version that is one attempt; without, it is done again when another writer comes first.
-        Raises as `replace`.
+        Without an expected version it is done again when another writer comes first. Raises as `replace`.
         """
         with self._observed("patch") as tally, self._contest.entered() as entrant:
             current = await resource.read(options.deadline)

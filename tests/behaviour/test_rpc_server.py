@@ -309,6 +309,7 @@ async def test_a_conflict_has_the_current_session_context(failing: tuple[Failing
     assert conflict is not None
     assert conflict.HasField("expected_version")
     assert conflict.expected_version == 0
+    assert conflict.current_version == 10
     assert conflict.current.metadata.version == 10
     assert conflict.current.context["customProperty"] == "customValue"
 
@@ -318,6 +319,7 @@ async def test_a_conflict_says_nothing_that_is_not_known(failing: tuple[Failing,
 
     assert conflict is not None
     assert not conflict.HasField("expected_version")
+    assert not conflict.HasField("current_version")
     assert not conflict.HasField("current")
 
 
@@ -377,7 +379,7 @@ async def test_a_conflict_over_a_large_session_context_still_arrives(
     assert failed.code() == grpc.StatusCode.ABORTED
     assert info is not None
     assert dict(info.metadata) == {"expected_version": "7", "current_version": "10"}
-    assert detail(failed, pb.VersionConflict) is None
+    assert detail(failed, pb.VersionConflict) == pb.VersionConflict(expected_version=7, current_version=10)
 
 
 async def test_a_defect_is_told_by_its_id_alone(failing: tuple[Failing, grpc.aio.Channel]) -> None:

@@ -70,7 +70,12 @@ def test_its_configuration_is_good(tmp_path: Path) -> None:
     assert settings.rate_limits.own_rate == 10
 
 
-async def test_its_python_service_gets_its_way_after_a_conflict(dev: Dev, upstream: Sandbox, customer: Caller) -> None:
+@pytest.mark.parametrize("size", [10, 100_000], ids=["small", "larger than a status"])
+async def test_its_python_service_gets_its_way_after_a_conflict(
+    dev: Dev, upstream: Sandbox, customer: Caller, size: int
+) -> None:
+    document = seed.SESSIONS["acme", seed.CUSTOMER_SESSION].replace(b"customValue", b"x" * size)
+    upstream.store.seed("acme", seed.CUSTOMER_SESSION, document)
     source = next(each for each in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "set_currency" in each)
     names: dict[str, Any] = {"grpc": grpc, "pb": pb, "rpc_status": rpc_status}
     exec(compile(source, "README.md", "exec"), names)

@@ -49,12 +49,14 @@ class Metadata(_message.Message):
     def __init__(self, version: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., modified_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class VersionConflict(_message.Message):
-    __slots__ = ("expected_version", "current")
+    __slots__ = ("expected_version", "current", "current_version")
     EXPECTED_VERSION_FIELD_NUMBER: _ClassVar[int]
     CURRENT_FIELD_NUMBER: _ClassVar[int]
+    CURRENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     expected_version: int
     current: SessionContext
-    def __init__(self, expected_version: _Optional[int] = ..., current: _Optional[_Union[SessionContext, _Mapping]] = ...) -> None: ...
+    current_version: int
+    def __init__(self, expected_version: _Optional[int] = ..., current: _Optional[_Union[SessionContext, _Mapping]] = ..., current_version: _Optional[int] = ...) -> None: ...
 
 class ReadOptions(_message.Message):
     __slots__ = ("max_age", "min_version")

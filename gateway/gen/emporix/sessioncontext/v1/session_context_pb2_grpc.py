@@ -113,8 +113,9 @@ class SessionContextServiceServicer:
     def PatchSessionContext(self, request, context):
         """Changes the named fields and attributes and leaves all others, unknown ones included, as they are to the byte.
 
-        Needs `saas-token` in the metadata. With `expected_version` there is exactly one attempt. Without, the gateway
-        reads, merges and writes, and does so again when another writer came first, a bounded number of times.
+        Needs `saas-token` in the metadata. The gateway reads, merges and writes. When another writer comes first, it does
+        so again, a bounded number of times, unless `expected_version` is there. A write whose answer is lost is sent again
+        only when reading back shows that it was not applied.
 
         Errors: ABORTED (VERSION_CONFLICT, with VersionConflict); NOT_FOUND (SESSION_NOT_FOUND); PERMISSION_DENIED.
         """

@@ -15,7 +15,7 @@ Conventions
   with UNAUTHENTICATED (CALLER_UNAUTHENTICATED) or PERMISSION_DENIED (CALLER_NOT_PERMITTED). Both are settled before
   the rest of the request is looked at.
 - Any method may also end with:
-    INVALID_ARGUMENT    INVALID_ARGUMENT, with google.rpc.BadRequest: every violation, field by field.
+    INVALID_ARGUMENT    INVALID_ARGUMENT, with google.rpc.BadRequest: every violation that fits, field by field.
     NOT_FOUND           TENANT_NOT_CONFIGURED: this gateway holds no credentials for the tenant.
     RESOURCE_EXHAUSTED  RATE_LIMITED: too many requests, says upstream; with google.rpc.RetryInfo where it said when.
                         CALLER_RATE_LIMITED: too many calls of yours, says this gateway; with google.rpc.RetryInfo.
@@ -93,8 +93,9 @@ class SessionContextServiceStub:
     PatchSessionContext: _grpc.UnaryUnaryMultiCallable[_session_context_pb2.PatchSessionContextRequest, _session_context_pb2.PatchSessionContextResponse]
     """Changes the named fields and attributes and leaves all others, unknown ones included, as they are to the byte.
 
-    Needs `saas-token` in the metadata. With `expected_version` there is exactly one attempt. Without, the gateway
-    reads, merges and writes, and does so again when another writer came first, a bounded number of times.
+    Needs `saas-token` in the metadata. The gateway reads, merges and writes. When another writer comes first, it does
+    so again, a bounded number of times, unless `expected_version` is there. A write whose answer is lost is sent again
+    only when reading back shows that it was not applied.
 
     Errors: ABORTED (VERSION_CONFLICT, with VersionConflict); NOT_FOUND (SESSION_NOT_FOUND); PERMISSION_DENIED.
     """
@@ -149,8 +150,9 @@ class SessionContextServiceAsyncStub(SessionContextServiceStub):
     PatchSessionContext: _aio.UnaryUnaryMultiCallable[_session_context_pb2.PatchSessionContextRequest, _session_context_pb2.PatchSessionContextResponse]  # type: ignore[assignment]
     """Changes the named fields and attributes and leaves all others, unknown ones included, as they are to the byte.
 
-    Needs `saas-token` in the metadata. With `expected_version` there is exactly one attempt. Without, the gateway
-    reads, merges and writes, and does so again when another writer came first, a bounded number of times.
+    Needs `saas-token` in the metadata. The gateway reads, merges and writes. When another writer comes first, it does
+    so again, a bounded number of times, unless `expected_version` is there. A write whose answer is lost is sent again
+    only when reading back shows that it was not applied.
 
     Errors: ABORTED (VERSION_CONFLICT, with VersionConflict); NOT_FOUND (SESSION_NOT_FOUND); PERMISSION_DENIED.
     """
@@ -226,8 +228,9 @@ class SessionContextServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_context_pb2.PatchSessionContextResponse, _abc.Awaitable[_session_context_pb2.PatchSessionContextResponse]]:
         """Changes the named fields and attributes and leaves all others, unknown ones included, as they are to the byte.
 
-        Needs `saas-token` in the metadata. With `expected_version` there is exactly one attempt. Without, the gateway
-        reads, merges and writes, and does so again when another writer came first, a bounded number of times.
+        Needs `saas-token` in the metadata. The gateway reads, merges and writes. When another writer comes first, it does
+        so again, a bounded number of times, unless `expected_version` is there. A write whose answer is lost is sent again
+        only when reading back shows that it was not applied.
 
         Errors: ABORTED (VERSION_CONFLICT, with VersionConflict); NOT_FOUND (SESSION_NOT_FOUND); PERMISSION_DENIED.
         """
