@@ -134,8 +134,7 @@ async def open_doors(
             batch_concurrency=settings.reads.batch_concurrency,
         )
         own = OwnSessionContexts(client, writer)
-        longest_call = max(settings.graphql.budget, settings.grpc.budget)
-        accesses = await stack.enter_async_context(Succession[Access](longest_call))
+        accesses = await stack.enter_async_context(Succession[Access](settings.longest_call))
         access = await accesses.next(open_access(settings))
         limits = await stack.enter_async_context(open_rate_limits(settings, metrics))
         guard = Guard(

@@ -592,6 +592,11 @@ class Settings(BaseSettings):
         entries = [*access.keys.values(), *access.issuers.values(), *access.certificates.values()]
         return bool(self.rate_limits.rate or any(each.rate for each in entries))
 
+    @property
+    def longest_call(self) -> float:
+        """Seconds that a call may take, by whichever door it came."""
+        return max(self.graphql.budget, self.grpc.budget)
+
     @model_validator(mode="after")
     def _check_workers(self) -> Self:
         if (self.workers or 1) > 1 and self.cache.backend.get_secret_value() == "memory":

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gateway.model import JSON, SessionContext
     from gateway.stores import MemoryStore
 
-__all__ = ["CachedClient", "CachedOwnSession", "CachedSession", "marked_by"]
+__all__ = ["CachedClient", "CachedOwnSession", "CachedSession", "Client", "marked_by"]
 
 _SESSION_IDS_KEPT: Final = 3_600.0
 """Seconds for which it is remembered which session a token belongs to. It never changes (API reference)."""

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Fetched", "Found", "ReadThrough", "Subject"]
 
-_FLIGHT_TIME: Final = 15.0
-"""Seconds that a read for all who wait may take; each who waits has a deadline of its own besides."""
-
 _HIT: Final = CacheRead("hit", collapsed=False)
 _STALE: Final = CacheRead("stale", collapsed=False)
 _STALE_IF_ERROR: Final = CacheRead("stale_if_error", collapsed=False)
@@ -65,7 +62,10 @@ class Fetched(Struct, frozen=True):
 
 
 class ReadThrough:
-    """Answers reads from one shelf, and keeps what upstream answers."""
+    """Answers reads from one shelf, and keeps what upstream answers.
+
+    A read of upstream for all who wait may take `longest_read` seconds; each who waits has a deadline of its own besides.
+    """
 
     def __init__(
         self,
@@ -73,12 +73,14 @@ class ReadThrough:
         flights: Flights[Fetched],
         policy: Policy,
         observer: Observer,
+        longest_read: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._shelf = shelf
         self._flights = flights
         self._policy = policy
         self._observer = observer
+        self._longest_read = longest_read
         self._clock = clock
 
     async def get(self, subject: Subject, options: ReadOptions, deadline: Deadline) -> Found:
@@ -169,7 +171,7 @@ class ReadThrough:
     async def _fetch(self, subject: Subject, ticket: Ticket, deadline: Deadline | None = None) -> Fetched:
         sent_at = self._clock()
         try:
-            context = await subject.fetch(deadline or Deadline.after(_FLIGHT_TIME))
+            context = await subject.fetch(deadline or Deadline.after(self._longest_read))
         except SessionNotFound:
             await self._shelf.forget(subject.key)
             entry = Entry(None, sent_at, ticket.local, subject.until)

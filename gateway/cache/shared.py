@@ -40,8 +40,6 @@ _REST: Final = 1.0
 
 _LOG_EVERY: Final = 60.0
 _MAX_OWED: Final = 10_000
-_LEASE: Final = 20.0
-"""Seconds within which a read that found nothing may put what it brings back; longer than one takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,8 @@ class Looked:
 class SharedCache:
     """Redis, for one process. `budget` bounds one operation, in seconds. Enter it before use: it owns a task.
 
-    `mark_lifetime` and `open_for` are those of `gateway.cache.marks.Marks`.
+    `mark_lifetime` and `open_for` are those of `gateway.cache.marks.Marks`. A read that found nothing may put what it
+    brings back for `lease` seconds: as long as one may take.
     """
 
     def __init__(
@@ -70,6 +69,7 @@ class SharedCache:
         budget: float,
         mark_lifetime: float,
         open_for: float,
+        lease: float,
         max_owed: int = _MAX_OWED,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -78,6 +78,7 @@ class SharedCache:
         self._budget = budget
         self._mark_lifetime = mark_lifetime
         self._open_for = open_for
+        self._lease = lease
         self.origin = secrets.token_hex(8)
         """This process, in marks' names and messages."""
         self._max_owed = max_owed
@@ -131,7 +132,7 @@ class SharedCache:
         return looked
 
     async def _look(self, key: str, as_of: Token) -> Looked:
-        found = await self._tried("get", lambda: self._store.get(key, lease=self._name(), ttl=_LEASE))
+        found = await self._tried("get", lambda: self._store.get(key, lease=self._name(), ttl=self._lease))
         if found is None:
             return Looked(None, None, as_of)
         entry, token = found

@@ -20,6 +20,7 @@ from gateway.stores import MemoryStore
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from gateway.cache.contexts import Client
     from gateway.cache.flights import Flights
     from gateway.cache.readthrough import Fetched
     from gateway.readiness import Readiness
@@ -27,25 +28,29 @@ if TYPE_CHECKING:
     from gateway.stores.redis import RedisConnections, RedisStore
     from gateway.telemetry.prometheus import Metrics
     from gateway.tracing import Tracing
-    from gateway.upstream.client import SessionContextClient
 
 __all__ = ["open_cache", "open_redis_store"]
 
 _REDIS_PATIENCE: Final = 1.0
-"""Seconds to connect to Redis, and for it to answer; what waits for it has less (`cache.budget`)."""
-_OPEN_FOR: Final = 30.0
-"""Seconds for which a write counts as under way if its end is not known: longer than upstream would work on it."""
+"""Seconds to connect to Redis; what waits for that has less (`cache.budget`)."""
+_SHARED_READ: Final = 1.5
+"""Times the longest call that a read for several callers may take, as some of them come late."""
+_UNKNOWN_WRITE: Final = 15.0
+"""Seconds beyond any call for which a write whose end is not known counts as under way: upstream may still be at it."""
 
 
 @asynccontextmanager
 async def open_cache(
-    settings: Settings, client: SessionContextClient, metrics: Metrics, readiness: Readiness, tracing: Tracing
+    settings: Settings, client: Client, metrics: Metrics, readiness: Readiness, tracing: Tracing
 ) -> AsyncIterator[CachedClient]:
     """The client, read through whatever cache the settings name, while the block runs."""
     cache = settings.cache
     backend = cache.backend.get_secret_value()
     policy = Policy(cache.ttl, cache.stale_while_revalidate, cache.stale_if_error, cache.missing_ttl)
-    marks = Marks(time.monotonic, lifetime=policy.lifetime + _OPEN_FOR, open_for=_OPEN_FOR)
+    longest_read = _SHARED_READ * settings.longest_call
+    open_for = longest_read + _UNKNOWN_WRITE
+    mark_lifetime = policy.lifetime + open_for
+    marks = Marks(time.monotonic, lifetime=mark_lifetime, open_for=open_for)
     own_session_ids = MemoryStore[str](cache.max_entries)
     uncached = {name for name, tenant in settings.tenants.items() if not tenant.cache}
 
@@ -53,7 +58,7 @@ async def open_cache(
 
         async def read_through(shelf: Shelf) -> ReadThrough:
             flights: Flights[Fetched] = await stack.enter_async_context(tracing.flights())
-            return tracing.around("cache", ReadThrough(shelf, flights, policy, metrics), "get", "read")
+            return tracing.around("cache", ReadThrough(shelf, flights, policy, metrics, longest_read), "get", "read")
 
         if backend == "none":
             yield CachedClient(client, None, None, own_session_ids)
@@ -70,8 +75,9 @@ async def open_cache(
                     store,
                     metrics,
                     budget=cache.budget,
-                    mark_lifetime=policy.lifetime + _OPEN_FOR,
-                    open_for=_OPEN_FOR,
+                    mark_lifetime=mark_lifetime,
+                    open_for=open_for,
+                    lease=longest_read,
                 )
             )
             await shared.connect(_REDIS_PATIENCE)

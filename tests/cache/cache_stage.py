@@ -40,6 +40,8 @@ SOON = Deadline.after(3_600)
 
 TTL = 30.0
 
+LONGEST_READ = 15.0
+
 
 def context_of(session_id: str, version: int, **attributes: JSON) -> SessionContext:
     document = {"sessionId": session_id, "metadata": {"version": version}, "context": attributes}
@@ -105,6 +107,8 @@ class Upstream:
     """The session that each access token belongs to."""
     reads: list[str] = field(default_factory=list)
     writes: list[str] = field(default_factory=list)
+    deadlines: list[Deadline] = field(default_factory=list)
+    """Of reads."""
     reads_under_way: int = 0
     read_fails: Callable[[], Exception] | None = None
     write_fails: Callable[[], Exception] | None = None
@@ -191,6 +195,7 @@ class _Resource:
         self._missing = missing
 
     async def read(self, deadline: Deadline) -> SessionContext:
+        self._upstream.deadlines.append(deadline)
         return await self._upstream.answer(self._tenant, self._session_id(), self._missing)
 
     async def add_attribute(self, name: str, value: JSON, deadline: Deadline) -> None:
@@ -258,7 +263,7 @@ async def process(
             connections = await stack.enter_async_context(opened(redis, patience=patience))
             store = RedisStore(connections.client, prefix)
             shared = await stack.enter_async_context(
-                SharedCache(store, observer, budget=budget, mark_lifetime=lifetime, open_for=open_for)
+                SharedCache(store, observer, budget=budget, mark_lifetime=lifetime, open_for=open_for, lease=LONGEST_READ)
             )
             invalidations = await stack.enter_async_context(
                 Invalidations(connections.listener, store.channel, marks, shared.origin, max_silence=max_silence)
@@ -269,8 +274,8 @@ async def process(
         )
         flights = await stack.enter_async_context(Flights[Fetched]())
         own_flights = await stack.enter_async_context(Flights[Fetched]())
-        managed = ReadThrough(shelf, flights, policy, observer, clock)
-        own = ReadThrough(own_shelf, own_flights, policy, observer, clock)
+        managed = ReadThrough(shelf, flights, policy, observer, LONGEST_READ, clock)
+        own = ReadThrough(own_shelf, own_flights, policy, observer, LONGEST_READ, clock)
         client = CachedClient(upstream, managed, own, session_ids, uncached=uncached)
         if invalidations is not None:
             await in_step(invalidations)

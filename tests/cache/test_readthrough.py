@@ -27,6 +27,7 @@ from pydantic import SecretStr
 from gateway.cache.contexts import CachedClient
 from gateway.cache.freshness import FRESH_ENOUGH, CacheStatus, Policy, ReadOptions
 from gateway.deadline import Deadline
+from gateway.development import DEV_DEFAULTS
 from gateway.errors import (
     GatewayError,
     MinVersionNotReached,
@@ -37,8 +38,13 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from gateway.parts.cache import open_cache
+from gateway.readiness import Readiness
+from gateway.settings import load_settings
 from gateway.stores import MemoryStore
 from gateway.telemetry import CachePut, CacheRead
+from gateway.telemetry.prometheus import Metrics
+from gateway.tracing import Untraced
 from waiting import eventually
 
 if TYPE_CHECKING:
@@ -79,6 +85,14 @@ class TestARead:
             assert await version(session(it)) == 1
             clock.advance(0.1)
             assert await version(session(it)) == 2
+
+    async def test_for_several_callers_may_take_as_long_as_any_of_them(self, upstream: Upstream) -> None:
+        upstream.have("s", 1)
+        settings = load_settings(None, {**DEV_DEFAULTS, "grpc": {"budget": 600}})
+        async with open_cache(settings, upstream, Metrics(), Readiness(), Untraced()) as client:
+            await get(client.session("acme", "s"))
+        (deadline,) = upstream.deadlines
+        assert 600 <= deadline.remaining <= 900
 
     async def test_of_another_session_or_tenant_is_another_matter(self, gateway: Opener, upstream: Upstream) -> None:
         upstream.have("s", 70, tenant="globex")

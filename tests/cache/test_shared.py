@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -83,6 +84,7 @@ async def sharing(  # noqa: PLR0917
             budget=budget,
             mark_lifetime=TTL,
             open_for=30.0,
+            lease=20.0,
             max_owed=max_owed,
             clock=clock,
         ) as shared:
@@ -511,10 +513,11 @@ async def test_a_connection_that_takes_long_to_make_does_not_leave_redis_alone(
 
     async with open_redis(SecretStr(server.url), cluster=False, patience=1.0) as connections:
         store = Far(connections.client, prefix)
-        async with SharedCache(store, Recorder(), budget=BUDGET, mark_lifetime=TTL, open_for=30.0) as shared:
+        make = partial(SharedCache, store, Recorder(), budget=BUDGET, mark_lifetime=TTL, open_for=30.0, lease=20.0)
+        async with make() as shared:
             assert not await shared.reachable()
             assert (await look(shared))[1] is None
-        async with SharedCache(store, Recorder(), budget=BUDGET, mark_lifetime=TTL, open_for=30.0) as shared:
+        async with make() as shared:
             await shared.connect(30.0)
             assert (await look(shared))[1] is not None
 
