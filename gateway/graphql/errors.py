@@ -15,6 +15,7 @@ from graphql import GraphQLError, GraphQLFormattedError
 
 from gateway import errors
 from gateway.graphql import types
+from gateway.graphql.scalars import UnfitValueError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -94,11 +95,11 @@ def time_to_wait(
 
 
 def _cause(error: GraphQLError) -> Exception | None:
-    """What was raised, if it is not GraphQL's own."""
+    """What was raised, if it is neither GraphQL's own nor says that a value is none of its scalar."""
     cause = error.original_error
     while isinstance(cause, GraphQLError):
         cause = cause.original_error
-    return cause
+    return None if isinstance(cause, UnfitValueError) else cause
 
 
 def _let_go(error: GraphQLError) -> None:

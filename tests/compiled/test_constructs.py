@@ -14,7 +14,7 @@ from graphql import GraphQLError, OperationDefinitionNode, parse
 from gateway import errors
 from gateway.cache.readthrough import Found
 from gateway.graphql.compiled import Compiler
-from gateway.graphql.documents import Documents
+from gateway.graphql.documents import Documents, NotExecutable
 from gateway.graphql.limits import Limits
 from gateway.graphql.resolvers import RESOLVERS, CacheRead
 from gateway.sessions.writer import Written
@@ -267,6 +267,73 @@ async def test_literals_that_are_made_with_variables(ways: Ways, value: str) -> 
         assert value == "1e400"
         return
     await ways.alike(text, {"x": [1, {"z": None}], "y": "Y"})
+
+
+@pytest.mark.parametrize(
+    ("literal", "written"),
+    [("{a: $missing, b: 1}", {"b": 1}), ("[$missing, 1]", [None, 1]), ("{a: [{b: $missing}]}", {"a": [{}]})],
+)
+async def test_in_a_literal_a_variable_that_is_not_given_is_no_field_of_an_object_and_null_in_a_list(
+    ways: Ways, literal: str, written: object
+) -> None:
+    text = (
+        'mutation ($missing: JSON) { addSessionContextAttribute(input: {tenant: "acme", sessionId: "s", name: "n", '
+        f"value: {literal}}}) {{ __typename }} }}"
+    )
+
+    for way in (ways.by_plan, ways.by_strawberry):
+        script = Certain(FULL)
+        assert not (await way(text, {}, script)).errors
+        assert str(written) in script.calls[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "why"),
+    [
+        ("DateTime", "x", "a time of ISO 8601"),
+        ("DateTime", 7, "a time of ISO 8601"),
+        ("Version", -1, "an integer from 0 to"),
+        ("JSON", [[[]] * 1], ""),
+    ],
+)
+async def test_what_is_no_value_of_a_scalar_is_the_callers_error_and_no_defect(
+    ways: Ways, kind: str, value: object, why: str
+) -> None:
+    text = (
+        f'mutation ($v: {kind}) {{ addSessionContextAttribute(input: {{tenant: "acme", sessionId: "s", name: "n", '
+        "value: {a: $v}}) { __typename } }"
+    )
+
+    told = await ways.alike(text, {"v": value})
+
+    shown: Any = [each[0] for each in told.errors if isinstance(each, tuple)]
+    assert bool(shown) is bool(why)
+    for each in shown:
+        assert each["extensions"] == {"code": "GRAPHQL_VALIDATION_FAILED"}
+        assert why in each["message"]
+        assert each["locations"]
+
+
+async def test_a_time_in_json_stays_as_it_came(ways: Ways) -> None:
+    text = (
+        'mutation ($at: DateTime) { addSessionContextAttribute(input: {tenant: "acme", sessionId: "s", name: "n", '
+        "value: {at: $at}}) { __typename } }"
+    )
+    script = Certain(FULL)
+
+    assert not (await ways.by_plan(text, {"at": AT}, script)).errors
+
+    assert str({"at": AT}) in script.calls[0]
+
+
+@pytest.mark.parametrize("literal", ["minVersion: -1", "minVersion: 1.5", "maxAge: true"])
+def test_errors_of_literals_tell_where_they_are(ways: Ways, literal: str) -> None:
+    text = f'{{ sessionContext(tenant: "acme", sessionId: "s", {literal}) {{ currency }} }}'
+
+    with pytest.raises(NotExecutable) as refused:
+        ways.documents.by_text(text).valid()
+
+    assert all(each.locations for each in refused.value.errors)
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda each: f"{type(each).__name__}{FAILURES.index(each)}")
