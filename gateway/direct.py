@@ -112,7 +112,7 @@ class DirectProtocol(BoundedHead, Generic[Head]):
 
     def data_received(self, data: bytes) -> None:
         """Go on; a request that has not come whole goes uvicorn's way."""
-        at_rest = self._at_rest() and self._head == 0
+        at_rest = self.at_rest() and self._head == 0
         if at_rest:
             end = data.find(b"\r\n\r\n") + 4
             known = self._known.get(data[:end])
@@ -132,11 +132,11 @@ class DirectProtocol(BoundedHead, Generic[Head]):
     def on_headers_complete(self) -> None:
         """Decide which way."""
         if (
-            self._at_rest()
+            self.at_rest()
             and self.url == self._url
             and not self.expect_100_continue
             and self.parser.get_method() == b"POST"
-            and not self.parser.should_upgrade()
+            and not self.parser.should_upgrade()  # that is refused
         ):
             self._arriving = []
             self.head_complete()
@@ -165,16 +165,12 @@ class DirectProtocol(BoundedHead, Generic[Head]):
     def timeout_keep_alive_handler(self) -> None:
         """Close the connection if it has been at rest for so long: it may have been used since the timer was set."""
         left: float = self.timeout_keep_alive
-        if self._at_rest():
+        if self.at_rest():
             left -= self.loop.time() - self._rests_since
         if left > 0:
             self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
         else:
             super().timeout_keep_alive_handler()
-
-    def _at_rest(self) -> bool:
-        """Whether nothing is being answered."""
-        return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]  # it begins with None
 
     def _remember(self, head: Head, length: int) -> None:
         """Remember a head if it and its body, as they are, are all that came: a body in chunks is longer on the way."""

@@ -1,7 +1,11 @@
-"""uvicorn's protocol with a bound on a request's head: neither it nor the parser below has one, in size or in time."""
+"""uvicorn's protocol, with what neither it nor the parser below has.
+
+A request's head is bounded, in size and in time. And whoever asks for another protocol is answered in this one.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -15,10 +19,17 @@ _TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-length: 0\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
 )
+_NO_OTHER_PROTOCOL: Final = (
+    b"HTTP/1.1 400 Bad Request\r\n"
+    b"content-type: text/plain; charset=utf-8\r\ncontent-length: 58\r\n"
+    b"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
+    b"only HTTP/1.1 is spoken here: leave out Upgrade or CONNECT"
+)
+_UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 class BoundedHead(HttpToolsProtocol):
-    """Ends connections whose request does not come to the point."""
+    """Ends connections whose request has a head that is too large, or takes too long."""
 
     max_head: ClassVar[int] = 65_536
     """Bytes of a request's head, its line and its headers, that may have come without its end. A GET carries its
@@ -43,7 +54,9 @@ class BoundedHead(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count, and go on."""
+        """Count what has come of the head."""
+        if self._head == 0:
+            data = _staying_with_http(data)
         if self._head is not None:
             self._head += len(data)
         super().data_received(data)
@@ -55,14 +68,23 @@ class BoundedHead(HttpToolsProtocol):
                 self.transport.close()
 
     def on_headers_complete(self) -> None:
-        """Go on."""
+        """Refuse what the parser takes for another protocol's, still: to it the request is at its end here."""
+        if self.parser.should_upgrade():
+            if self.at_rest():
+                self.transport.write(_NO_OTHER_PROTOCOL)
+            self.transport.close()
+            return
         self.head_complete()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Go on."""
+        """Begin to count anew."""
         self.message_complete()
         super().on_message_complete()
+
+    def at_rest(self) -> bool:
+        """Whether nothing is being answered."""
+        return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]  # it begins with None
 
     def head_complete(self) -> None:
         """A body follows, if anything."""
@@ -80,3 +102,15 @@ class BoundedHead(HttpToolsProtocol):
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
+
+
+def _staying_with_http(data: bytes) -> bytes:
+    """What begins with a request's head, as if that asked for no upgrade, which a server may ignore (RFC 9110, 7.8).
+
+    The parser would leave out the body of one that asks, and take what comes of it later for the next request. Clients
+    ask before they know what a server speaks: Java's for HTTP/2, with the body of a POST behind it.
+    """
+    end = data.find(b"\r\n\r\n")
+    head = data if end < 0 else data[:end]
+    without = _UPGRADE.sub(b"\r\nx-upgrade:", head)
+    return data if without == head else without + data[len(head) :]

@@ -173,6 +173,69 @@ async def test_a_head_that_has_been_read_before_is_not_parsed_again() -> None:
         assert answers.heads == 3  # one for each length
 
 
+UPGRADES = ["h2c", "websocket", "whatever"]
+
+
+@pytest.mark.parametrize("path", ["/direct", "/other"])
+@pytest.mark.parametrize("protocol", UPGRADES)
+@pytest.mark.parametrize("name", ["upgrade", "Upgrade", "UPGRADE"])
+async def test_who_would_like_another_protocol_is_answered_in_this_one(path: str, protocol: str, name: str) -> None:
+    """Java's client asks for h2c with every first request, a POST and its body included."""
+    async with connected() as (_, reader, writer):
+        request = post(BODY, path=path, headers=f"connection: Upgrade, HTTP2-Settings\r\n{name}: {protocol}\r\n")
+        for _ in range(2):
+            writer.write(request)
+            status, _, body = await answer_of(reader)
+            assert (status, body.endswith(BODY)) == ("HTTP/1.1 200 OK", True)
+
+
+@pytest.mark.parametrize("path", ["/direct", "/other"])
+@pytest.mark.parametrize("protocol", UPGRADES)
+@pytest.mark.parametrize("framing", ["content-length: {}", "transfer-encoding: chunked"])
+@pytest.mark.parametrize("cut", [20, 60, None], ids=["in the request line", "in the headers", "after the head"])
+async def test_a_body_of_who_would_like_another_protocol_is_never_the_next_request(
+    path: str, protocol: str, framing: str, cut: int | None
+) -> None:
+    smuggled = b"POST /direct HTTP/1.1\r\nhost: x\r\ncontent-length: 8\r\n\r\nsmuggled"
+    body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(smuggled), smuggled) if "chunked" in framing else smuggled
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: {protocol}\r\n"
+        f"{framing.format(len(body))}\r\n\r\n"
+    ).encode()
+    async with connected() as (answers, reader, writer):
+        for part in (head[:cut], head[len(head) if cut is None else cut :], body):
+            writer.write(part)
+            await asyncio.sleep(0.02)  # so that each arrives by itself
+        status, headers, _ = await answer_of(reader)
+        if status != "HTTP/1.1 200 OK":
+            assert (status, headers["connection"]) == ("HTTP/1.1 400 Bad Request", "close")
+            assert await reader.read() == b""
+        else:
+            writer.write(post(b"mine"))
+            assert (await answer_of(reader))[2] == b"mine"
+        assert b"smuggled" not in answers.bodies
+
+
+async def test_no_tunnel_is_made() -> None:
+    async with connected() as (answers, reader, writer):
+        writer.write(b"CONNECT /direct HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n" + post(b"through"))
+        status, headers, _ = await answer_of(reader)
+        assert (status, headers["connection"]) == ("HTTP/1.1 400 Bad Request", "close")
+        assert await reader.read() == b""
+        assert answers.bodies == []
+
+
+async def test_while_another_request_is_answered_who_asks_for_another_protocol_is_cut_off() -> None:
+    async with connected() as (answers, reader, writer):
+        writer.write(post(b"wait"))
+        await eventually(lambda: answers.waiting == 1)
+        writer.write(b"\r\n\r\n" + post(b"2", headers="connection: upgrade\r\nupgrade: h2c\r\n"))
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        assert answers.bodies == [b"wait"]
+        answers.gate.set()
+
+
 @pytest.mark.parametrize(
     ("request_", "expected"),
     [
