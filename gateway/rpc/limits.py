@@ -48,6 +48,9 @@ class Limits:
     def options(self) -> Iterator[tuple[str, int]]:
         """As gRPC's core takes them."""
         yield "grpc.server_handshake_timeout_ms", _milliseconds(_HANDSHAKE)
+        # That would also count streams whose end gRPC has not got round to, and refuse the next ones of a client that
+        # keeps to what it was told. Those that do not are refused all the same (RFC 9113, 5.1.2).
+        yield "grpc.http.overload_protection", 0
         if self.max_metadata is not None:
             # Between the two, gRPC refuses by chance. Here it either does or does not.
             yield "grpc.max_metadata_size", self.max_metadata

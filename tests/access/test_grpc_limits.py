@@ -159,6 +159,14 @@ async def test_one_connection_has_so_many_calls_at_a_time() -> None:
         assert (await further).session_context.currency == "EUR"
 
 
+async def test_calls_beyond_that_wait_and_none_is_lost() -> None:
+    """By itself gRPC also counted those that have ended and that it has not put away yet, and refused new ones."""
+    async with limited() as (_, managed):
+        for _ in range(3):
+            answers = await asyncio.gather(*(managed.GetSessionContext(REQUEST) for _ in range(400)))
+            assert {each.session_context.currency for each in answers} == {"EUR"}
+
+
 @pytest.mark.parametrize(
     "method", [f"{MANAGED}/GetSessionContext", "grpc.health.v1.Health/Check", "grpc.health.v1.Health/Watch"]
 )
