@@ -63,8 +63,13 @@ class OwnResource(Resource, Protocol):
 class Client(Protocol):
     """The way to upstream."""
 
-    def session(self, tenant: str, session_id: str, saas_token: SecretStr | None = None) -> ManagedResource: ...
-    def own_session(self, tenant: str, access_token: SecretStr) -> OwnResource: ...
+    def session(self, tenant: str, session_id: str, saas_token: SecretStr | None = None) -> ManagedResource:
+        """Any session of a tenant."""
+        ...
+
+    def own_session(self, tenant: str, access_token: SecretStr) -> OwnResource:
+        """The session that a token belongs to."""
+        ...
 
 
 class CachedClient:

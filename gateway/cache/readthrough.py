@@ -64,7 +64,7 @@ class Fetched(Struct, frozen=True):
 class ReadThrough:
     """Answers reads from one shelf, and keeps what upstream answers.
 
-    A read of upstream for all who wait may take `longest_read` seconds; each who waits has a deadline of its own besides.
+    A read of upstream for all who wait may take `longest_read` seconds. Each who waits has a deadline of its own.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class ReadThrough:
         flights: Flights[Fetched],
         policy: Policy,
         observer: Observer,
+        *,
         longest_read: float,
         clock: Callable[[], float] = time.time,
     ) -> None:

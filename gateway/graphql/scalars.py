@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, NewType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NewType
 
 import strawberry
-from graphql import Undefined
+from graphql import Undefined, VariableNode, value_from_ast_untyped
 from strawberry.scalars import JSON
 
+from gateway.graphql.syntax import nodes_of
 from gateway.model import MAX_VERSION
 
 if TYPE_CHECKING:
+    from graphql import ValueNode
     from strawberry.types.scalar import ScalarDefinition
 
 __all__ = ["JSON", "SCALARS", "UnfitValueError", "Version", "serialize_time"]
@@ -20,7 +22,10 @@ __all__ = ["JSON", "SCALARS", "UnfitValueError", "Version", "serialize_time"]
 Version = NewType("Version", int)
 
 _MAX_DEPTH: Final = 100
-"""Levels of a JSON value: as many as a protobuf message has, and fewer than would use up the stack."""
+"""Levels of a JSON value: as many as a protobuf message has, and fewer than would use up the stack. A variable in a
+literal has as many of its own."""
+_MAX_VARIABLES: Final = 10
+"""Variables in one JSON literal. Each may stand for a value as large as a body, and so the literal for all of them."""
 
 
 class UnfitValueError(ValueError):
@@ -49,21 +54,60 @@ def _parse_version(value: object) -> int:
     return value
 
 
-def _parse_json(value: object, depth: int = 0) -> object:
-    """Any JSON value. A literal may name a number that no JSON document holds, such as 1e400.
+def _parse_json(value: object) -> object:
+    """What came as JSON, and so is some: it may only be nested too deeply.
 
-    It may also hold variables that were not given: in an object there is no such field then, and in a list it is null
-    (GraphQL specification, 3.10 and 3.11, of what is coerced by type).
+    A level is looked at as a whole, as a body may hold hundreds of thousands of values.
     """
-    if depth > _MAX_DEPTH:
-        raise UnfitValueError(f"it must not be nested deeper than {_MAX_DEPTH} levels")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UnfitValueError("it must not hold a number beyond a double's range")
-    if isinstance(value, dict):
-        return {name: _parse_json(each, depth + 1) for name, each in value.items() if each is not Undefined}
-    if isinstance(value, list):
-        return [None if each is Undefined else _parse_json(each, depth + 1) for each in value]
-    return value
+    level = [value]
+    for _ in range(_MAX_DEPTH + 1):
+        containers = [each for each in level if isinstance(each, dict | list)]
+        if not containers:
+            return value
+        level = [inner for each in containers for inner in (each.values() if isinstance(each, dict) else each)]
+    raise _nested_too_deeply()
+
+
+def _parse_json_literal(node: ValueNode, variables: dict[str, Any] | None = None) -> object:
+    """Any JSON value that a document spells out, with variables in it.
+
+    What a variable stands for has been looked at already, and may be large: it goes in as it is, and only so often.
+    """
+    if sum(isinstance(each, VariableNode) for each in nodes_of(node)) > _MAX_VARIABLES:
+        raise UnfitValueError(f"it must not hold more than {_MAX_VARIABLES} variables")
+    given = {name: _Given(value) for name, value in (variables or {}).items()}
+    return _spelt_out(value_from_ast_untyped(node, given))
+
+
+class _Given(NamedTuple):
+    """What a variable stands for."""
+
+    value: object
+
+
+def _spelt_out(value: object, depth: int = 0) -> object:
+    """A literal may name a number that no JSON document holds, such as 1e400, and variables that were not given.
+
+    In an object there is no such field then, and in a list it is null (GraphQL specification, 3.10 and 3.11, of what is
+    coerced by type).
+    """
+    match value:
+        case _Given():
+            return value.value
+        case dict() | list() if depth >= _MAX_DEPTH:
+            raise _nested_too_deeply()
+        case dict():
+            return {name: _spelt_out(each, depth + 1) for name, each in value.items() if each is not Undefined}
+        case list():
+            return [None if each is Undefined else _spelt_out(each, depth + 1) for each in value]
+        case float() if not math.isfinite(value):
+            raise UnfitValueError("it must not hold a number beyond a double's range")
+        case _:
+            return value
+
+
+def _nested_too_deeply() -> UnfitValueError:
+    return UnfitValueError(f"it must not be nested deeper than {_MAX_DEPTH} levels")
 
 
 SCALARS: Final[dict[object, ScalarDefinition]] = {
@@ -76,10 +120,11 @@ SCALARS: Final[dict[object, ScalarDefinition]] = {
     ),
     JSON: strawberry.scalar(
         name="JSON",
-        description="Any JSON value, integers of any size included.",
+        description="Any JSON value, integers of any size included. A literal may hold up to ten variables.",
         specified_by_url="https://datatracker.ietf.org/doc/html/rfc8259",
         serialize=lambda value: value,
         parse_value=_parse_json,
+        parse_literal=_parse_json_literal,
     ),
     Version: strawberry.scalar(
         name="Version",

@@ -58,7 +58,9 @@ async def open_cache(
 
         async def read_through(shelf: Shelf) -> ReadThrough:
             flights: Flights[Fetched] = await stack.enter_async_context(tracing.flights())
-            return tracing.around("cache", ReadThrough(shelf, flights, policy, metrics, longest_read), "get", "read")
+            return tracing.around(
+                "cache", ReadThrough(shelf, flights, policy, metrics, longest_read=longest_read), "get", "read"
+            )
 
         if backend == "none":
             yield CachedClient(client, None, None, own_session_ids)

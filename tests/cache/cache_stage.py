@@ -263,7 +263,9 @@ async def process(
             connections = await stack.enter_async_context(opened(redis, patience=patience))
             store = RedisStore(connections.client, prefix)
             shared = await stack.enter_async_context(
-                SharedCache(store, observer, budget=budget, mark_lifetime=lifetime, open_for=open_for, lease=LONGEST_READ)
+                SharedCache(
+                    store, observer, budget=budget, mark_lifetime=lifetime, open_for=open_for, lease=LONGEST_READ
+                )
             )
             invalidations = await stack.enter_async_context(
                 Invalidations(connections.listener, store.channel, marks, shared.origin, max_silence=max_silence)
@@ -274,8 +276,8 @@ async def process(
         )
         flights = await stack.enter_async_context(Flights[Fetched]())
         own_flights = await stack.enter_async_context(Flights[Fetched]())
-        managed = ReadThrough(shelf, flights, policy, observer, LONGEST_READ, clock)
-        own = ReadThrough(own_shelf, own_flights, policy, observer, LONGEST_READ, clock)
+        managed = ReadThrough(shelf, flights, policy, observer, longest_read=LONGEST_READ, clock=clock)
+        own = ReadThrough(own_shelf, own_flights, policy, observer, longest_read=LONGEST_READ, clock=clock)
         client = CachedClient(upstream, managed, own, session_ids, uncached=uncached)
         if invalidations is not None:
             await in_step(invalidations)

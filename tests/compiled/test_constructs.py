@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from compiled.outcomes import CONTEXTS, FAILURES, FULL, STATUS, Script, context_of
 from compiled.ways import Ways
-from graphql import GraphQLError, OperationDefinitionNode, parse
+from graphql import GraphQLError, OperationDefinitionNode, parse, parse_value
 
 from gateway import errors
 from gateway.cache.readthrough import Found
@@ -17,6 +17,7 @@ from gateway.graphql.compiled import Compiler
 from gateway.graphql.documents import Documents, NotExecutable
 from gateway.graphql.limits import Limits
 from gateway.graphql.resolvers import RESOLVERS, CacheRead
+from gateway.graphql.scalars import JSON, SCALARS
 from gateway.sessions.writer import Written
 
 if TYPE_CHECKING:
@@ -312,6 +313,49 @@ async def test_what_is_no_value_of_a_scalar_is_the_callers_error_and_no_defect(
         assert each["extensions"] == {"code": "GRAPHQL_VALIDATION_FAILED"}
         assert why in each["message"]
         assert each["locations"]
+
+
+def nested(levels: int) -> Any:
+    value: list[Any] = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("levels", [100, 101])
+async def test_json_has_a_hundred_levels(ways: Ways, levels: int) -> None:
+    text = (
+        'mutation ($v: JSON) {{ addSessionContextAttribute(input: {{tenant: "acme", sessionId: "s", name: "n", '
+        "value: {}}}) {{ __typename }} }}"
+    )
+    literal = json.dumps(nested(levels))
+
+    told = await ways.alike(text.format("$v"), {"v": nested(levels)})
+    assert bool(told.errors) is (levels > 100)
+
+    prepared = ways.documents.by_text(text.format(literal).replace("($v: JSON)", ""))
+    assert bool(prepared.errors) is (levels > 100)
+
+
+def test_a_variable_goes_into_a_literal_as_it_is() -> None:
+    """Who spells out a large one ten times sends it once, and so has it looked at once."""
+    parse_literal = SCALARS[JSON].parse_literal
+    assert parse_literal is not None
+    large: list[object] = [[]]
+
+    spelt_out = parse_literal(parse_value("[$v, {a: $v}]"), {"v": large})
+
+    assert spelt_out[0] is spelt_out[1]["a"] is large
+
+
+def test_a_literal_holds_so_many_variables(ways: Ways) -> None:
+    text = (
+        'mutation ($v: JSON) { addSessionContextAttribute(input: {tenant: "acme", sessionId: "s", name: "n", '
+        f"value: [{'{a: [$v]}, ' * 11}]}}) {{ __typename }} }}"
+    )
+
+    with pytest.raises(NotExecutable, match="more than 10 variables"):
+        ways.documents.by_text(text).valid()
 
 
 async def test_a_time_in_json_stays_as_it_came(ways: Ways) -> None:

@@ -23,7 +23,7 @@ from graphql.utilities import coerce_input_literal, coerce_input_value
 from graphql.utilities.coerce_input_value import coerce_default_value
 from strawberry.types.arguments import StrawberryArgument, convert_argument
 
-from gateway.graphql.compiled.syntax import holds_variables, is_composed, nodes_of
+from gateway.graphql.syntax import holds_variables, is_composed, nodes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

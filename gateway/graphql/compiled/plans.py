@@ -31,11 +31,11 @@ from strawberry.types import ExecutionResult
 from gateway.encoded import Encoded
 from gateway.graphql.compiled.arguments import Arguments, Peculiar, Variables
 from gateway.graphql.compiled.projections import Projector
-from gateway.graphql.compiled.syntax import nodes_of
 from gateway.graphql.errors import failure
 from gateway.graphql.resolvers import RESOLVERS, Call
 from gateway.graphql.scalars import serialize_time
 from gateway.graphql.selection import selects
+from gateway.graphql.syntax import nodes_of
 from gateway.model import SessionContext
 
 if TYPE_CHECKING:
