@@ -170,6 +170,7 @@ async def open_doors(
             requests,
             budget=settings.graphql.budget,
             max_body=settings.graphql.max_body,
+            max_answer=settings.graphql.max_answer,
             playground=playground,
         )
         graphql = await stack.enter_async_context(
@@ -179,6 +180,7 @@ async def open_doors(
                 host=settings.graphql.host,
                 port=settings.graphql.port,
                 grace=settings.shutdown.grace,
+                max_connections=settings.graphql.max_connections,
                 certificates=_certificates(settings.graphql.tls, "graphql.tls"),
                 origins=settings.graphql.cors_origins,
                 ending=ending,

@@ -20,6 +20,7 @@ from gateway import contracts
 from gateway.access.keys import new_key
 from gateway.access.principal import Permission
 from gateway.deadline import Deadline
+from gateway.descriptors import allow_many
 from gateway.ending import Ending
 from gateway.errors import GatewayError
 from gateway.failures import Unserved, explained
@@ -92,6 +93,7 @@ def serve(config: Path | None, *, insecure: bool, workers: int | None) -> None:
         click.echo(f"session-gateway: {exposed}: {_REMEDY}", err=True)
         sys.exit(2)
     configure_logs(settings.log)
+    allow_many()
     if exposed:
         _log.critical("insecure", problem=exposed)
     workers, reason = count_workers(settings)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, Typ
 
 from msgspec import Struct
 
-from gateway.protocol import BoundedHead
+from gateway.protocol import BoundedProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -95,7 +95,7 @@ class _Known(NamedTuple, Generic[Head]):
     """Bytes of the body that follows it."""
 
 
-class DirectProtocol(BoundedHead, Generic[Head]):
+class DirectProtocol(BoundedProtocol, Generic[Head]):
     """Answers by `direct` what may be answered so."""
 
     def __init__(self, *args: Any, direct: Direct[Head], **kwargs: Any) -> None:

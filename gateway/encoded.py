@@ -12,14 +12,20 @@ from weakref import KeyedRef
 if TYPE_CHECKING:
     from gateway.model import SessionContext
 
-__all__ = ["Encoded"]
+__all__ = ["LARGEST", "Encoded"]
+
+LARGEST: Final = 65_536
+"""Bytes of a form that is kept. Larger ones cost little more to encode than to send, and much to keep."""
 
 _FORMS: Final = 8
 """Forms in which one session context is kept."""
 
 
 class Encoded:
-    """Bytes by session context, and by the form in which it is sent, which is any number. Keeps the newest `most`."""
+    """Bytes by session context, and by the form in which it is sent, which is any number.
+
+    Keeps those of the newest `most` session contexts, and of these the newest few forms that are not too large.
+    """
 
     def __init__(self, most: int = 1024) -> None:
         self._most = most
@@ -35,7 +41,9 @@ class Encoded:
         return None if known is None else known[1].get(form)
 
     def put(self, context: SessionContext, form: int, encoded: bytes) -> None:
-        """Keep this."""
+        """Keep this, unless it is too large."""
+        if len(encoded) > LARGEST:
+            return
         known = self._known.get(id(context))
         if known is None:
             if len(self._known) == self._most:

@@ -15,7 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.ending import Ending
-from gateway.protocol import BoundedHead
+from gateway.protocol import BoundedProtocol
 from gateway.tls import server_context
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ async def listening(
     host: str,
     port: int,
     grace: float,
-    protocol: Callable[..., HttpToolsProtocol] = BoundedHead,
+    protocol: Callable[..., HttpToolsProtocol] = BoundedProtocol,
     certificates: Certificates | None = None,
     ending: Ending | None = None,
     shared: bool = False,

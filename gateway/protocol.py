@@ -1,6 +1,7 @@
 """uvicorn's protocol, with what neither it nor the parser below has.
 
-A request's head is bounded, in size and in time. And whoever asks for another protocol is answered in this one.
+Bounds, on the size of a request's head and the time for it, on the time that a client has for taking an answer, and on
+connections; and whoever asks for another protocol is answered in this one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["BoundedHead"]
+__all__ = ["BoundedProtocol"]
 
 _TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -28,30 +29,48 @@ _NO_OTHER_PROTOCOL: Final = (
 _UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
-class BoundedHead(HttpToolsProtocol):
-    """Ends connections whose request has a head that is too large, or takes too long."""
+class BoundedProtocol(HttpToolsProtocol):
+    """Ends connections that ask for more than they may have. There may be `max_connections` of them to a listener."""
 
     max_head: ClassVar[int] = 65_536
     """Bytes of a request's head, its line and its headers, that may have come without its end. A GET carries its
     document there."""
     patience: ClassVar[float] = 10.0
     """Seconds for a head to arrive, from its first byte on, and for the first byte on a new connection."""
+    reading: ClassVar[float] = 60.0
+    """Seconds for a client to take what does not go into the transport's buffer at once, which is some 64 KiB."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, max_connections: int | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._max_connections = max_connections
         self._head: int | None = 0
         """Bytes of the head that is arriving; None while a body is."""
         self._waiting: asyncio.TimerHandle | None = None
+        self._taking: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Begin to wait for a head."""
+        """Begin to wait for a head, unless there are too many connections."""
         super().connection_made(transport)
-        self._wait()
+        if self._max_connections is not None and len(self.connections) > self._max_connections:
+            transport.close()
+        else:
+            self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         self._wait_no_more()
+        self._taken()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client has still to take what was written."""
+        super().pause_writing()
+        self._taking = self.loop.call_later(self.reading, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has taken it, but for a little."""
+        super().resume_writing()
+        self._taken()
 
     def data_received(self, data: bytes) -> None:
         """Count what has come of the head."""
@@ -102,6 +121,11 @@ class BoundedHead(HttpToolsProtocol):
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
+
+    def _taken(self) -> None:
+        if self._taking is not None:
+            self._taking.cancel()
+            self._taking = None
 
 
 def _staying_with_http(data: bytes) -> bytes:

@@ -262,6 +262,10 @@ class GraphQL(Listener):
     """Bound of one request, in seconds, from its head on."""
     max_body: int = Field(default=1_048_576, ge=1024)
     """Largest request body, in bytes."""
+    max_answer: int = Field(default=4_194_304, ge=1024)
+    """Largest answer, in bytes, about. A larger one is ANSWER_TOO_LARGE; what was to be written has been."""
+    max_connections: int = Field(default=1_000, ge=1)
+    """Connections at a time; further ones are closed at once."""
     limits: Literal["enforce", "measure"] = "enforce"
     """Whether documents beyond the bounds below are refused, or logged and let through."""
     max_length: int = Field(default=16_384, ge=256)

@@ -19,7 +19,8 @@ from gateway.graphql.errors import code_of, time_to_wait
 from gateway.graphql.head import LEGACY, Refused
 from gateway.graphql.requests import Request
 from gateway.graphql.resolvers import Context
-from gateway.graphql.responses import failed, refused, result_response, turned_away
+from gateway.graphql.responses import TOO_LARGE, failed, refused, result_response, too_large, turned_away
+from gateway.graphql.sizes import exceeds
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -44,8 +45,8 @@ _log = structlog.stdlib.get_logger(__name__)
 class GraphQLEndpoint:
     """Answers requests for `/graphql`; an ASGI application.
 
-    `budget` bounds a request from its arrival on, in seconds; `max_body` its body, in bytes. With a playground, a
-    browser's GET gets that. `requests` are told of all others.
+    `budget` bounds a request from its arrival on, in seconds; `max_body` its body and `max_answer` the answer, in
+    bytes. With a playground, a browser's GET gets that. `requests` are told of all others.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class GraphQLEndpoint:
         *,
         budget: float,
         max_body: int,
+        max_answer: int,
         playground: Playground | None = None,
     ) -> None:
         self._schema = schema
@@ -64,6 +66,7 @@ class GraphQLEndpoint:
         self._guard = guard
         self._requests = requests
         self._budget = budget
+        self._max_answer = max_answer
         self._playground = playground
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,6 +123,9 @@ class GraphQLEndpoint:
             away = _turned_away(result, context)
             if away is not None:
                 return turned_away(result, media_type, *away)
+        if exceeds(result.data, self._max_answer):
+            told.failed(TOO_LARGE)
+            return too_large(self._max_answer, media_type)
         return result_response(result, media_type, context.reads, tell_of_cache=asked.wants_cache_told)
 
     def _context(self, request: Request, document: DocumentNode, deadline: Deadline) -> Context:

@@ -14,7 +14,7 @@ from gateway.graphql.head import Head
 from gateway.graphql.headers import BrowserHeaders, always, shared_with
 from gateway.graphql.requests import Request, Whole
 from gateway.listener import listening
-from gateway.protocol import BoundedHead
+from gateway.protocol import BoundedProtocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -38,6 +38,7 @@ async def serve_graphql(
     host: str,
     port: int,
     grace: float,
+    max_connections: int,
     certificates: Certificates | None = None,
     origins: Sequence[str] = (),
     ending: Ending | None = None,
@@ -45,18 +46,20 @@ async def serve_graphql(
 ) -> AsyncIterator[str]:
     """Listen while the block runs; yields the endpoint's URL. Scripts of other `origins` may call it (CORS).
 
+    Connections beyond `max_connections` are closed at once.
+
     As `gateway.listener.listening` otherwise.
     """
     routes = Starlette(routes=[Route(PATH, endpoint), *(playground.routes() if playground else ())])
     app = BrowserHeaders(shared_with(origins, routes))
     direct = _DirectEndpoint(endpoint, always(secure=certificates is not None))
-    protocol = BoundedHead if origins else partial(DirectProtocol, direct=direct)  # CORS is ASGI's
+    make = BoundedProtocol if origins else partial(DirectProtocol, direct=direct)  # CORS is ASGI's
     async with listening(
         app,
         host=host,
         port=port,
         grace=grace,
-        protocol=protocol,
+        protocol=partial(make, max_connections=max_connections),
         certificates=certificates,
         ending=ending,
         shared=shared,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -15,7 +16,7 @@ from starlette.responses import PlainTextResponse
 from gateway.development import DEV_DEFAULTS
 from gateway.graphql.headers import BrowserHeaders
 from gateway.listener import listening
-from gateway.protocol import BoundedHead
+from gateway.protocol import BoundedProtocol
 from gateway.sandbox import seed
 from gateway.settings import ConfigurationError, load_settings
 from stage import opened
@@ -292,7 +293,7 @@ async def test_a_url_of_many_parameters_is_refused(dev: Dev, client: httpx.Async
     assert "100 parameters" in message_of(response)
 
 
-class _Impatient(BoundedHead):
+class _Impatient(BoundedProtocol):
     patience: ClassVar[float] = 0.05
 
 
@@ -322,6 +323,69 @@ async def test_a_head_that_does_not_come_ends_the_connection(parts: list[bytes])
             assert await reader.read() == b""
         writer.close()
         await writer.wait_closed()
+
+
+# Answers and connections
+
+
+class _InAHurry(BoundedProtocol):
+    reading: ClassVar[float] = 0.2
+
+
+async def large(scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await PlainTextResponse("x" * 20_000_000)(scope, receive, send)
+
+
+async def test_who_does_not_take_an_answer_is_cut_off() -> None:
+    async with listening(large, host="127.0.0.1", port=0, grace=0, protocol=_InAHurry) as url:
+        address = urlsplit(url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=1024)
+        writer.write(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        await reader.readline()
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # asyncio's types know it not of a socket's
+        await asyncio.sleep(1)
+        writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
+        taken = 0
+        with suppress(ConnectionResetError):
+            async with asyncio.timeout(10):
+                while part := await reader.read(1_000_000):
+                    taken += len(part)
+        writer.transport.abort()
+
+    assert 0 < taken < 20_000_000
+
+
+async def test_who_takes_an_answer_in_time_gets_the_whole() -> None:
+    async with listening(large, host="127.0.0.1", port=0, grace=0, protocol=_InAHurry) as url:
+        answer = await answer_to(url, b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+    assert answer.endswith(b"x" * 20_000_000)
+
+
+async def test_connections_beyond_the_bound_are_closed_and_leave_the_others_alone(upstream: Sandbox) -> None:
+    async with opened(graphql={"max_connections": 3}) as dev:
+        address = urlsplit(dev.graphql_url)
+        held = [await asyncio.open_connection(address.hostname, address.port) for _ in range(3)]
+        try:
+            assert await answer_to(dev.graphql_url) == b""
+            for reader, writer in held:
+                writer.write(b"GET /graphql HTTP/1.1\r\nhost: a\r\n\r\n")
+                assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 4")
+        finally:
+            for _, writer in held:
+                writer.transport.abort()
+        async with httpx.AsyncClient() as client:
+            await eventually_answers(client, dev.graphql_url)
+
+
+async def eventually_answers(client: httpx.AsyncClient, url: str) -> None:
+    """The listener hears of what was closed a little later."""
+    for _ in range(100):
+        with suppress(httpx.TransportError):
+            await client.post(url, json={"query": "{ __typename }"})
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("no connection is taken any more")
 
 
 async def test_a_body_that_takes_its_time_ends_with_the_time_of_a_request(upstream: Sandbox) -> None:

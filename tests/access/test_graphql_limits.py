@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 import pytest_asyncio
 import structlog.testing
@@ -24,8 +25,6 @@ from stage import opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
-
-    import httpx
 
     from doors import JSON
     from gateway.sandbox import Sandbox
@@ -431,3 +430,25 @@ async def test_a_small_question_gets_no_large_answer(served: Dev, client: httpx.
 
     assert len(response.json()["errors"]) == 4
     assert len(response.content) < 4 * len(query) + 2000
+
+
+@pytest.mark.parametrize("backend", ["none", "memory"])
+@pytest.mark.parametrize("beside", ["", "__schema { queryType { name } }"], ids=["by plan", "by Strawberry"])
+async def test_an_answer_has_so_many_bytes(beside: str, backend: str) -> None:
+    async with opened(graphql={"max_answer": 20_000}, cache={"backend": backend}) as dev, httpx.AsyncClient() as client:
+        document = seed.SESSIONS["acme", seed.CUSTOMER_SESSION].replace(b"customValue", b"x" * 15_000)
+        dev.sandbox.store.seed("acme", seed.CUSTOMER_SESSION, document)
+
+        for _ in range(3):
+            query = {"query": f"{{ {beside} {READ} {{ a: context b: context }} }}"}
+            response = await post(client, dev, query, **{"x-api-key": "dev-key"})
+            assert response.status_code == 200
+            assert response.json()["data"] is None
+            (error,) = response.json()["errors"]
+            assert error["extensions"] == {"code": "ANSWER_TOO_LARGE"}
+            assert "20000 bytes" in error["message"]
+
+            query = {"query": f"{{ {beside} {READ} {{ context }} }}"}
+            response = await post(client, dev, query, **{"x-api-key": "dev-key"})
+            assert "errors" not in response.json()
+            assert len(response.content) > 15_000

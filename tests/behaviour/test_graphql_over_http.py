@@ -696,7 +696,9 @@ class Broken:
 async def broken(schema: Any) -> AsyncIterator[httpx.AsyncClient]:
     fake: Any = Broken()
     documents = Documents(make_schema().core, Limits())
-    endpoint = BrowserHeaders(GraphQLEndpoint(schema, documents, fake, Requests(), budget=5, max_body=MAX_BODY))
+    endpoint = BrowserHeaders(
+        GraphQLEndpoint(schema, documents, fake, Requests(), budget=5, max_body=MAX_BODY, max_answer=MAX_BODY)
+    )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(endpoint), base_url="http://gateway") as client:
         yield client
 

@@ -119,6 +119,8 @@ async def test_all_fields_come_in_the_order_of_the_selection(ways: Ways) -> None
         ("currency @skip(if: false) @include(if: true)", {"currency": "EUR"}),
         ("...Part @include(if: false) language", {"language": "de"}),
         ("currency @skip(if: true) currency", {"currency": "EUR"}),
+        ("a: context currency b: context", {"a": FULL.context, "currency": "EUR", "b": FULL.context}),
+        ("a: additionalProperties b: context", {"a": {"brandNew": True}, "b": FULL.context}),
     ],
 )
 async def test_selections(ways: Ways, selection: str, expected: object) -> None:

@@ -50,8 +50,8 @@ async def served() -> AsyncIterator[tuple[str, Counting, Documents]]:
     strawberrys: Any = Counting(schema)
     documents = Documents(schema.core, Limits(), compiler=Compiler(schema), introspection=True)
     guard = guard_of(Script(0, failures=0), Access(None, None, {}))
-    endpoint = GraphQLEndpoint(strawberrys, documents, guard, Requests(), budget=5, max_body=10_000)
-    async with serve_graphql(endpoint, None, host="127.0.0.1", port=0, grace=1) as url:
+    endpoint = GraphQLEndpoint(strawberrys, documents, guard, Requests(), budget=5, max_body=10_000, max_answer=10_000)
+    async with serve_graphql(endpoint, None, host="127.0.0.1", port=0, grace=1, max_connections=100) as url:
         yield url, strawberrys, documents
 
 

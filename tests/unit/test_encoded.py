@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.encoded import Encoded
+from gateway.encoded import LARGEST, Encoded
 from gateway.model import SessionContext, decode_session_context
 
 
@@ -32,6 +32,15 @@ def test_the_newest_are_kept() -> None:
     contexts.clear()
     del each
     assert len(encoded) == 0
+
+
+def test_what_is_large_is_not_kept() -> None:
+    encoded, one = Encoded(), context()
+    encoded.put(one, 0, b"x" * LARGEST)
+    encoded.put(one, 1, b"x" * (LARGEST + 1))
+
+    assert encoded.get(one, 0) is not None
+    assert encoded.get(one, 1) is None
 
 
 def test_what_is_gone_leaves_nothing_to_its_successor() -> None:

@@ -28,13 +28,14 @@ from msgspec import Raw
 from msgspec.json import Encoder
 from strawberry.types import ExecutionResult
 
-from gateway.encoded import Encoded
+from gateway.encoded import LARGEST, Encoded
 from gateway.graphql.compiled.arguments import Arguments, Peculiar, Variables
 from gateway.graphql.compiled.projections import Projector
 from gateway.graphql.errors import failure
 from gateway.graphql.resolvers import RESOLVERS, Call
 from gateway.graphql.scalars import serialize_time
 from gateway.graphql.selection import selects
+from gateway.graphql.sizes import exceeds
 from gateway.graphql.syntax import nodes_of
 from gateway.model import SessionContext
 
@@ -221,7 +222,7 @@ class _Field:
         if known is None:
             before = len(errors)
             projected = self.project(value, (), self.key, errors)
-            if len(errors) > before:
+            if len(errors) > before or exceeds(projected, LARGEST):
                 return projected
             known = _encode(projected)
             self.encoded.put(value, self.form, known)

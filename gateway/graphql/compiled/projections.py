@@ -5,6 +5,7 @@ A projection knows its selection by heart: all conditions (`@skip`, `@include`) 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Never, TypeAlias
@@ -21,6 +22,8 @@ from graphql import (
 )
 from graphql.execution.collect_fields import FragmentDetails, collect_fields, collect_subfields
 from graphql.execution.values import VariableValues
+from msgspec import Raw
+from msgspec.json import Encoder
 from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.field import StrawberryField
 
@@ -57,8 +60,9 @@ _Complete: TypeAlias = "Callable[[object, Path, list[GraphQLError]], object]"
 
 _MOST_FIELDS: Final = 1000
 """More are not compiled: a few fragments are enough to make them, and a plan holds them all."""
-_AS_THEY_ARE: Final = {"String", "ID", "JSON"}
+_AS_THEY_ARE: Final = {"String", "ID"}
 """Scalars whose values are the model's own."""
+_encode: Final = Encoder().encode
 
 
 class Projector:
@@ -136,6 +140,7 @@ class Projector:
             raise Peculiar(self.size)
         keys: list[str] = []
         attributes: list[str] = []
+        documents: defaultdict[str, list[str]] = defaultdict(list)
         projections: list[tuple[str, Projection]] = []
         for key, each in collected.grouped_field_set.items():
             keys.append(key)
@@ -146,17 +151,31 @@ class Projector:
                 continue
             field = type_.fields[name]
             attributes.append(_attribute(field))
-            if str(field.type) not in _AS_THEY_ARE:
+            if str(field.type) == "JSON":
+                documents[attributes[-1]].append(key)
+            elif str(field.type) not in _AS_THEY_ARE:
                 projections.append((key, self.projection(type_, each)))
         read = _reader(attributes)
+        same = list(documents.values())
 
         def complete(value: object, path: Path, errors: list[GraphQLError]) -> object:
             fields = dict(zip(keys, read(value), strict=True))
             for key, project in projections:
                 fields[key] = project(fields[key], path, key, errors)
+            for names in same:
+                _write_out(fields, names)
             return fields
 
         return complete
+
+
+def _write_out(fields: dict[str, object], names: Sequence[str]) -> None:
+    """Encode JSON that stands there under these names: once for all of them, as it may be large."""
+    document = fields[names[0]]
+    if document is not None:
+        encoded = Raw(_encode(document))
+        for name in names:
+            fields[name] = encoded
 
 
 def _nullable(complete: _Complete, nodes: Sequence[FieldNode]) -> Projection:
