@@ -27,7 +27,7 @@ from gateway.failures import Unserved, explained
 from gateway.garbage import settle, uncollected
 from gateway.listener import authority, shared_with_others
 from gateway.logs import configure_logs
-from gateway.settings import CONFIG_VARIABLE, Access, ConfigurationError, Settings, load_settings
+from gateway.settings import CONFIG_VARIABLE, Access, ConfigurationError, Settings, load_settings, problem_of_ports
 from gateway.tls import CertificateError
 from gateway.workers.count import count_workers
 from gateway.workers.forkserver import fork_server
@@ -114,6 +114,9 @@ def dev(config: Path | None) -> None:
         from gateway.development import DEV_DEFAULTS, develop
 
     settings = _settings(config, DEV_DEFAULTS, {"workers": 1})
+    listeners = {"graphql": settings.graphql, "grpc": settings.grpc, "admin": settings.admin}
+    if problem := problem_of_ports({**listeners, "sandbox": settings.sandbox}):
+        _refuse(ConfigurationError(problem))
     configure_logs(settings.log)
     _run(develop(settings))
 
@@ -347,7 +350,7 @@ async def _check(settings: Settings) -> int:
 
 async def _with_store(settings: Settings, work: Callable[[RedisStore], Awaitable[Result]]) -> Result:
     """Have something done in Redis. Raises OSError when it cannot be."""
-    if settings.cache.backend.get_secret_value() in {"none", "memory"}:
+    if not settings.cache.in_redis:
         raise OSError("cache.backend: is no Redis, and a gateway's own memory goes with it")
 
     from gateway.parts.cache import open_redis_store

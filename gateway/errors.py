@@ -59,6 +59,7 @@ __all__ = [
     "UpstreamError",
     "UpstreamFault",
     "UpstreamMalformed",
+    "UpstreamSpared",
     "UpstreamTimeout",
     "UpstreamUnavailable",
     "UpstreamUnreachable",

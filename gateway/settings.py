@@ -11,12 +11,14 @@ import re
 import ssl
 import tomllib
 from ipaddress import ip_address
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -24,6 +26,7 @@ from pydantic_settings import (
 )
 
 from gateway.proxy import Proxy
+from gateway.redis_url import check_redis_url, redis_database
 from gateway.tls import CertificateError, CertificateFiles
 from gateway.tls import load as load_certificate
 
@@ -32,7 +35,21 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-__all__ = ["CONFIG_VARIABLE", "ConfigurationError", "Limited", "Listener", "Settings", "Tenant", "load_settings"]
+__all__ = [
+    "CONFIG_VARIABLE",
+    "Access",
+    "ConfigurationError",
+    "Grpc",
+    "Limited",
+    "Listener",
+    "Log",
+    "Settings",
+    "Tenant",
+    "Tls",
+    "Upstream",
+    "load_settings",
+    "problem_of_ports",
+]
 
 _PREFIX: Final = "SESSION_GATEWAY_"
 CONFIG_VARIABLE: Final = f"{_PREFIX}CONFIG"
@@ -40,6 +57,12 @@ CONFIG_VARIABLE: Final = f"{_PREFIX}CONFIG"
 
 _TENANT: Final = r"^[a-z][a-z0-9]{2,15}$"
 """As the API reference has it; `gateway.validation` holds callers to the same."""
+
+_WITHOUT_REDIS: Final = {"none", "memory"}
+"""What `cache.backend` may be besides a URL."""
+
+_WILDCARDS: Final = {"0.0.0.0", "::"}  # noqa: S104 - for comparison
+"""Addresses that stand for all of their family."""
 
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=3600)]
 Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
@@ -83,6 +106,33 @@ class Listener(_Section):
         except ValueError:
             return self.host.lower() == "localhost"
         return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+    def meets(self, other: Listener) -> bool:
+        """Whether both listen at one address, if their ports are the same. IPv6 stands for itself: see `claim`."""
+        hosts = {_resolved(self.host), _resolved(other.host)}
+        of_one_family = (":" in self.host) == (":" in other.host)
+        return len(hosts) == 1 or (of_one_family and not hosts.isdisjoint(_WILDCARDS))
+
+
+def _resolved(host: str) -> str:
+    """A host in the one way of writing it; of other names than `localhost` nobody knows what they stand for."""
+    known = {"": "0.0.0.0", "localhost": "127.0.0.1"}.get(host.lower(), host.lower())  # noqa: S104 - as bind(2) has it
+    try:
+        return str(ip_address(known))
+    except ValueError:
+        return known
+
+
+def problem_of_ports(listeners: Mapping[str, Listener]) -> str | None:
+    """What is wrong when two listeners, given by their sections' names, would have one port; else None.
+
+    The doors share their ports, so that a gateway can take another's place: the kernel would take two of one process
+    for such a pair, and spread connections over both.
+    """
+    for (first, one), (second, other) in combinations(listeners.items(), 2):
+        if one.port and one.port == other.port and one.meets(other):
+            return f"{second}.port: must differ from {first}.port, as both listen at the same address"
+    return None
 
 
 class Tls(_Section):
@@ -242,10 +292,12 @@ class Tenant(_Section):
         if "client_secret" in values:
             raise ValueError("give client_secret or client_secret_file, not both")
         try:
-            secret = Path(str(path)).read_text("utf-8").strip()
+            secret = Path(str(path)).read_text("utf-8-sig").strip()
         except (OSError, UnicodeDecodeError) as error:
             what = error.strerror if isinstance(error, OSError) else "not UTF-8"
             raise ValueError(f"client_secret_file cannot be read: {what}") from None
+        if not secret:
+            raise ValueError(f"client_secret_file is empty: {path}")
         return {**values, "client_secret": secret}
 
 
@@ -386,13 +438,19 @@ class Cache(_Section):
     """The read-through cache. All times are in seconds."""
 
     @property
+    def in_memory(self) -> bool:
+        """Whether the backend is the memory of each process, and nothing else."""
+        return self.backend.get_secret_value() == "memory"
+
+    @property
     def in_redis(self) -> bool:
         """Whether the backend is a Redis, which all processes have in common."""
-        return self.backend.get_secret_value() not in {"none", "memory"}
+        return self.backend.get_secret_value() not in _WITHOUT_REDIS
 
     backend: SecretStr = SecretStr("none")
-    """`none`, `memory`, or the URL of a Redis or Valkey: `redis://`, `rediss://` (TLS), `valkey://`, `valkeys://`, with
-    user and password where it has them."""
+    """`none`, `memory`, or the URL of a Redis or Valkey: `redis://`, `valkey://`, or with TLS `rediss://`, `valkeys://`,
+    and then `[user:password@]host[:port][/number]`. What is special in user and password is percent-encoded: `/` is
+    `%2F`. With TLS, `?ssl_ca_certs=FILE` names a file in PEM, and so do `ssl_certfile` and `ssl_keyfile`."""
     cluster: bool = False
     """Whether the URL is of one server of a cluster."""
     memory_tier: bool = False
@@ -416,14 +474,19 @@ class Cache(_Section):
     own_sessions: bool = False
     """Whether shoppers' own sessions are kept too, each under a keyed hash of the token, in this process alone."""
 
+    @field_validator("backend")
+    @classmethod
+    def _check_backend(cls, backend: SecretStr) -> SecretStr:
+        if backend.get_secret_value() not in _WITHOUT_REDIS:
+            check_redis_url(backend)
+        return backend
+
     @model_validator(mode="after")
-    def _check_backend(self) -> Self:
-        backend = self.backend.get_secret_value()
-        if backend in {"none", "memory"}:
-            if self.cluster or self.memory_tier:
-                raise ValueError("cluster and memory_tier need a backend of Redis or Valkey")
-        elif not re.match(r"(redis|valkey)s?://", backend):
-            raise ValueError("backend must be none, memory, or a redis://, rediss://, valkey:// or valkeys:// URL")
+    def _check_what_needs_redis(self) -> Self:
+        if not self.in_redis and (self.cluster or self.memory_tier):
+            raise ValueError("cluster and memory_tier need a backend of Redis or Valkey")
+        if self.cluster and redis_database(self.backend):
+            raise ValueError("cluster needs a backend without a number after the host, as a cluster has one database")
         return self
 
 
@@ -603,11 +666,17 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_workers(self) -> Self:
-        if (self.workers or 1) > 1 and self.cache.backend.get_secret_value() == "memory":
+        if (self.workers or 1) > 1 and self.cache.in_memory:
             raise ValueError(
                 "workers: must be 1 with cache.backend memory, as what one worker writes would stay older in the memory"
                 " of another; or let them share a Redis, with cache.memory_tier"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_ports(self) -> Self:
+        if problem := problem_of_ports({"graphql": self.graphql, "grpc": self.grpc, "admin": self.admin}):
+            raise ValueError(problem)
         return self
 
     @model_validator(mode="after")
@@ -643,8 +712,8 @@ def load_settings(
         settings = Layered(**dict(defaults or {}))  # type: ignore[arg-type]  # checked by the model itself
     except ConfigurationError as error:
         problems += error.problems
-    except SettingsError as error:
-        problems.append(_not_json(error))
+    except (SettingsError, RecursionError):
+        problems += list(_unreadable_variables()) or ["the settings are nested too deeply"]
     except ValidationError as error:
         problems += map(_problem, error.errors(include_input=False, include_url=False))
     else:
@@ -656,13 +725,17 @@ def load_settings(
 def _read(file: Path | None) -> dict[str, object]:
     """What the file holds. Raises ConfigurationError."""
     try:
-        return {} if file is None else tomllib.loads(file.read_text("utf-8"))
+        return {} if file is None else tomllib.loads(file.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigurationError(f"{file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigurationError(f"{file}: is not UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{file}: is not TOML: {error}") from None
+    except ValueError as error:  # a number of more digits than Python takes (sys.set_int_max_str_digits)
+        raise ConfigurationError(f"{file}: holds what cannot be read: {error}") from None
+    except RecursionError:
+        raise ConfigurationError(f"{file}: is nested too deeply") from None
 
 
 def _unknown_variables() -> Iterator[str]:
@@ -675,10 +748,17 @@ def _unknown_variables() -> Iterator[str]:
         yield "AIOCACHE_DISABLE: must not be set: tokens are kept through aiocache, which this turns off"
 
 
-def _not_json(error: SettingsError) -> str:
-    """A section given as a whole must be JSON; which one it is, only the error's words tell."""
-    section = re.search(r'field "(\w+)"', str(error))
-    return f"{_PREFIX}{section[1].upper() if section else ''}: is not JSON"
+def _unreadable_variables() -> Iterator[str]:
+    """Variables that have to be JSON and are not. pydantic-settings names only the section of the first."""
+    for name, value in os.environ.items():
+        source = EnvSettingsSource(Settings)
+        source.env_vars = {name.lower(): value}
+        try:
+            source()
+        except SettingsError:
+            yield f'{name}: is not JSON: a list is written ["acme", "globex"], a section {{"port": 8000}}'
+        except RecursionError:
+            yield f"{name}: is nested too deeply"
 
 
 def _problem(error: ErrorDetails) -> str:

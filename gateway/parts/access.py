@@ -83,10 +83,9 @@ async def _open_issuers(access: AccessSettings) -> AsyncIterator[TokenIssuers]:
 async def open_rate_limits(settings: Settings, metrics: Metrics) -> AsyncIterator[RateLimits]:
     """How many calls callers may make, while the block runs; counted in Redis where the cache is there."""
     limits, cache = settings.rate_limits, settings.cache
-    backend = cache.backend.get_secret_value()
     async with AsyncExitStack() as stack:
         shared = None
-        if backend not in {"none", "memory"} and settings.limits_rates:
+        if cache.in_redis and settings.limits_rates:
             # As in gateway.parts.cache: redis-py is 20 MiB, for those alone who use it.
             from gateway.stores.buckets import RedisBuckets  # noqa: PLC0415
             from gateway.stores.redis import open_redis  # noqa: PLC0415

@@ -45,7 +45,6 @@ async def open_cache(
 ) -> AsyncIterator[CachedClient]:
     """The client, read through whatever cache the settings name, while the block runs."""
     cache = settings.cache
-    backend = cache.backend.get_secret_value()
     policy = Policy(cache.ttl, cache.stale_while_revalidate, cache.stale_if_error, cache.missing_ttl)
     longest_read = _SHARED_READ * settings.longest_call
     open_for = longest_read + _UNKNOWN_WRITE
@@ -62,13 +61,13 @@ async def open_cache(
                 "cache", ReadThrough(shelf, flights, policy, metrics, longest_read=longest_read), "get", "read"
             )
 
-        if backend == "none":
+        if not (cache.in_memory or cache.in_redis):
             yield CachedClient(client, None, None, own_session_ids)
             return
         memory = MemoryStore[Entry](cache.max_entries)
         own_memory = MemoryStore[Entry](cache.max_entries)
         metrics.watch_entries(lambda: len(memory) + len(own_memory))
-        if backend == "memory":
+        if cache.in_memory:
             shared, invalidations = None, None
         else:
             store, connections = await stack.enter_async_context(open_redis_store(settings))

@@ -23,7 +23,7 @@ def count_workers(settings: Settings) -> tuple[int, str | None]:
     if settings.workers is not None:
         return settings.workers, None
     cores = available_cores()
-    if cores > 1 and settings.cache.backend.get_secret_value() == "memory":
+    if cores > 1 and settings.cache.in_memory:
         return 1, "cache.backend is memory, which workers cannot share"
     return cores, None
 

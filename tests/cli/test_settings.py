@@ -196,6 +196,13 @@ IN_THE_FILE = [
     ),
     ('[tenants.mytenant]\nclient_id = "id"\nclient_secret = ""', "tenants.mytenant.client_secret", "is empty"),
     (f"{TENANT}client_secret_file = '/dev/null'", "tenants.mytenant", "not both"),
+    (f"graphql.port = 1\ngrpc.port = 1\n{TENANT}", "grpc.port", "graphql.port"),
+    (f"graphql.port = 9000\n{TENANT}", "admin.port", "graphql.port"),
+    (f"grpc = {{port = 1, host = '0.0.0.0'}}\nadmin.port = 1\n{TENANT}", "admin.port", "grpc.port"),
+    (f"grpc = {{port = 1, host = '::1'}}\nadmin = {{port = 1, host = '::'}}\n{TENANT}", "admin.port", "grpc.port"),
+    (f"graphql = {{port = 1, host = 'localhost'}}\ngrpc.port = 1\n{TENANT}", "grpc.port", "graphql.port"),
+    (f"{TENANT}[cache]\nmemory_tier = true", "cache", "need a backend of Redis"),
+    (f"{TENANT}[cache]\ncluster = true\nbackend = 'redis://h/1'", "cache", "without a number"),
     (f'[tenants.My-Tenant]\nclient_id = "id"\nclient_secret = "{CANARY}"', "tenants.My-Tenant", "lowercase"),
 ]
 
@@ -213,6 +220,97 @@ def test_a_bad_setting_in_the_file_is_told_in_one_line_by_its_name(
 
 
 @pytest.mark.parametrize(
+    "ports",
+    [
+        "graphql.port = 0\ngrpc.port = 0\nadmin.port = 0",
+        "graphql.port = 1\ngrpc = {port = 1, host = '127.0.0.2'}",
+        "graphql.port = 1\ngrpc = {port = 1, host = '::'}",
+        "graphql.port = 8001",
+    ],
+)
+def test_ports_that_are_free_at_another_address_or_of_the_sandbox_alone_are_no_mistake(file: Path, ports: str) -> None:
+    file.write_text(f"{ports}\n{TENANT}")
+
+    load_settings(file)
+
+
+def test_dev_has_the_sandbox_beside_the_doors(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text(f"graphql.port = 8001\n{TENANT}")
+
+    assert told(file, monkeypatch, "dev") == [
+        "sandbox.port: must differ from graphql.port, as both listen at the same address"
+    ]
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        f"redis://default:{CANARY}/abc+def=@127.0.0.1:6379/0",
+        f"redis://:p@ss/{CANARY}#ord@127.0.0.1",
+        f"redis://:12/{CANARY}@127.0.0.1",
+        f"redis://user:12?{CANARY}@127.0.0.1",
+        f"redis://127.0.0.1:{CANARY}/0",
+        f"redis://127.0.0.1/{CANARY}",
+        f"redis://{CANARY}:99999",
+        f"redis://{CANARY}:0",
+        f"redis://[::1{CANARY}",
+        f"redis://:{CANARY} @127.0.0.1",
+        f"redis://:{CANARY}@",
+        f"http://{CANARY}",
+        CANARY,
+    ],
+)
+def test_a_url_of_redis_that_cannot_be_read_is_told_how_to_write_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    monkeypatch.setenv("SESSION_GATEWAY_CACHE__BACKEND", backend)
+
+    (line,) = told(file, monkeypatch)
+
+    assert line.startswith("cache.backend: ")
+    assert "%3F" in line
+
+
+@pytest.mark.parametrize(
+    ("backend", "words"),
+    [
+        (f"rediss://127.0.0.1?socket_timeout={CANARY}", "nothing else"),
+        (f"rediss://127.0.0.1?{CANARY}", "nothing else"),
+        ("redis://127.0.0.1?protocol=3", "nothing else"),
+        ("redis://127.0.0.1?ssl_ca_certs=/dev/null", "needs rediss:// or valkeys://"),
+        (f"rediss://127.0.0.1?ssl_ca_certs=/{CANARY}", "names no file"),
+    ],
+)
+def test_a_url_of_redis_may_name_files_for_tls_and_nothing_else(
+    file: Path, monkeypatch: pytest.MonkeyPatch, backend: str, words: str
+) -> None:
+    monkeypatch.setenv("SESSION_GATEWAY_CACHE__BACKEND", backend)
+
+    (line,) = told(file, monkeypatch)
+
+    assert line.startswith("cache.backend: ")
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "redis://localhost",
+        "redis://my_redis:6379/",
+        "valkey://default:a%2Fb%3Fc%23d%40e@[::1]:6379/15",
+        "valkeys://:p@ss@cache.example/0?ssl_ca_certs={file}&ssl_certfile={file}&ssl_keyfile={file}",
+    ],
+)
+def test_urls_of_redis(file: Path, monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    monkeypatch.setenv("SESSION_GATEWAY_CACHE__BACKEND", backend.format(file=file))
+
+    cache = load_settings(file).cache
+
+    assert cache.in_redis
+    assert not cache.in_memory
+
+
+@pytest.mark.parametrize(
     ("name", "value", "key", "words"),
     [
         ("SESSION_GATEWAY_GRCP__PORT", CANARY, "SESSION_GATEWAY_GRCP__PORT", "is not a setting"),
@@ -225,6 +323,9 @@ def test_a_bad_setting_in_the_file_is_told_in_one_line_by_its_name(
         ("SESSION_GATEWAY_GRPC__PORT__X", "1", "grpc.port", "integer"),
         ("SESSION_GATEWAY_TENANTS__OTHER__CLIENT_SECRET", CANARY, "tenants.other.client_id", "is missing"),
         ("SESSION_GATEWAY_TENANTS__OTHER", CANARY, "tenants.other", "dictionary"),
+        ("SESSION_GATEWAY_ACCESS__KEYS__DEV__TENANTS", CANARY, "SESSION_GATEWAY_ACCESS__KEYS__DEV__TENANTS", '["acme"'),
+        ("SESSION_GATEWAY_GRAPHQL__CORS_ORIGINS", CANARY, "SESSION_GATEWAY_GRAPHQL__CORS_ORIGINS", "is not JSON"),
+        ("SESSION_GATEWAY_GRPC", "[" * 200_000, "SESSION_GATEWAY_GRPC", "nested too deeply"),
         ("AIOCACHE_DISABLE", "1", "AIOCACHE_DISABLE", "must not be set"),
     ],
 )
@@ -259,6 +360,23 @@ def test_a_secrets_file_that_cannot_be_used(
     assert words in line
 
 
+def test_an_empty_secrets_file_is_told_by_its_setting_and_its_path(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").write_bytes(b"")
+    file.write_text(f'[tenants.mytenant]\nclient_id = "id"\nclient_secret_file = "{tmp_path}/secret"')
+
+    assert told(file, monkeypatch) == [f"tenants.mytenant: client_secret_file is empty: {tmp_path}/secret"]
+
+
+def test_a_mark_of_the_byte_order_is_part_of_neither_file(tmp_path: Path, file: Path) -> None:
+    (tmp_path / "secret").write_text(f"{CANARY}\n", "utf-8-sig")
+    text = f'[tenants.mytenant]\nclient_id = "id"\nclient_secret_file = "{tmp_path}/secret"'
+    file.write_text(text, "utf-8-sig")
+
+    assert load_settings(file).tenants["mytenant"].client_secret.get_secret_value() == CANARY
+
+
 def test_a_secrets_file_that_is_a_directory(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text(f'[tenants.mytenant]\nclient_id = "id"\nclient_secret_file = "{tmp_path}"')
 
@@ -267,7 +385,13 @@ def test_a_secrets_file_that_is_a_directory(tmp_path: Path, file: Path, monkeypa
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(f"{TENANT} {CANARY}".encode(), "is not TOML"), (b"\xff\xfe", "is not UTF-8"), (b"[grpc]\x00", "is not TOML")],
+    [
+        (f"{TENANT} {CANARY}".encode(), "is not TOML"),
+        (b"\xff\xfe", "is not UTF-8"),
+        (b"[grpc]\x00", "is not TOML"),
+        (b"a = " + b"1" * 5000, "holds what cannot be read"),
+        (b"a = " + b"[" * 100_000, "is nested too deeply"),
+    ],
 )
 def test_a_configuration_file_that_is_none(
     file: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, words: str
