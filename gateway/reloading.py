@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -34,18 +34,21 @@ async def reloading(
     apply: Callable[[Settings], Awaitable[None]],
     readiness: Readiness,
 ) -> AsyncIterator[None]:
-    """Obey SIGHUP while the block runs. `read` raises ConfigurationError for what cannot be used: then all stays."""
+    """Obey SIGHUP while the block runs.
+
+    `read` raises ConfigurationError for settings that cannot be used: all stays as it is then. An error of any other
+    kind, of `read` or of `apply`, is a defect: the log has it, and the next SIGHUP is obeyed all the same.
+    """
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, told.set)
     readiness.set("configuration", "ok", met=True)
-    task = asyncio.create_task(_reload(settings, read, apply, readiness, told), name="reload when told")
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(_reload(settings, read, apply, readiness, told), name="reload when told")
+        try:
+            yield
+        finally:
+            task.cancel()
 
 
 async def _reload(
@@ -60,12 +63,17 @@ async def _reload(
         await told.wait()
         told.clear()
         try:
-            settings, left = merged(settings, await asyncio.to_thread(read))
+            in_force, left = merged(settings, await asyncio.to_thread(read))
+            await apply(in_force)
         except ConfigurationError as error:
             readiness.set("configuration", "the newest cannot be used", met=True)
             log.error("not_reloaded", problems=error.problems)  # noqa: TRY400 - where it was found says nothing
             continue
-        await apply(settings)
+        except Exception:
+            readiness.set("configuration", "the newest could not be taken: see the log", met=True)
+            log.exception("not_reloaded", problems=("a defect of the gateway",))
+            continue
+        settings = in_force
         readiness.set("configuration", f"a restart is needed for {', '.join(left)}" if left else "ok", met=True)
         log.info("reloaded", needs_restart=left)
 
