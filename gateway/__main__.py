@@ -1,22 +1,51 @@
-"""Where `session-gateway` begins, and `python -m gateway`."""
+"""Where `session-gateway` begins, and `python -m gateway`.
+
+What it imports takes a second on a busy machine, and signals come during that too. The first process of a container
+(PID 1) has to say what they do: the kernel drops those that it has no handler for.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from typing import TYPE_CHECKING, Final
 
 from gateway.garbage import uncollected
 
+if TYPE_CHECKING:
+    from types import FrameType
+
 __all__ = ["main"]
+
+_SERVING: Final = {"serve", "dev", "sandbox"}
+"""Commands that go on until they are told to stop, and end with status 0 then, however early that is."""
 
 
 def main() -> None:
     """Run the command line."""
-    try:
-        with uncollected():
-            from gateway import cli  # noqa: PLC0415 - see `uncollected`
-    except KeyboardInterrupt:  # from then on click hears of it
-        sys.exit("Aborted!")
+    serves = not _SERVING.isdisjoint(sys.argv[1:2])
+    if serves:  # until `gateway.ending` obeys signals, or holds them
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, _end)
+    else:
+        interrupted = signal.signal(signal.SIGINT, _abort)
+    with uncollected():
+        from gateway import cli  # noqa: PLC0415 - see `uncollected`
+    if not serves:
+        signal.signal(signal.SIGINT, interrupted)  # click says the same from here on
     cli.main()
+
+
+def _end(_: int, __: FrameType | None) -> None:
+    """Nothing has been opened that would have to be closed. An exception could be lost in what is being imported."""
+    os._exit(0)
+
+
+def _abort(_: int, __: FrameType | None) -> None:
+    os.write(sys.stderr.fileno(), b"Aborted!\n")
+    os._exit(1)
 
 
 if __name__ == "__main__":

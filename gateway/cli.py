@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
@@ -33,7 +34,7 @@ from gateway.workers.count import count_workers
 from gateway.workers.forkserver import fork_server
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 
     from gateway.stores.redis import RedisStore
 
@@ -101,7 +102,7 @@ def serve(config: Path | None, *, insecure: bool, workers: int | None) -> None:
         _log.info("one_worker", reason=reason)
     _tell_of_sharing(settings)
     if workers == 1:
-        _run(_serve(settings, read_again))
+        _serve(settings, read_again)
     else:
         _serve_by(workers, settings, read_again)
 
@@ -274,34 +275,46 @@ def _refuse(error: ConfigurationError) -> NoReturn:
 
 
 def _run(work: Coroutine[object, object, Result]) -> Result:
-    try:
+    with _explaining():
         return uvloop.run(work)
+
+
+@contextmanager
+def _explaining() -> Iterator[None]:
+    """What keeps the work in the block from being done is a line for each problem, and the exit status."""
+    try:
+        yield
     except* (OSError, CertificateError, ConfigurationError, Unserved) as group:
         problems, status = explained(group)
+    else:
+        return
     for each in problems:
         click.echo(f"session-gateway: {each}", err=True)
     sys.exit(status)
 
 
-async def _serve(settings: Settings, read_again: Callable[[], Settings]) -> None:
+def _serve(settings: Settings, read_again: Callable[[], Settings]) -> None:
     """In this process."""
-    ending = Ending()
-    ending.obey_signals()
     with uncollected():
         from gateway.app import open_gateway
 
-    async with open_gateway(settings, {}, ending=ending, shared=True, read_again=read_again) as doors:
-        settle()
-        _log.info("listening", graphql=doors.graphql, grpc=doors.grpc, admin=doors.admin, workers=1)
-        await ending.wait()
-        _log.info("stopping")
+    async def serving() -> None:
+        ending = Ending()
+        ending.obey_signals()
+        async with open_gateway(settings, {}, ending=ending, shared=True, read_again=read_again) as doors:
+            settle()
+            _log.info("listening", graphql=doors.graphql, grpc=doors.grpc, admin=doors.admin, workers=1)
+            await ending.wait()
+            _log.info("stopping")
+
+    _run(serving())
 
 
 def _serve_by(workers: int, settings: Settings, read_again: Callable[[], Settings]) -> None:
     """In processes of their own."""
     if settings.limits_rates and not settings.cache.in_redis:
         _log.warning("rates_by_worker", workers=workers, problem="without Redis each worker counts by itself")
-    with fork_server() as server:  # imports for workers while we import for ourselves
+    with _explaining(), fork_server() as server:  # imports for workers while we import for ourselves
         with uncollected():
             from gateway.workers.supervisor import supervise
 
@@ -310,7 +323,7 @@ def _serve_by(workers: int, settings: Settings, read_again: Callable[[], Setting
             ending.obey_signals()
             await supervise(settings, workers, server, ending, read_again)
 
-        _run(supervising())
+        uvloop.run(supervising())
 
 
 def _tell_of_sharing(settings: Settings) -> None:
@@ -332,10 +345,11 @@ async def _sandbox(host: str, port: int) -> None:
 
 async def _check(settings: Settings) -> int:
     """Try every tenant's credentials; returns how many do not work."""
+    from gateway.parts.observing import open_tracing
     from gateway.parts.upstream import open_upstream
 
     problems = 0
-    async with open_upstream(settings) as (_, tokens):
+    async with open_tracing(settings), open_upstream(settings) as (_, tokens):
         for tenant in settings.tenants:
             try:
                 token = await tokens.get(tenant, Deadline.never())

@@ -5,12 +5,28 @@ from __future__ import annotations
 import asyncio
 import signal
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Ending"]
+__all__ = ["Ending", "hold_signals", "release_signals"]
+
+_TO_STOP: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+def hold_signals() -> None:
+    """Have SIGINT and SIGTERM wait, for the sake of something that must not be left behind.
+
+    They wait until they are released, or until an `Ending` obeys them. A process that is forked meanwhile has none that
+    wait, but has to release those that come.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _TO_STOP)
+
+
+def release_signals() -> None:
+    """Have SIGINT and SIGTERM, also those that have waited, do what they are set to do."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TO_STOP)
 
 
 class Ending:
@@ -87,8 +103,9 @@ class Ending:
                 await self._hastened.wait()
 
     def obey_signals(self) -> None:
-        """SIGINT and SIGTERM tell it, from now on. SIGHUP ends nothing: see `gateway.reloading`."""
+        """SIGINT and SIGTERM tell it, also if they have waited. SIGHUP ends nothing: see `gateway.reloading`."""
         loop = asyncio.get_running_loop()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        for each in (signal.SIGINT, signal.SIGTERM):
+        for each in _TO_STOP:
             loop.add_signal_handler(each, self.tell)
+        release_signals()

@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from gateway.ending import hold_signals, release_signals
 from gateway.garbage import uncollected
 from gateway.workers.link import Exited, Forked, Link, NotForked, framed
 
@@ -40,8 +41,13 @@ _FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 @contextmanager
 def fork_server() -> Iterator[ForkServer]:
-    """A fork server while the block runs. To be entered while this process has one thread and no loop."""
-    with tempfile.TemporaryDirectory(prefix="session-gateway-") as folder:
+    """A fork server while the block runs. To be entered while this process has one thread and no loop.
+
+    It holds SIGINT and SIGTERM, which could end this process and leave the folder behind: an `Ending` is to obey them
+    within the block. Raises OSError when there can be no folder or no process.
+    """
+    hold_signals()
+    with _folder() as folder:
         ours, its = socket.socketpair()
         with ours:
             with its:
@@ -49,8 +55,20 @@ def fork_server() -> Iterator[ForkServer]:
             try:
                 yield ForkServer(pid, Path(folder), ours)
             finally:
+                hold_signals()  # the end has come anyway, and is not to be cut short
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="session-gateway-")
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"workers need a folder for what they count, and none can be made ({error.strerror}): mount a tmpfs at"
+            " /tmp, set TMPDIR to a folder that can be written, or start with --workers 1",
+        ) from error
 
 
 class ForkServer:
@@ -150,6 +168,7 @@ def _run(control: socket.socket, supervisors: socket.socket, folder: str) -> int
     supervisors.close()
     for each in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)  # a terminal or systemd sends them to all, but the supervisor decides
+    release_signals()
     _be_called("fork-server")
     with Path(os.devnull).open() as nothing:
         os.dup2(nothing.fileno(), 0)

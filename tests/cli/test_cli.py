@@ -41,6 +41,26 @@ async def entered(graphql: str, address: str) -> AsyncIterator[tuple[GraphQLDoor
         yield GraphQLDoor(client, graphql), GrpcDoor(channel)
 
 
+MAIN = "from gateway.__main__ import main; main()"
+
+
+def signalled(signal: signal.Signals, *, importing: str) -> tuple[str, ...]:
+    """The command line, with a signal that comes as it imports a module for the first time."""
+    source = f"""
+import os, sys
+
+class Signal:
+    def find_spec(name, *_):
+        if name == "{importing}":
+            sys.meta_path.remove(Signal)
+            os.kill(os.getpid(), {signal:d})
+
+sys.meta_path.insert(0, Signal)
+{MAIN}
+"""
+    return (sys.executable, "-c", source)
+
+
 # dev
 
 
@@ -69,25 +89,68 @@ async def test_dev_says_where_it_listens_serves_by_both_doors_and_stops_when_tol
     assert "Traceback" not in process.said
 
 
-INTERRUPTED = """
-import os, signal, sys
-from gateway.__main__ import main
-
-class Interrupt:
-    def find_spec(name, *_):
-        if name == "click":
-            os.kill(os.getpid(), signal.SIGINT)
-
-sys.meta_path.insert(0, Interrupt)
-main()
-"""
-"""The command line, with a Ctrl-C that comes while it imports."""
-
-
-async def test_ctrl_c_before_it_has_come_up_leaves_no_trace_of_the_inside() -> None:
-    async with running(program=(sys.executable, "-c", INTERRUPTED)) as process:
+@pytest.mark.parametrize("arguments", [(), ("check",), ("keys", "new", "serve")], ids=" ".join)
+async def test_ctrl_c_before_it_has_come_up_leaves_no_trace_of_the_inside(arguments: tuple[str, ...]) -> None:
+    program = signalled(signal.SIGINT, importing="click")
+    async with running(*arguments, program=program) as process:
         assert await process.end(within=20) == 1
     assert process.said == "Aborted!"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "module", "told"),
+    [
+        (("serve",), "click", signal.SIGTERM),
+        (("serve",), "click", signal.SIGINT),
+        (("serve", "--workers", "1"), "gateway.app", signal.SIGTERM),
+        (("serve", "--workers", "2"), "gateway.workers.supervisor", signal.SIGTERM),
+        (("serve", "--workers", "2"), "gateway.workers.supervisor", signal.SIGINT),
+        (("dev",), "gateway.development", signal.SIGINT),
+        (("sandbox", "--port", "0"), "gateway.sandbox", signal.SIGTERM),
+    ],
+)
+async def test_told_to_stop_before_it_has_come_up_it_stops_and_leaves_nothing_behind(
+    tmp_path: Path, arguments: tuple[str, ...], module: str, told: signal.Signals
+) -> None:
+    variables = {
+        "SESSION_GATEWAY_TENANTS__ACME__CLIENT_ID": "acme-client",
+        "SESSION_GATEWAY_TENANTS__ACME__CLIENT_SECRET": "acme-secret",
+        "SESSION_GATEWAY_UPSTREAM__BASE_URL": "http://127.0.0.1:1",
+        "TMPDIR": str(tmp_path),
+    }
+    async with running(*arguments, program=signalled(told, importing=module), **ANYWHERE, **variables) as process:
+        assert await process.end(within=30) == 0
+    assert process.out == []
+    assert "Traceback" not in process.said
+    assert "listening" not in process.said
+    assert names_in(tmp_path) == []
+
+
+def names_in(folder: Path) -> list[str]:
+    return [each.name for each in folder.iterdir()]
+
+
+async def test_sighup_before_it_has_come_up_ends_nothing() -> None:
+    program = signalled(signal.SIGHUP, importing="click")
+    async with running("sandbox", "--port", "0", program=program) as process:
+        await process.says(r"^sandbox +(http://\S+)$")
+        process.process.terminate()
+        assert await process.end(within=10) == 0
+
+
+async def test_workers_without_a_folder_to_count_in_are_told_what_to_do(tmp_path: Path) -> None:
+    """As in a container whose file system can only be read."""
+    source = f"import tempfile; tempfile._candidate_tempdir_list = lambda: ['{tmp_path}/missing']; {MAIN}"
+    variables = {
+        "SESSION_GATEWAY_TENANTS__ACME__CLIENT_ID": "acme-client",
+        "SESSION_GATEWAY_TENANTS__ACME__CLIENT_SECRET": "acme-secret",
+    }
+    program = (sys.executable, "-c", source)
+    async with running("serve", "--workers", "2", program=program, **ANYWHERE, **variables) as process:
+        assert await process.end(within=20) == 1
+    (line,) = process.err
+    assert line.startswith("session-gateway: workers need a folder ")
+    assert all(remedy in line for remedy in ("tmpfs at /tmp", "TMPDIR", "--workers 1"))
 
 
 async def test_calls_that_never_end_do_not_keep_it_from_stopping() -> None:

@@ -400,9 +400,10 @@ async def program(source: str, **variables: str) -> tuple[int | None, str]:
     return process.returncode, said.decode()
 
 
-async def test_without_the_extra_it_says_what_to_install() -> None:
+@pytest.mark.parametrize("command", ["serve", "check"])
+async def test_without_the_extra_it_says_what_to_install(command: str) -> None:
     status, said = await program(
-        "import sys; sys.modules['opentelemetry'] = None\nfrom gateway.cli import main\nmain(['serve'])", **SERVE
+        f"import sys; sys.modules['opentelemetry'] = None\nfrom gateway.cli import main\nmain(['{command}'])", **SERVE
     )
 
     assert status == 2
