@@ -2,13 +2,13 @@
 
 That is how prometheus_client does it. What a process counted stays counted after its end, even by SIGKILL: its
 counters and histograms are added to those of all that have ended, and its gauges are dropped. (Left as they are, files
-would become more with every process that ends.)
+would become more with every process that ends.) A file that cannot be read is left out.
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import closing
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +19,8 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from gateway.telemetry.files import NumbersFile
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -28,6 +30,8 @@ __all__ = ["SummedMetrics"]
 
 _ENDED: Final = "ended"
 """In a file's name, in the place of a process's number: all that have ended."""
+_UNREADABLE: Final = (OSError, ValueError, RuntimeError, struct.error)
+"""What is raised for a file that is gone, that ends too early, or that holds something else."""
 
 
 class SummedMetrics:
@@ -38,7 +42,7 @@ class SummedMetrics:
     def __init__(self, folder: Path, pids: Callable[[], Iterable[int]]) -> None:
         self._folder = folder
         self._registry = CollectorRegistry()
-        MultiProcessCollector(self._registry, str(folder))
+        self._registry.register(_Written(folder))
         self._processes = _Processes(pids)
         self._registry.register(self._processes)
         self._restarts = Counter(
@@ -46,10 +50,13 @@ class SummedMetrics:
             "Workers that were started in the place of one that had ended.",
             registry=self._registry,
         )
+        self._ended: dict[str, NumbersFile] = {}
         self._log = structlog.stdlib.get_logger(__name__)
 
     def exposition(self) -> bytes:
         """All metrics in the text format that Prometheus reads."""
+        for each in self._ended.values():
+            each.write()
         return generate_latest(self._registry)
 
     def restarted(self) -> None:
@@ -61,19 +68,60 @@ class SummedMetrics:
         self._processes.spent_before += cpu
         for file in self._folder.glob(f"*_{pid}.db"):
             try:
-                if not file.name.startswith("gauge_"):
-                    self._add(file)
-                file.unlink()
-            except (OSError, ValueError, RuntimeError) as error:  # it may have ended while it made the file
+                counted = _taken(file)
+            except _UNREADABLE as error:  # it may have ended while it made the file
                 self._log.warning("metrics_lost", pid=pid, file=file.name, error=type(error).__name__)
+            else:
+                if not file.name.startswith("gauge_"):
+                    self._add(file.name.rpartition("_")[0], counted)
 
-    def _add(self, file: Path) -> None:
-        kind, _, _ = file.name.rpartition("_")
-        counted = list(MmapedDict.read_all_values_from_file(file))
-        with closing(MmapedDict(str(self._folder / f"{kind}_{_ENDED}.db"))) as total:
-            for key, value, _, _ in counted:
-                before, _ = total.read_value(key)
-                total.write_value(key, before + value, 0.0)
+    def _add(self, kind: str, counted: dict[str, float]) -> None:
+        total = self._ended.setdefault(kind, NumbersFile(self._folder / f"{kind}_{_ENDED}.db"))
+        for key, number in counted.items():
+            total.set(key, total.get(key) + number)
+
+
+class _Written(Collector):
+    """What is in the files."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._told: set[str] = set()
+        self._log = structlog.stdlib.get_logger(__name__)
+
+    def collect(self) -> Iterable[Metric]:
+        files = [*self._folder.glob("*.db")]
+        try:
+            return _merged(files)
+        except _UNREADABLE:
+            return _merged([each for each in files if self._is_readable(each)])
+
+    def _is_readable(self, file: Path) -> bool:
+        try:
+            _merged([file])
+        except _UNREADABLE as error:
+            if file.name not in self._told:
+                self._told.add(file.name)
+                self._log.warning("metrics_unreadable", file=file.name, error=type(error).__name__)
+            return False
+        return True
+
+
+def _merged(files: Iterable[Path]) -> Iterable[Metric]:
+    """Their sum. Raises any of _UNREADABLE."""
+    merged: Iterable[Metric] = MultiProcessCollector.merge([str(each) for each in files])
+    return merged
+
+
+def _taken(file: Path) -> dict[str, float]:
+    """What is in a file, which is removed, readable or not. Raises any of _UNREADABLE."""
+    try:
+        numbers = {key: number for key, number, _, _ in MmapedDict.read_all_values_from_file(str(file))}
+    except _UNREADABLE:
+        file.unlink()
+        raise
+    file.unlink()
+    return numbers
 
 
 class _Processes(Collector):

@@ -15,7 +15,6 @@ import selectors
 import signal
 import socket
 import sys
-import tempfile
 import traceback
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.ending import hold_signals, release_signals
 from gateway.garbage import uncollected
+from gateway.workers.folder import metrics_folder
 from gateway.workers.link import Exited, Forked, Link, NotForked, framed
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ _NUMBER: Final = 4
 """Bytes of a request, which is a worker's number."""
 _PATIENCE: Final = 30.0
 """Seconds for a worker to be forked; the first waits for what is imported before."""
-_FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""Names the folder to processes that write there what they count; prometheus_client reads it when it is imported."""
 
 
 @contextmanager
@@ -44,31 +42,20 @@ def fork_server() -> Iterator[ForkServer]:
     """A fork server while the block runs. To be entered while this process has one thread and no loop.
 
     It holds SIGINT and SIGTERM, which could end this process and leave the folder behind: an `Ending` is to obey them
-    within the block. Raises OSError when there can be no folder or no process.
+    within the block. Raises OSError when there can be no process.
     """
     hold_signals()
-    with _folder() as folder:
+    with metrics_folder() as folder:
         ours, its = socket.socketpair()
         with ours:
             with its:
                 pid = _in_a_fork(partial(_run, its, ours, folder))
             try:
-                yield ForkServer(pid, Path(folder), ours)
+                yield ForkServer(pid, folder, ours)
             finally:
                 hold_signals()  # the end has come anyway, and is not to be cut short
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-
-
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    try:
-        return tempfile.TemporaryDirectory(prefix="session-gateway-")
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"workers need a folder for what they count, and none can be made ({error.strerror}): mount a tmpfs at"
-            " /tmp, set TMPDIR to a folder that can be written, or start with --workers 1",
-        ) from error
 
 
 class ForkServer:
@@ -163,7 +150,7 @@ def _in_a_fork(work: Callable[[], int]) -> int:
         os._exit(status)
 
 
-def _run(control: socket.socket, supervisors: socket.socket, folder: str) -> int:
+def _run(control: socket.socket, supervisors: socket.socket, folder: Path) -> int:
     """The fork server's life, and that of each worker."""
     supervisors.close()
     for each in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
@@ -172,7 +159,6 @@ def _run(control: socket.socket, supervisors: socket.socket, folder: str) -> int
     _be_called("fork-server")
     with Path(os.devnull).open() as nothing:
         os.dup2(nothing.fileno(), 0)
-    os.environ[_FOLDER_VARIABLE] = folder
     with uncollected():
         from gateway.workers import worker  # noqa: PLC0415 - here, and nowhere in the supervisor
 
@@ -182,7 +168,7 @@ def _run(control: socket.socket, supervisors: socket.socket, folder: str) -> int
     number, end = forked
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _be_called(f"worker-{number}")
-    return worker.main(number, end)
+    return worker.main(number, end, folder)
 
 
 def _fork_when_asked(control: socket.socket) -> tuple[int, socket.socket] | None:

@@ -17,12 +17,14 @@ from gateway.garbage import settle
 from gateway.logs import configure_logs
 from gateway.readiness import Readiness
 from gateway.settings import ConfigurationError
+from gateway.telemetry.files import write_metrics_to
 from gateway.telemetry.prometheus import Metrics
 from gateway.tls import CertificateError
 from gateway.workers.link import Beat, Drain, Failed, Hasten, Link, Reload, Start, Up, unpacked
 
 if TYPE_CHECKING:
     import socket
+    from pathlib import Path
 
     from gateway.app import Doors
     from gateway.settings import Settings
@@ -32,11 +34,12 @@ __all__ = ["main"]
 _BEAT_EVERY: Final = 1.0
 
 
-def main(number: int, end: socket.socket) -> int:
+def main(number: int, end: socket.socket, folder: Path) -> int:
     """Work for the supervisor, who has the other end of this socket, until it says to stop or is gone.
 
-    Returns the exit status.
+    What is counted is written to the folder. Returns the exit status.
     """
+    write_metrics_to(folder)
     return uvloop.run(_work(number, end))
 
 

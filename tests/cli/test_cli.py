@@ -138,21 +138,6 @@ async def test_sighup_before_it_has_come_up_ends_nothing() -> None:
         assert await process.end(within=10) == 0
 
 
-async def test_workers_without_a_folder_to_count_in_are_told_what_to_do(tmp_path: Path) -> None:
-    """As in a container whose file system can only be read."""
-    source = f"import tempfile; tempfile._candidate_tempdir_list = lambda: ['{tmp_path}/missing']; {MAIN}"
-    variables = {
-        "SESSION_GATEWAY_TENANTS__ACME__CLIENT_ID": "acme-client",
-        "SESSION_GATEWAY_TENANTS__ACME__CLIENT_SECRET": "acme-secret",
-    }
-    program = (sys.executable, "-c", source)
-    async with running("serve", "--workers", "2", program=program, **ANYWHERE, **variables) as process:
-        assert await process.end(within=20) == 1
-    (line,) = process.err
-    assert line.startswith("session-gateway: workers need a folder ")
-    assert all(remedy in line for remedy in ("tmpfs at /tmp", "TMPDIR", "--workers 1"))
-
-
 async def test_calls_that_never_end_do_not_keep_it_from_stopping() -> None:
     async with sandbox.serve(Sandbox()) as upstream:
         variables = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -16,11 +15,14 @@ if TYPE_CHECKING:
 
 PROGRAM = """
 import asyncio, sys
+from pathlib import Path
+from gateway.telemetry.files import write_metrics_to
 from gateway.telemetry.prometheus import Metrics
 from gateway.telemetry.request_metrics import RequestMetrics
 from gateway.telemetry.requests import Requests
 
 async def main():
+    write_metrics_to(Path(sys.argv[1]))
     metrics = Metrics()
     counted = RequestMetrics(metrics.registry)
     requests = Requests(counted)
@@ -52,7 +54,7 @@ async def test_counts_of_processes_are_added_up(tmp_path: Path) -> None:
             sys.executable,
             "-c",
             PROGRAM,
-            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+            str(tmp_path),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )

@@ -10,6 +10,7 @@ import re
 import resource
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from cache.redis_server import free_port
-from processes import ROOT, run, running
+from processes import ROOT, SCRIPT, run, running
 from workers_stage import ANYWHERE, APART, TENANT, Served, ended, is_running, served
 
 from doors import Caller, GraphQLDoor, GrpcDoor
@@ -345,6 +346,69 @@ def sockets(pid: int) -> set[str]:
             held[int(each.name)] = str(each.readlink())
     standard = {held[descriptor] for descriptor in range(3)}
     return {each for each in held.values() if each.startswith(("socket:", "pipe:"))} - standard
+
+
+# A disk that is full
+
+FULL = """
+set -e
+mount -t tmpfs -o size=64k full "$TMPDIR"
+dd if=/dev/zero of="$TMPDIR/fill" bs=4k count=15 status=none
+exec "$@"
+"""
+"""Runs a command whose temporary files have no room but for one page: it can make a folder, and hardly write there."""
+
+
+def in_little_room(folder: Path) -> tuple[str, ...]:
+    """The program, with temporary files in a folder of a filesystem that is all but full."""
+    command = ("unshare", "--map-root-user", "--mount", "env", f"TMPDIR={folder}", "sh", "-c", FULL, "sh")
+    if subprocess.run([*command, "true"], check=False).returncode:
+        pytest.skip("needs to be allowed to mount a filesystem")
+    return (*command, str(SCRIPT))
+
+
+async def test_a_full_disk_costs_metrics_and_no_call(upstream: sandbox.SandboxServer, tmp_path: Path) -> None:
+    async with served("--workers", "2", upstream=upstream, program=in_little_room(tmp_path)) as gateway:
+        workers = await whole(gateway)
+        for _ in range(4):
+            await asyncio.gather(*(read(gateway, door) for door in ("graphql", "grpc")))
+        assert await gateway.metric("process_resident_memory_bytes") > 0
+        os.kill(min(workers), signal.SIGKILL)
+        await ended(min(workers))
+        await eventually(lambda: len(gateway.workers()) == 2, within=40)
+        assert max(workers) in await whole(gateway)
+        for door in ("graphql", "grpc"):
+            await read(gateway, door)
+        assert await gateway.metric("session_gateway_worker_restarts_total") == 1
+
+        gateway.process.process.terminate()
+        assert await gateway.process.end(within=10) == 0
+    assert {each["error"] for each in gateway.events("metrics_not_written")} == {"No space left on device"}
+
+
+NO_FOLDER = """
+import tempfile
+
+
+def full(*_):
+    raise OSError(28, "No space left on device")
+
+
+tempfile.mkdtemp = full
+from gateway.cli import main
+main()
+"""
+
+
+async def test_without_a_folder_for_metrics_it_serves_all_the_same(upstream: sandbox.SandboxServer) -> None:
+    program = (sys.executable, "-c", NO_FOLDER)
+    async with served("--workers", "2", upstream=upstream, program=program) as gateway:
+        await whole(gateway)
+        for door in ("graphql", "grpc"):
+            await read(gateway, door)
+        assert await gateway.metric("session_gateway_requests_total") == 0
+        assert await gateway.metric("process_resident_memory_bytes") > 0
+    assert [each["error"] for each in gateway.events("metrics_have_no_folder")] == ["No space left on device"]
 
 
 # Being told to stop
