@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Fetched", "Found", "ReadThrough", "Subject"]
 
 _HIT: Final = CacheRead("hit", collapsed=False)
-_STALE: Final = CacheRead("stale", collapsed=False)
+_STALE_WHILE_REVALIDATE: Final = CacheRead("stale_while_revalidate", collapsed=False)
 _STALE_IF_ERROR: Final = CacheRead("stale_if_error", collapsed=False)
 
 
@@ -100,7 +100,7 @@ class ReadThrough:
             return self._served(subject, entry, self._age(entry), _HIT)
         if entry is not None and use is Use.STALE:
             self._flights.run_behind(subject.key, partial(self._fetch, subject, ticket))
-            return self._served(subject, entry, self._age(entry), _STALE)
+            return self._served(subject, entry, self._age(entry), _STALE_WHILE_REVALIDATE)
         try:
             return await self._forwarded(subject, entry, ticket, options, deadline)
         except UpstreamError as error:

@@ -154,7 +154,7 @@ class TestAStaleEntry:
             held.go.set()
             await eventually(lambda: len(it.observer.puts) == 2)
             assert (await get(session(it))).context.metadata.version == 2
-            assert [each.outcome for each in it.observer.reads] == ["miss", *["stale"] * 5, "hit"]
+            assert [each.outcome for each in it.observer.reads] == ["miss", *["stale_while_revalidate"] * 5, "hit"]
         assert len(upstream.reads) == 2
 
     async def test_is_no_longer_served_after_a_write(self, gateway: Opener, clock: Clock) -> None:
@@ -218,6 +218,7 @@ class TestAStaleEntry:
             found = await get(session(it))
             assert found.context.metadata.version == 2
             assert found.status.fwd == "stale"
+            assert it.observer.reads[-1] == CacheRead("stale", collapsed=False)
 
     async def test_is_served_if_upstream_takes_longer_than_the_caller_waits(
         self, gateway: Opener, upstream: Upstream, clock: Clock
