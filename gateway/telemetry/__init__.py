@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct
 
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "SHED_BECAUSE",
+    "WRITES",
     "BreakerChanged",
     "CacheFailed",
     "CachePut",
@@ -25,10 +27,15 @@ __all__ = [
 ]
 
 
+WRITES: Final = ("replace", "patch", "add_attribute", "remove_attribute")
+"""The operations that write."""
+
+
 class WriteFinished(Struct, frozen=True):
     """A write came to its end."""
 
     operation: str
+    """One of WRITES."""
     outcome: str
     """`applied`, or the reason of the error it ended with."""
     attempts: int
@@ -41,8 +48,8 @@ class CacheRead(Struct, frozen=True):
     """A read was answered."""
 
     outcome: str
-    """`hit`, `stale` (served, while it is refreshed behind), `stale_if_error`, or why upstream was asked: `miss`,
-    `request` (the caller's own wish)."""
+    """`hit`, `stale_while_revalidate` and `stale_if_error` (served from the cache, and older than it should be), or why
+    upstream was asked: `miss`, `stale` (what there was is too old), `request` (the caller's own wish)."""
     collapsed: bool
     """It was answered by what another caller had asked upstream for."""
 
@@ -90,11 +97,15 @@ class BreakerChanged(Struct, frozen=True):
     """`closed`, `half_open` or `open`."""
 
 
+SHED_BECAUSE: Final = ("full", "waited")
+"""All places and the queue were full, or the call had waited in the queue for as long as it may."""
+
+
 class CallShed(Struct, frozen=True):
     """A call was turned away, because too many to upstream are under way."""
 
     cause: str
-    """`full` (so is the queue), or `waited` (for as long as one may)."""
+    """One of SHED_BECAUSE."""
 
 
 class UpstreamObserver(Protocol):

@@ -16,6 +16,8 @@ from prometheus_client import (
     generate_latest,
 )
 
+from gateway.errors import WriteDiscarded, WriteOutcomeUnknown
+from gateway.telemetry import SHED_BECAUSE, WRITES
 from gateway.telemetry.tallies import Count, Times
 
 if TYPE_CHECKING:
@@ -52,6 +54,9 @@ class Metrics:
             ["operation", "outcome"],
             registry=self._registry,
         )
+        for operation in WRITES:
+            for error in (WriteOutcomeUnknown, WriteDiscarded):
+                self._writes.labels(operation, error.reason)  # is 0: of what begins with 1, an alert sees no increase
         self._attempts = Histogram(
             "session_gateway_write_attempts",
             "Times that one write was sent upstream.",
@@ -68,7 +73,8 @@ class Metrics:
 
         self._reads = Count(
             "session_gateway_cache_reads",
-            "Reads through the cache by what answered them: hit, stale, stale_if_error, miss, request.",
+            "Reads through the cache by what answered them: hit, stale_while_revalidate, stale_if_error, or by why "
+            "upstream was asked: miss, stale, request.",
             ["outcome", "collapsed"],
             self._registry,
         )
@@ -122,6 +128,8 @@ class Metrics:
             ["cause"],
             registry=self._registry,
         )
+        for cause in SHED_BECAUSE:
+            self._shed.labels(cause)
         self._in_flight = Gauge(
             "session_gateway_upstream_in_flight",
             "Calls to upstream that are under way.",

@@ -5,12 +5,24 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from access.calls import Clients
+    from prometheus_client import CollectorRegistry
+
+
+def made(registry: CollectorRegistry) -> dict[str, tuple[str | None, set[str]]]:
+    """Type and labels of each metric that the gateway makes, by its name."""
+    return {
+        f"{each._name}{'_total' if each._type == 'counter' else ''}": (each._type, set(each._labelnames))
+        for each in registry._collector_to_names
+        if isinstance(each, MetricWrapperBase)
+    }
+
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

@@ -75,6 +75,8 @@ async def test_counts_of_processes_are_added_up(tmp_path: Path) -> None:
             async with asyncio.timeout(10):
                 await each.wait()
 
+    lost = {"operation": "patch", "outcome": "WRITE_OUTCOME_UNKNOWN"}
+    assert found["session_gateway_writes_total", frozenset(lost.items())] == 0  # and is there all the same
     of_graphql = {"door": "graphql", "operation": "sessionContext"}
     total = "session_gateway_requests_total"
     assert found[total, frozenset({**of_graphql, "code": "OK"}.items())] == 1800

@@ -10,10 +10,12 @@ import pytest
 from access.calls import CALLS, Answer, Clients, Field
 from observability.metrics import grown, grows_to, samples
 
+from doors import Caller, GraphQLDoor
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
 from gateway.request import current, under_way
 from gateway.sandbox import seed
+from gateway.telemetry import WRITES
 from gateway.telemetry.requests import Requests
 
 if TYPE_CHECKING:
@@ -268,6 +270,18 @@ async def test_everything_comes_to_an_end(clients: Clients) -> None:
     found = await samples(clients)
     for door in ("grpc", "graphql"):
         assert found["session_gateway_requests_in_flight", frozenset({("door", door)})] == 0
+
+
+async def test_every_operation_that_writes_is_known(clients: Clients) -> None:
+    """After all of the above, and of attributes without a version. Alerts need to know them before they are used."""
+    door = GraphQLDoor(clients.http, clients.dev.graphql_url)
+    await door.add_attribute("acme", seed.ANONYMOUS_SESSION, "name", 1, Caller())
+    await door.remove_attribute("acme", seed.ANONYMOUS_SESSION, "name", Caller())
+
+    found = [dict(labels) for name, labels in await samples(clients) if name == "session_gateway_writes_total"]
+
+    assert {each["operation"] for each in found if each["outcome"] == "applied"} == set(WRITES)
+    assert {each["operation"] for each in found} == set(WRITES)
 
 
 async def test_requests_for_tokens_are_counted_by_what_became_of_them(clients: Clients) -> None:
