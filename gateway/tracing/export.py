@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import threading
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 import structlog
 from opentelemetry.environment_variables import OTEL_TRACES_EXPORTER
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.environment_variables import (
+    OTEL_EXPORTER_OTLP_HEADERS,
     OTEL_EXPORTER_OTLP_PROTOCOL,
+    OTEL_EXPORTER_OTLP_TRACES_HEADERS,
     OTEL_EXPORTER_OTLP_TRACES_PROTOCOL,
 )
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
@@ -38,6 +42,10 @@ _NAME: Final = "session-gateway"
 _PROTOCOL: Final = "http/protobuf"
 _LAST_EXPORT: Final = 5.0
 """Seconds for what is not sent yet, at the end."""
+
+_is_pair: Final = re.compile(r"[ \t]*[\w!#$%&'*+.^`|~-]+[ \t]*=[\t !#-+./:<-\[\]-~0-9-]*", re.ASCII).fullmatch
+"""A header's name, and its value, as it is or percent-encoded."""
+_can_be_sent: Final = re.compile(r"[\t -~\xa0-\xff]*").fullmatch
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -67,6 +75,7 @@ def _exporters() -> Iterator[SpanExporter]:
         match name.strip():
             case "otlp":
                 _check_protocol()
+                _check_headers()
                 yield OTLPSpanExporter()
             case "console":
                 yield ConsoleSpanExporter()
@@ -80,6 +89,14 @@ def _check_protocol() -> None:
     for name in (OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, OTEL_EXPORTER_OTLP_PROTOCOL):
         if os.environ.get(name, _PROTOCOL) != _PROTOCOL:
             raise BadTracing(f"{name}: must be {_PROTOCOL}, which every collector takes, on port 4318")
+
+
+def _check_headers() -> None:
+    """The SDK would log what it cannot read, or cannot send, and that may be a secret."""
+    for name in (OTEL_EXPORTER_OTLP_TRACES_HEADERS, OTEL_EXPORTER_OTLP_HEADERS):
+        for pair in os.environ.get(name, "").split(","):
+            if pair.strip() and not (_is_pair(pair) and _can_be_sent(unquote(pair))):
+                raise BadTracing(f"{name}: must be name=value, with a comma between two, and special characters as %XX")
 
 
 async def _shut_down(provider: TracerProvider) -> None:

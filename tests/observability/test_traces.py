@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging.handlers
 import os
 import secrets
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +15,24 @@ import grpc
 import httpx
 import pytest
 import pytest_asyncio
+import requests
 from access.calls import Clients
+from hypothesis import example, given
+from hypothesis import strategies as st
 from observability.collector import Collector, collecting, drawn
 from observability.metrics import samples
+from opentelemetry.util.re import parse_env_headers
 from processes import ONE_WORKER, run, running
 
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
 from gateway.listener import bind
 from gateway.sandbox import seed
+from gateway.tracing import BadTracing, export
 from stage import opened
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
 KEY = {"x-api-key": "dev-key"}
 CALLER = "b7ad6b7169203331"
@@ -370,6 +376,12 @@ SERVE = {
     [
         ("OTEL_TRACES_EXPORTER", "zipkin", "OTEL_TRACES_EXPORTER: must be otlp, console or none"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "OTEL_EXPORTER_OTLP_PROTOCOL: must be http/protobuf"),
+        (
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            "authorization: Bearer canary",
+            "OTEL_EXPORTER_OTLP_HEADERS: must be name=value",
+        ),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "canary", "OTEL_EXPORTER_OTLP_TRACES_HEADERS: must be name=value"),
     ],
 )
 async def test_what_the_variables_ask_for_and_is_not_here_is_refused(variable: str, value: str, message: str) -> None:
@@ -377,6 +389,41 @@ async def test_what_the_variables_ask_for_and_is_not_here_is_refused(variable: s
 
     assert status == 2
     assert f"session-gateway: {message}" in process.said
+    assert "canary" not in process.said
+
+
+@given(st.one_of(st.text(), st.from_regex(r"\A[a-z%: ]+[=:][ -~%0AD]*\Z")))
+@example("authorization=Bearer%0Acanary")
+@example("authorization=canary;x")
+@example('authorization="canary"')
+@example("x y=canary")
+@example("a=%C4%80")
+def test_headers_are_refused_that_the_exporter_would_tell_of(value: str) -> None:
+    """In its log, as it cannot read them, or cannot send them."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setattr(os, "environ", {"OTEL_EXPORTER_OTLP_HEADERS": value})
+        with suppress(BadTracing):
+            export._check_headers()
+            with told_by("opentelemetry.util.re") as told:
+                requests.Request("POST", "http://collector", headers=parse_env_headers(value, liberal=True)).prepare()
+            assert [each.args for each in told if any(map(str.strip, map(str, each.args or ())))] == []  # but spaces
+
+
+@contextmanager
+def told_by(logger: str) -> Iterator[list[logging.LogRecord]]:
+    """What it logs meanwhile."""
+    handler = logging.handlers.BufferingHandler(1000)
+    logging.getLogger(logger).addHandler(handler)
+    try:
+        yield handler.buffer
+    finally:
+        logging.getLogger(logger).removeHandler(handler)
+
+
+def test_headers_are_taken_as_they_are_or_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("", "a=b", "authorization=Bearer x==", "a=b%20c , d = e,", "x-key=a:b/c?d@e"):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", value)
+        export._check_headers()
 
 
 async def program(source: str, **variables: str) -> tuple[int | None, str]:
