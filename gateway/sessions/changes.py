@@ -17,14 +17,16 @@ from gateway.errors import InvalidArgument
 from gateway.model import UPSTREAM_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from gateway.model import JSON, Replacement, SessionContext
 
 __all__ = ["CLEAR", "Assignment", "Clear", "Patch", "Path", "Replace", "holds"]
 
 Path: TypeAlias = tuple[str, ...]
 """Where in the document: `("currency",)`, or into the attributes, `("context", "shoe size")`, at any depth."""
+
+_Members: TypeAlias = "dict[str, Raw | _Members]"
+"""An object of a document. A member that a path has led into is open, and is encoded with the whole at the end: so each
+object is decoded once, and encoded once, however many changes are made to it. All others are as they came."""
 
 
 class Clear(enum.Enum):
@@ -71,8 +73,8 @@ class Patch:
         document = msgspec.json.decode(current.source)
         return all(_has(document, _upstream_path(each.path), each.value) for each in self.assignments)
 
-    def _applied(self, current: SessionContext) -> dict[str, Raw]:
-        document = msgspec.json.decode(current.source, type=dict[str, Raw])
+    def _applied(self, current: SessionContext) -> _Members:
+        document = _object(current.source)
         for each in self.assignments:
             _assign(document, _upstream_path(each.path), each.value)
         return document
@@ -129,46 +131,48 @@ def _upstream_path(path: Path) -> Path:
     return (UPSTREAM_NAMES[path[0]], *path[1:])
 
 
-def _assign(document: dict[str, Raw], path: Path, value: JSON | Clear) -> None:
-    if value is CLEAR and _is_absent(document.get(path[0])):
-        return
-    match path:
-        case ("context",) if value is CLEAR:
-            document["context"] = Raw(b"{}")
-        case (name,):
-            document[name] = Raw(msgspec.json.encode(None if value is CLEAR else value))
-        case (name, *rest):
-            inner = _members(document.get(name), name)
-            _assign_member(inner, rest, value)
-            document[name] = Raw(msgspec.json.encode(inner))
+def _assign(document: _Members, path: Path, value: JSON | Clear) -> None:
+    """Make one change to a document. What is cleared is null at the top, and gone inside of an object."""
+    *outer, last = path
+    members = document
+    for name in outer:
+        if value is CLEAR and _is_absent(members.get(name)):
+            return
+        members = _opened(members, name)
+    if value is not CLEAR:
+        members[last] = Raw(msgspec.json.encode(value))
+    elif outer:
+        members.pop(last, None)
+    elif not _is_absent(members.get(last)):
+        members[last] = Raw(b"{}" if last == "context" else b"null")
 
 
-def _assign_member(members: dict[str, Raw], path: Sequence[str], value: JSON | Clear) -> None:
-    """As `_assign`, inside an object: there, what is cleared goes altogether."""
-    name, *rest = path
-    if value is CLEAR and (_is_absent(members.get(name)) if rest else name not in members):
-        return
-    if rest:
-        inner = _members(members.get(name), name)
-        _assign_member(inner, rest, value)
-        members[name] = Raw(msgspec.json.encode(inner))
-    elif value is CLEAR:
-        del members[name]
-    else:
-        members[name] = Raw(msgspec.json.encode(value))
+def _opened(members: _Members, name: str) -> _Members:
+    """The object that a member holds, to be changed in place; an empty one where there is nothing.
+
+    Raises InvalidArgument when the member holds something else.
+    """
+    member = members.get(name)
+    if isinstance(member, dict):
+        return member
+    opened: _Members = {}
+    if member is not None and not _is_absent(member):
+        try:
+            opened = _object(member)
+        except msgspec.ValidationError:
+            raise InvalidArgument.of("update_mask", f"leads into {name!r}, which is not an object") from None
+    members[name] = opened
+    return opened
 
 
-def _is_absent(raw: Raw | None) -> bool:
-    return raw is None or bytes(raw) == b"null"
+def _object(source: bytes | Raw) -> _Members:
+    """An object, its members as they came. Raises ValidationError for anything else."""
+    members: _Members = msgspec.json.decode(source, type=dict[str, Raw])
+    return members
 
 
-def _members(raw: Raw | None, name: str) -> dict[str, Raw]:
-    if raw is None or _is_absent(raw):
-        return {}
-    try:
-        return msgspec.json.decode(raw, type=dict[str, Raw])
-    except msgspec.ValidationError:
-        raise InvalidArgument.of("update_mask", f"leads into {name!r}, which is not an object") from None
+def _is_absent(member: Raw | _Members | None) -> bool:
+    return member is None or (isinstance(member, Raw) and bytes(member) == b"null")
 
 
 def _has(document: JSON, path: Path, value: JSON | Clear) -> bool:

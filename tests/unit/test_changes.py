@@ -17,6 +17,8 @@ from gateway.model import UPSTREAM_NAMES, Replacement, decode_session_context
 from gateway.sessions.changes import CLEAR, Assignment, Clear, Patch, Replace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.model import JSON, SessionContext
     from gateway.sessions.changes import Path
 
@@ -218,6 +220,89 @@ def as_upstream_keeps(document: dict[str, JSON]) -> dict[str, JSON]:
     return {
         name: value for name, value in document.items() if value is not None and not (name == "context" and value == {})
     }
+
+
+@st.composite
+def currents_and_changes_in_a_row(draw: st.DrawFn) -> tuple[SessionContext, Patch]:
+    """Changes that do get into one another's way: to the same attributes, above and below one another."""
+    current = decode_session_context(draw(sources()))
+    names = st.sampled_from(["a", "b", "deep"])
+    few = st.lists(names, min_size=1, max_size=3).map(lambda inner: ("context", *inner))
+    there = [("context", *path) for path in _paths_in(json.loads(current.source))]
+    changes = st.lists(
+        st.tuples(st.sampled_from(FIELDS).map(lambda name: (name,)), st.text(max_size=5) | st.just(CLEAR))
+        | st.tuples(st.just(("context",)), st.dictionaries(names, VALUES, max_size=2) | st.just(CLEAR))
+        | st.tuples(
+            few if not there else few | st.sampled_from(there),
+            st.dictionaries(names, VALUES, max_size=2) | VALUES | st.just(CLEAR),
+        ),
+        max_size=6,
+    )
+    return current, patch(*draw(changes))
+
+
+def one_after_another(current: SessionContext, change: Patch) -> bytes:
+    """The document where each change is made to what the one before it has left, all of it written out in between."""
+    document = msgspec.json.encode(msgspec.json.decode(current.source, type=dict[str, Raw]))
+    for each in change.assignments:
+        document = Patch((each,)).whole(decode_session_context(document))
+    return document
+
+
+def outcome(make: Callable[[], bytes]) -> bytes | str:
+    try:
+        return make()
+    except InvalidArgument as error:
+        return error.message
+
+
+class TestSeveralChanges:
+    @given(currents_and_changes_in_a_row())
+    @example((CURRENT, patch((("context", "a", "b"), 1), (("context", "a"), CLEAR), (("context", "a", "c"), 2))))
+    @example((CURRENT, patch((("context",), {"a": 1}), (("context", "a", "b"), 2))))
+    @example((CURRENT, patch((("context", "deep", "one"), CLEAR), (("context",), CLEAR), (("context", "a"), None))))
+    @example((NO_ATTRIBUTES, patch((("context", "a"), CLEAR), (("context",), CLEAR), (("context", "a", "b"), CLEAR))))
+    def test_come_to_the_same_bytes_as_one_after_another(self, given_: tuple[SessionContext, Patch]) -> None:
+        current, change = given_
+        assert outcome(lambda: change.whole(current)) == outcome(lambda: one_after_another(current, change))
+
+    @pytest.mark.parametrize("render", [Patch.whole, Patch.partial])
+    @pytest.mark.parametrize("above", [(), ("deep",), ("deep", "one")])
+    def test_to_one_object_take_it_apart_and_put_it_together_once(
+        self, render: Callable[[Patch, SessionContext], bytes], above: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Or else a patch of a few thousand attributes stands still for seconds, and the process with it."""
+        work = Work(monkeypatch)
+
+        def of(changes: int) -> tuple[int, int]:
+            change = patch(*((("context", *above, f"attribute {number}"), "x" * 20) for number in range(changes)))
+            work.decoded, work.encoded = 0, 0
+            size = len(render(change, CURRENT))
+            return work.decoded, work.encoded - 2 * size
+
+        assert of(100)[0] == of(1)[0]
+        assert of(100)[1] <= 0, "what is encoded is each value, and then the whole"
+
+
+class Work:
+    """How many documents have been decoded, and how many bytes encoded."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.decoded = 0
+        self.encoded = 0
+        decode, encode = msgspec.json.decode, msgspec.json.encode
+
+        def decoding(*args: Any, **kwargs: Any) -> Any:
+            self.decoded += 1
+            return decode(*args, **kwargs)
+
+        def encoding(*args: Any, **kwargs: Any) -> bytes:
+            encoded = encode(*args, **kwargs)
+            self.encoded += len(encoded)
+            return encoded
+
+        monkeypatch.setattr(msgspec.json, "decode", decoding)
+        monkeypatch.setattr(msgspec.json, "encode", encoding)
 
 
 class TestAnyPatchOfAnyDocument:
