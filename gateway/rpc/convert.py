@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gateway.model import JSON, SessionContext
 
 __all__ = [
+    "MAX_NAMES",
     "fill_session_context",
     "json_from_struct",
     "json_from_value",
@@ -33,6 +34,13 @@ __all__ = [
 _MAX_DEPTH: Final = 99
 _VALUE_DEPTH: Final = 4
 """Messages around an attribute's value: answer, session context, Struct, map entry."""
+
+_MEMBER_DEPTH: Final = 3
+"""And around each member of an object in it: Value, Struct, map entry."""
+_ITEM_DEPTH: Final = 2
+"""And around each item of a list: Value, ListValue."""
+MAX_NAMES: Final = (_MAX_DEPTH - _VALUE_DEPTH) // _MEMBER_DEPTH + 1
+"""How many names lead to the deepest member that an attribute can have, its own being the first."""
 
 _EXACT: Final = 2**53
 """Up to here a double holds every integer."""
@@ -91,12 +99,22 @@ def replacement_from_message(message: pb.SessionContext) -> Replacement:
 
 
 def json_from_struct(struct: Struct, field: str) -> dict[str, JSON]:
-    """A Struct as JSON. Raises InvalidArgument, naming the field."""
+    """The attributes in a Struct as JSON. Raises InvalidArgument, naming the field."""
     return {name: json_from_value(value, field) for name, value in struct.fields.items()}
 
 
 def json_from_value(value: Value, field: str) -> JSON:
-    """A Value as JSON, whole numbers as integers. Raises InvalidArgument, naming the field."""
+    """An attribute's value as JSON, whole numbers as integers.
+
+    Raises InvalidArgument, naming the field, for what JSON does not have, and for what is nested deeper than an answer
+    can be: a request has fewer messages around a value, and could write what nobody could read.
+    """
+    return _json(value, field, _VALUE_DEPTH)
+
+
+def _json(value: Value, field: str, depth: int) -> JSON:
+    if depth > _MAX_DEPTH:
+        raise InvalidArgument.of(field, "holds a value that is nested deeper than the message of an answer can be")
     match value.WhichOneof("kind"):
         case "null_value":
             return None
@@ -107,9 +125,10 @@ def json_from_value(value: Value, field: str) -> JSON:
         case "number_value":
             return _number(value.number_value, field)
         case "list_value":
-            return [json_from_value(each, field) for each in value.list_value.values]
+            return [_json(each, field, depth + _ITEM_DEPTH) for each in value.list_value.values]
         case "struct_value":
-            return json_from_struct(value.struct_value, field)
+            members = value.struct_value.fields
+            return {name: _json(each, field, depth + _MEMBER_DEPTH) for name, each in members.items()}
         case _:
             raise InvalidArgument.of(
                 field, "holds a google.protobuf.Value without a kind: set one, null_value for null"
@@ -147,7 +166,7 @@ def _fill(message: Value, value: JSON, depth: int) -> bool:
         message.struct_value.SetInParent()
         fields = message.struct_value.fields
         for name, each in value.items():
-            rounded |= _fill(fields[name], each, depth + 3)
+            rounded |= _fill(fields[name], each, depth + _MEMBER_DEPTH)
     elif value is None:
         message.null_value = NULL_VALUE
     elif isinstance(value, bool):
@@ -156,7 +175,7 @@ def _fill(message: Value, value: JSON, depth: int) -> bool:
         message.list_value.SetInParent()
         values = message.list_value.values
         for each in value:
-            rounded |= _fill(values.add(), each, depth + 2)
+            rounded |= _fill(values.add(), each, depth + _ITEM_DEPTH)
     else:
         rounded = _fill_number(message, value)
     return rounded

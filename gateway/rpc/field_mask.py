@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import InvalidArgument
-from gateway.rpc.convert import json_from_struct, json_from_value
+from gateway.rpc.convert import MAX_NAMES, json_from_struct, json_from_value
 from gateway.sessions.changes import CLEAR, Assignment, Clear, Patch
 
 if TYPE_CHECKING:
@@ -21,20 +21,41 @@ __all__ = ["parse_path", "patch_from_message"]
 _SCALARS: Final = ("customer_id", "site_code", "currency", "cart_id", "target_location", "language")
 _SEGMENT = re.compile(r"`((?:[^`]|``)*)`|(\w+)")
 
+_MAX_PATHS: Final = 1_000
+"""Most that a mask may name. A session context has seven fields and some dozens of attributes, and who sets thousands
+of them needs no mask."""
+_MAX_NAMES: Final = MAX_NAMES + 1
+"""Most names in a path: `context`, and as many below it as a message can nest."""
+
 
 def patch_from_message(message: pb.SessionContext, paths: Iterable[str], *, writable: Iterable[str]) -> Patch:
     """The patch that a message and its mask ask for.
 
     No paths mean the fields that are set, an attribute at a time; `*` means all that is writable. A path without a
-    value clears. Raises InvalidArgument for a path that is none.
+    value clears. Several paths mean their union, whatever their order, so that each value is converted once.
+
+    Raises InvalidArgument for a path that is none, for too many of them, and where the patch would write a number that
+    arrived rounded.
     """
-    named = list(paths)
-    parsed = [parse_path(path) for path in named if path != "*"]
+    named = dict.fromkeys(paths)
+    if len(named) > _MAX_PATHS:
+        raise InvalidArgument.of(
+            "update_mask", f"names {len(named)} paths, of which {_MAX_PATHS} are allowed: name `context`, or no path"
+        )
+    parsed = [_field_path(path) for path in named if path != "*"]
     if not named:
-        parsed = list(_set_paths(message))
+        chosen = list(_set_paths(message))
     elif "*" in named:
-        parsed = [(field,) for field in writable]
-    return Patch(tuple(Assignment(path, _value(message, path)) for path in parsed))
+        chosen = [(field,) for field in writable]
+    else:
+        chosen = _union(parsed)
+    assignments = tuple(Assignment(path, _value(message, path)) for path in chosen)
+    _check_exact(message, assignments)
+    return Patch(
+        assignments,
+        session_id=message.session_id or None,
+        version=message.metadata.version if message.HasField("metadata") else None,
+    )
 
 
 def parse_path(path: str) -> Path:
@@ -45,6 +66,8 @@ def parse_path(path: str) -> Path:
     segments: list[str] = []
     position = 0
     while match := _SEGMENT.match(path, position):
+        if len(segments) == _MAX_NAMES:
+            raise InvalidArgument.of("update_mask", f"a path has at most {_MAX_NAMES} names: no message nests deeper")
         quoted, plain = match.groups()
         segments.append(plain if quoted is None else quoted.replace("``", "`"))
         position = match.end()
@@ -58,6 +81,14 @@ def parse_path(path: str) -> Path:
     )
 
 
+def _field_path(path: str) -> Path:
+    """A path that leads into no field which has none of its own. Raises InvalidArgument."""
+    field, *inner = parsed = parse_path(path)
+    if inner and field in _SCALARS:
+        raise InvalidArgument.of("update_mask", f"{path!r} leads into {field!r}, which has no fields")
+    return parsed
+
+
 def _set_paths(message: pb.SessionContext) -> Iterator[Path]:
     for field in _SCALARS:
         if message.HasField(field):
@@ -66,11 +97,34 @@ def _set_paths(message: pb.SessionContext) -> Iterator[Path]:
         yield "context", name
 
 
+def _union(paths: Iterable[Path]) -> list[Path]:
+    """The paths without those that lie below another one, which says all that they say (AIP-161)."""
+    named = dict.fromkeys(paths)
+    return [path for path in named if not any(path[:length] in named for length in range(1, len(path)))]
+
+
+def _check_exact(message: pb.SessionContext, assignments: Iterable[Assignment]) -> None:
+    """Raise InvalidArgument when an attribute would be written as it arrived, which is rounded."""
+    written = {name for each in assignments for name in _attributes_set(each)}
+    if rounded := [name for name in message.rounded_attributes if name in written]:
+        raise InvalidArgument.of(
+            "session_context.rounded_attributes",
+            f"{', '.join(rounded)}: arrived rounded, and would be written so; name in update_mask the fields that are "
+            "to change and no others, or take from rounded_attributes what you have given a new value",
+        )
+
+
+def _attributes_set(assignment: Assignment) -> Iterable[str]:
+    if assignment.path[0] != "context" or assignment.value is CLEAR:
+        return ()
+    if len(assignment.path) == 1 and isinstance(assignment.value, dict):
+        return assignment.value
+    return assignment.path[1:2]
+
+
 def _value(message: pb.SessionContext, path: Path) -> JSON | Clear:
     field, *inner = path
     if field in _SCALARS:
-        if inner:
-            raise InvalidArgument.of("update_mask", f"{'.'.join(path)!r} leads into {field!r}, which has no fields")
         value: str = getattr(message, field)
         return value if message.HasField(field) else CLEAR
     if field != "context":

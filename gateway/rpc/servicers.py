@@ -22,7 +22,7 @@ from gateway.sessions.writer import WriteOptions
 
 if TYPE_CHECKING:
     from gateway.access.guard import Guard
-    from gateway.model import JSON
+    from gateway.model import JSON, Replacement
     from gateway.rpc.call import Call
     from gateway.sessions.writer import Written
 
@@ -78,7 +78,7 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
         written = await self._guard.sessions(call.credentials()).replace(
             request.tenant,
             request.session_id,
-            partial(replacement_from_message, request.session_context),
+            partial(_replacement, request),
             _options(request, call, self._budget),
             upsert=request.upsert,
         )
@@ -180,6 +180,12 @@ def _options(request: Write, call: Call, budget: float) -> WriteOptions:
         expected_version=request.expected_version if request.HasField("expected_version") else None,
         read_back=not request.omit_session_context,
     )
+
+
+def _replacement(request: pb.ReplaceSessionContextRequest) -> Replacement:
+    if not request.HasField("session_context"):
+        raise InvalidArgument.of("session_context", "is required: an empty one is a state too, and must be said")
+    return replacement_from_message(request.session_context)
 
 
 def _value(request: pb.AddAttributeRequest | pb.AddOwnAttributeRequest) -> JSON:

@@ -49,9 +49,15 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """Changes some fields and attributes of whatever is there, in the order given."""
+    """Changes some fields and attributes of whatever is there, in the order given.
+
+    `session_id` and `version` are not written: they say what the changes were made from, where the caller's message
+    has them, and are checked against the request.
+    """
 
     assignments: tuple[Assignment, ...]
+    session_id: str | None = None
+    version: int | None = None
 
     def whole(self, current: SessionContext) -> bytes:
         """The whole document with the changes made, for upstream's PUT.
@@ -63,8 +69,11 @@ class Patch:
     def partial(self, current: SessionContext) -> bytes:
         """The version and the top-level fields that change, for upstream's PATCH, which replaces `context` as a whole.
 
-        Raises as `whole`.
+        Raises as `whole`, and InvalidArgument when the changes were made from another session: which one is the
+        caller's own is not known before it has been read.
         """
+        if self.session_id not in {None, current.session_id}:
+            raise InvalidArgument.of("session_context.session_id", "is not the id of your session")
         touched = {"metadata", *(UPSTREAM_NAMES[each.path[0]] for each in self.assignments)}
         return msgspec.json.encode({name: raw for name, raw in self._applied(current).items() if name in touched})
 

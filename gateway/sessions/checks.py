@@ -56,17 +56,12 @@ def saas_token(value: SecretStr | None) -> Iterator[Violation]:
 
 def replacement(value: Replacement, session_id: str, version: int | None) -> Iterator[Violation]:
     """A whole new state, made from this session at this version."""
-    if value.session_id not in {None, session_id}:
-        yield Violation("session_context.session_id", "is not the session_id of the request")
-    if None not in {value.version, version} and value.version != version:
-        yield Violation(
-            "session_context.metadata.version",
-            f"is {value.version}, expected_version is {version}: send both as they were read together",
-        )
+    yield from _origin(value, session_id, version)
     if value.rounded_attributes:
         yield Violation(
             "session_context.rounded_attributes",
-            f"{', '.join(value.rounded_attributes)}: arrived rounded, and would be written so; use PatchSessionContext",
+            f"{', '.join(value.rounded_attributes)}: arrived rounded, and would be written so; use PatchSessionContext"
+            " with an update_mask of what changes",
         )
     yield from validation.currency("session_context.currency", value.currency)
     for name in value.additional_properties or {}:
@@ -76,15 +71,32 @@ def replacement(value: Replacement, session_id: str, version: int | None) -> Ite
         yield from validation.segment("session_context.context", name)
 
 
-def patch(value: Patch, allowed: Collection[str]) -> Iterator[Violation]:
-    """Changes, all of them to fields that may be changed."""
+def patch(value: Patch, allowed: Collection[str], session_id: str | None, version: int | None) -> Iterator[Violation]:
+    """Changes, all of them to fields that may be changed, made from this session at this version.
+
+    `session_id` is None for the caller's own session, whose id is known once it is read.
+    """
+    yield from _origin(value, session_id, version)
     if not value.assignments:
         yield Violation("update_mask", "names nothing to change, and no field is set")
     for assignment in value.assignments:
         name, *inner = assignment.path
         if name not in allowed:
             yield Violation("update_mask", f"{name!r} cannot be changed here; what can: {', '.join(sorted(allowed))}")
+        elif name == "context" and not inner and isinstance(assignment.value, dict):
+            inner = [*assignment.value]
         for each in inner:
             yield from validation.segment(f"session_context.{name}", each)
         if name == "currency" and isinstance(assignment.value, str):
             yield from validation.currency("session_context.currency", assignment.value)
+
+
+def _origin(value: Replacement | Patch, session_id: str | None, version: int | None) -> Iterator[Violation]:
+    """What a caller's message says that it was made from is what the request is for, where both say it."""
+    if None not in {value.session_id, session_id} and value.session_id != session_id:
+        yield Violation("session_context.session_id", "is not the session_id of the request")
+    if None not in {value.version, version} and value.version != version:
+        yield Violation(
+            "session_context.metadata.version",
+            f"is {value.version}, expected_version is {version}: send both as they were read together",
+        )

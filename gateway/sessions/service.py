@@ -122,7 +122,8 @@ class SessionContexts:
         self, tenant: str, session_id: str, patch: Patch, options: WriteOptions, *, saas_token: SecretStr | None = None
     ) -> Written:
         """Change some fields and attributes, and leave the others as they are to the byte."""
-        return await self._patch(tenant, session_id, patch, options, saas_token, checks.patch(patch, WRITABLE))
+        checked = checks.patch(patch, WRITABLE, session_id, options.expected_version)
+        return await self._patch(tenant, session_id, patch, options, saas_token, checked)
 
     async def add_attribute(
         self,
@@ -196,7 +197,8 @@ class OwnSessionContexts:
 
     async def update(self, tenant: str, access_token: SecretStr | None, patch: Patch, options: WriteOptions) -> Written:
         """Change some fields and attributes; upstream replaces `context` as a whole, so the others are sent along."""
-        return await self._update(tenant, access_token, patch, options, checks.patch(patch, OWN_WRITABLE))
+        checked = checks.patch(patch, OWN_WRITABLE, None, options.expected_version)
+        return await self._update(tenant, access_token, patch, options, checked)
 
     async def add_attribute(
         self, tenant: str, access_token: SecretStr | None, name: str, value: JSON, options: WriteOptions

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 from google.protobuf.json_format import ParseDict
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.rpc import error_details_pb2 as details
 from grpc_status import rpc_status
 from msgspec import Raw
@@ -897,7 +897,12 @@ class TestInGrpcTerms:
     async def test_error_info_has_both_versions(
         self, upstream: Sandbox, stub: pb_grpc.SessionContextServiceAsyncStub, metadata: tuple[tuple[str, str], ...]
     ) -> None:
-        request = pb.ReplaceSessionContextRequest(tenant="acme", session_id=seed.CUSTOMER_SESSION, expected_version=9)
+        request = pb.ReplaceSessionContextRequest(
+            tenant="acme",
+            session_id=seed.CUSTOMER_SESSION,
+            session_context=pb.SessionContext(),
+            expected_version=9,
+        )
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await stub.ReplaceSessionContext(request, metadata=metadata)
 
@@ -945,6 +950,125 @@ class TestInGrpcTerms:
         violations = refusal(raised.value).violations
         assert violations.keys() == {"session_context.metadata.version", "session_context.session_id"}
         assert not upstream.requests
+
+    @pytest.mark.parametrize("upsert", [False, True])
+    async def test_a_replace_without_the_new_state_is_refused_and_one_with_an_empty_state_is_not(
+        self,
+        upstream: Sandbox,
+        stub: pb_grpc.SessionContextServiceAsyncStub,
+        metadata: tuple[tuple[str, str], ...],
+        *,
+        upsert: bool,
+    ) -> None:
+        request = pb.ReplaceSessionContextRequest(
+            tenant="acme", session_id=seed.CUSTOMER_SESSION, expected_version=10, upsert=upsert
+        )
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await stub.ReplaceSessionContext(request, metadata=metadata)
+        error = refusal(raised.value)
+        assert error.code == "INVALID_ARGUMENT"
+        assert error.violations.keys() == {"session_context"}
+        assert not upstream.requests
+
+        request.session_context.SetInParent()
+        request.session_context.customer_id = seed.CUSTOMER_ID
+        await stub.ReplaceSessionContext(request, metadata=metadata)
+        assert stored(upstream) == {"sessionId": seed.CUSTOMER_SESSION, "customerId": seed.CUSTOMER_ID}
+
+    async def test_a_patch_that_would_write_rounded_numbers_is_refused(
+        self, upstream: Sandbox, stub: pb_grpc.SessionContextServiceAsyncStub, metadata: tuple[tuple[str, str], ...]
+    ) -> None:
+        read = await stub.GetSessionContext(
+            pb.GetSessionContextRequest(tenant="acme", session_id=seed.ODD_SESSION), metadata=metadata
+        )
+        read.session_context.currency = "CHF"
+
+        error = await refused(self.patched(stub, metadata, seed.ODD_SESSION, read.session_context))
+
+        assert error.code == "INVALID_ARGUMENT"
+        assert error.violations.keys() == {"session_context.rounded_attributes"}
+        assert upstream.count("put") == 0
+
+        await self.patched(stub, metadata, seed.ODD_SESSION, read.session_context, "currency")
+        assert stored(upstream, seed.ODD_SESSION)["currency"] == "CHF"
+        assert stored(upstream, seed.ODD_SESSION)["context"]["big"] == 9007199254740993
+
+    async def test_a_patch_is_of_what_its_message_was_made_from(
+        self, upstream: Sandbox, stub: pb_grpc.SessionContextServiceAsyncStub, metadata: tuple[tuple[str, str], ...]
+    ) -> None:
+        stale = pb.SessionContext(session_id="another", currency="CHF", metadata=pb.Metadata(version=9))
+        request = pb.PatchSessionContextRequest(
+            tenant="acme", session_id=seed.CUSTOMER_SESSION, session_context=stale, expected_version=10
+        )
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await stub.PatchSessionContext(request, metadata=metadata)
+
+        violations = refusal(raised.value).violations
+        assert violations.keys() == {"session_context.metadata.version", "session_context.session_id"}
+        assert not upstream.requests
+
+    async def test_a_patch_without_a_version_is_of_whatever_is_there(
+        self, upstream: Sandbox, stub: pb_grpc.SessionContextServiceAsyncStub, metadata: tuple[tuple[str, str], ...]
+    ) -> None:
+        """Get, change, Patch with a mask (AIP-134): another writer may have come in between, as at any time."""
+        read = pb.SessionContext(session_id=seed.CUSTOMER_SESSION, currency="CHF", metadata=pb.Metadata(version=9))
+
+        after = await self.patched(stub, metadata, seed.CUSTOMER_SESSION, read, "currency")
+
+        assert (after.currency, after.metadata.version) == ("CHF", 11)
+
+    async def test_an_update_of_ones_own_is_of_what_its_message_was_made_from(
+        self, dev: Dev, upstream: Sandbox, metadata: tuple[tuple[str, str], ...]
+    ) -> None:
+        made = pb.SessionContext(session_id="another", currency="CHF", metadata=pb.Metadata(version=9))
+        request = pb.UpdateOwnSessionContextRequest(tenant="acme", session_context=made, expected_version=10)
+        async with grpc.aio.insecure_channel(dev.doors.grpc) as channel:
+            own: pb_grpc.OwnSessionContextServiceAsyncStub = pb_grpc.OwnSessionContextServiceStub(channel)
+            for field, right in (("metadata.version", None), ("session_id", seed.CUSTOMER_SESSION)):
+                with pytest.raises(grpc.aio.AioRpcError) as raised:
+                    await own.UpdateOwnSessionContext(request, metadata=metadata)
+                assert refusal(raised.value).violations.keys() == {f"session_context.{field}"}
+                made.metadata.version = 10
+                made.session_id = right or made.session_id
+                request.session_context.CopyFrom(made)
+            assert upstream.count("patch-own") == 0
+
+            answer = await own.UpdateOwnSessionContext(request, metadata=metadata)
+        assert answer.session_context.currency == "CHF"
+
+    @pytest.mark.parametrize("name", ["", ".", "..", "x" * 257, "a\x00b"])
+    @pytest.mark.parametrize("path", ["context", "*"])
+    async def test_a_whole_map_has_no_attribute_that_no_path_could_name(
+        self,
+        upstream: Sandbox,
+        stub: pb_grpc.SessionContextServiceAsyncStub,
+        metadata: tuple[tuple[str, str], ...],
+        path: str,
+        name: str,
+    ) -> None:
+        message = pb.SessionContext(context=ParseDict({"color": "red", name: 1}, Struct()))
+
+        error = await refused(self.patched(stub, metadata, seed.CUSTOMER_SESSION, message, path))
+
+        assert error.violations.keys() == {"session_context.context"}
+        assert not upstream.requests
+
+    async def test_an_attribute_that_could_not_be_read_back_is_not_written(
+        self, upstream: Sandbox, stub: pb_grpc.SessionContextServiceAsyncStub, metadata: tuple[tuple[str, str], ...]
+    ) -> None:
+        value = Value(bool_value=True)
+        for _ in range(48):
+            value = Value(list_value=ListValue(values=[value]))
+        request = pb.AddAttributeRequest(
+            tenant="acme", session_id=seed.CUSTOMER_SESSION, attribute_name="deep", value=value
+        )
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await stub.AddAttribute(request, metadata=metadata)
+        assert refusal(raised.value).violations.keys() == {"value"}
+        assert not upstream.requests
+
+        request.value.CopyFrom(value.list_value.values[0])
+        assert "deep" in (await stub.AddAttribute(request, metadata=metadata)).session_context.context.fields
 
     async def patched(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,11 +14,14 @@ from unit.unit_strategies import ATTRIBUTES, NAMES, same
 
 from gateway.errors import InvalidArgument
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
+from gateway.rpc.convert import json_from_struct, json_from_value
 from gateway.rpc.field_mask import parse_path, patch_from_message
 from gateway.sessions.changes import CLEAR, Assignment, Clear
 from gateway.sessions.service import OWN_WRITABLE, WRITABLE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.model import JSON
     from gateway.sessions.changes import Path
 
@@ -138,6 +142,14 @@ class TestNoMask:
         made.additional_properties.fields["loyalty"].number_value = 1
         assert assignments(made) == [(("currency",), "EUR")]
 
+    def test_keeps_what_the_message_was_made_from_to_be_checked(self) -> None:
+        made = message(session_id="s", metadata=pb.Metadata(version=3), currency="EUR")
+        patch = patch_from_message(made, [], writable=WRITABLE)
+        assert (patch.session_id, patch.version) == ("s", 3)
+
+        patch = patch_from_message(message(currency="EUR"), [], writable=WRITABLE)
+        assert (patch.session_id, patch.version) == (None, None)
+
     @given(ATTRIBUTES)
     def test_takes_every_attribute_as_it_is(self, attributes: dict[str, JSON]) -> None:
         small = {name: value for name, value in attributes.items() if _has_no_number(value)}
@@ -172,6 +184,49 @@ class TestAStar:
     def test_inside_of_a_path_is_refused_rather_than_taken_for_a_name(self, path: str) -> None:
         with pytest.raises(InvalidArgument):
             assignments(message({"a": 1}), path)
+
+
+class TestANumberThatArrivedRounded:
+    """What a Get has answered, sent back with a change."""
+
+    @pytest.fixture
+    def made(self) -> pb.SessionContext:
+        made = message({"big": 2**53, "color": "red", "loyalty": 1}, currency="EUR", rounded_attributes=["big", "more"])
+        made.additional_properties.fields["more"].number_value = 2**53
+        return made
+
+    @pytest.mark.parametrize(
+        "paths", [[], ["*"], ["context"], ["context.big"], ["currency", "context.big"], ["context.big", "context"]]
+    )
+    def test_is_not_written(self, made: pb.SessionContext, paths: list[str]) -> None:
+        with pytest.raises(InvalidArgument) as caught:
+            assignments(made, *paths)
+        (violation,) = caught.value.violations
+        assert violation.field == "session_context.rounded_attributes"
+        assert violation.message.startswith("big: ")
+        assert "update_mask" in violation.message
+
+    def test_is_not_written_below_its_attribute(self) -> None:
+        made = message({"big": {"er": [2**53]}}, rounded_attributes=["big"])
+        with pytest.raises(InvalidArgument):
+            assignments(made, "context.big.er")
+
+    def test_does_not_stand_in_the_way_of_other_changes(self, made: pb.SessionContext) -> None:
+        assert assignments(made, "currency", "context.color") == [
+            (("currency",), "EUR"),
+            (("context", "color"), "red"),
+        ]
+
+    def test_does_not_stand_in_the_way_of_its_removal(self, made: pb.SessionContext) -> None:
+        del made.context.fields["big"]
+        assert assignments(made, "context.big") == [(("context", "big"), CLEAR)]
+        assert assignments(made, "context") == [(("context",), {"color": "red", "loyalty": 1})]
+        assert assignments(pb.SessionContext(rounded_attributes=["big"]), "context") == [(("context",), CLEAR)]
+
+    def test_is_written_once_the_caller_has_given_it_another_value(self, made: pb.SessionContext) -> None:
+        made.context["big"] = 7
+        made.rounded_attributes.remove("big")
+        assert assignments(made, "context.big") == [(("context", "big"), 7)]
 
 
 class TestAMask:
@@ -240,6 +295,73 @@ class TestAMask:
     def test_gives_whole_numbers_as_integers(self) -> None:
         ((_, value),) = assignments(message({"a": 42.0}), "context.a")
         assert isinstance(value, int)
+
+    def test_that_names_a_path_several_times_names_it_once(self) -> None:
+        made = message({"a": 1}, currency="EUR")
+        assert assignments(made, "currency", "context.a", "context.`a`", "`currency`", "currency") == [
+            (("currency",), "EUR"),
+            (("context", "a"), 1),
+        ]
+
+    @pytest.mark.parametrize("paths", [["context", "context.a.b", "context.x"], ["context.x", "context.a", "context"]])
+    def test_means_the_union_of_its_paths(self, paths: list[str]) -> None:
+        made = message({"a": {"b": 1, "c": 2}})
+        assert assignments(made, *paths) == [(("context",), {"a": {"b": 1, "c": 2}})]
+
+    def test_leaves_out_no_path_that_another_merely_begins_like(self) -> None:
+        made = message({"a": {"b": 1}, "ab": 2})
+        assert assignments(made, "context.a.b", "context.ab", "context.a.bc") == [
+            (("context", "a", "b"), 1),
+            (("context", "ab"), 2),
+            (("context", "a", "bc"), CLEAR),
+        ]
+
+    @pytest.mark.parametrize("path", ["currency.x", "a b"])
+    def test_refuses_a_path_that_is_none_beside_one_that_leads_to_all_of_it(self, path: str) -> None:
+        with pytest.raises(InvalidArgument):
+            assignments(message(currency="EUR"), "currency", "*", path)
+
+    @pytest.mark.parametrize(
+        "paths",
+        [
+            ["context"] * 1_000,
+            ["context", *(f"context.a{number}" for number in range(500))],
+            ["context.deep" + ".deeper" * depth for depth in range(30)],
+        ],
+    )
+    def test_has_every_value_converted_once(self, paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """It was done once for each path, and a request of a hundred kilobytes kept the process for half a minute."""
+        converted: list[str] = []
+
+        def counted(convert: Callable[[Any, str], JSON], value: Any, field: str) -> JSON:
+            converted.append(field)
+            return convert(value, field)
+
+        for convert in (json_from_struct, json_from_value):
+            monkeypatch.setattr(f"gateway.rpc.field_mask.{convert.__name__}", partial(counted, convert))
+        assignments(message({"deep": {"deeper": {}}, "a1": 1}), *paths)
+        assert converted == ["session_context.context"]
+
+    def test_of_more_paths_than_there_can_be_fields_is_refused(self) -> None:
+        made = pb.SessionContext()
+        assert len(assignments(made, *(f"context.a{number}" for number in range(1_000)))) == 1_000
+        with pytest.raises(InvalidArgument) as caught:
+            assignments(made, *(f"context.a{number}" for number in range(1_001)))
+        assert [each.field for each in caught.value.violations] == ["update_mask"]
+
+    def test_reaches_as_deep_as_a_message_can_and_no_deeper(self) -> None:
+        made, names = pb.SessionContext(), ["a"] * 32
+        struct = made.context
+        for name in names[:-1]:
+            struct = struct.fields[name].struct_value
+        struct.fields["a"].bool_value = True
+        request = pb.PatchSessionContextRequest(session_context=made)
+        assert pb.PatchSessionContextRequest.FromString(request.SerializeToString()) == request
+        assert assignments(made, ".".join(["context", *names])) == [(("context", *names), True)]
+        for path in ("context" + ".a" * 33, "context" + ".a" * 500_000):
+            with pytest.raises(InvalidArgument) as caught:
+                assignments(made, path)
+            assert [each.field for each in caught.value.violations] == ["update_mask"]
 
     def test_makes_a_patch(self) -> None:
         patch = patch_from_message(message(currency="EUR"), ["currency"], writable=WRITABLE)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Value
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from unit.unit_strategies import OPTIONAL, VALUES, Document, documents, same, session_context, sources, written
@@ -254,6 +255,19 @@ class TestTheMessage:
             source = b'{"sessionId":"s","metadata":{"version":1},"context":{"a":' + value + b"}}"
             with pytest.raises(NotRepresentable):
                 session_context_message(decode_session_context(source))
+
+    @pytest.mark.parametrize("objects", [0, 1, 2, 40])
+    def test_takes_no_value_that_none_could_carry_back(self, objects: int) -> None:
+        """A request to set an attribute has two messages around its value, and an answer four."""
+        deepest = _deepest(objects).context.fields["a"]
+        assert json_from_value(deepest, "value") is not None
+        deeper = Value()
+        deeper.struct_value.fields["a"].CopyFrom(deepest)
+        request = pb.AddAttributeRequest(value=deeper)
+        assert pb.AddAttributeRequest.FromString(request.SerializeToString()) == request
+        with pytest.raises(InvalidArgument) as caught:
+            json_from_value(deeper, "value")
+        assert [each.field for each in caught.value.violations] == ["value"]
 
     @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
     def test_with_a_number_that_json_lacks_is_refused(self, number: float) -> None:

@@ -29,7 +29,9 @@ Conventions
                         INTERNAL (a defect of this gateway).
 - A write may end with WRITE_OUTCOME_UNKNOWN, as UNKNOWN or DEADLINE_EXCEEDED: its answer was lost and reading back
   did not settle whether it was applied. Read before you write again. And with WRITE_DISCARDED, as INTERNAL: upstream
-  acknowledged it, and the read-back shows that it was not applied.
+  acknowledged it, and the read-back shows that it was not applied. That cannot be told of an AddAttribute or
+  RemoveAttribute (and of those of one's own) without `expected_version`: another writer may have come since. Their
+  answers hold what was read back, whatever that is.
 - Numbers in `context` are IEEE 754 doubles, as google.protobuf.Struct has it: see
   SessionContext.rounded_attributes for integers that do not fit.
 """
