@@ -13,6 +13,8 @@
     ├── VersionConflict               another writer came first; carries the current session context
     ├── MinVersionNotReached          upstream is older than what the caller has seen
     ├── NotRepresentable              a stored value that the caller's protocol cannot carry
+    ├── AnswerTooLarge                an answer of more bytes than this gateway's callers are sent
+    ├── RequestNotReceived            a call that was opened, and whose request did not come
     ├── WriteOutcomeUnknown           the answer of a write was lost, and reading back settled nothing
     └── UpstreamError                 Emporix, or the way there
         ├── RateLimited               too many requests, says upstream
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from gateway.model import SessionContext
 
 __all__ = [
+    "AnswerTooLarge",
     "CallerNotPermitted",
     "CallerRateLimited",
     "CallerUnauthenticated",
@@ -53,6 +56,7 @@ __all__ = [
     "NotRepresentable",
     "PermissionDenied",
     "RateLimited",
+    "RequestNotReceived",
     "SessionNotFound",
     "TenantNotConfigured",
     "Unauthenticated",
@@ -217,6 +221,24 @@ class NotRepresentable(GatewayError):
     """The session context holds a value that the caller's protocol cannot carry."""
 
     reason = "NOT_REPRESENTABLE"
+
+
+class AnswerTooLarge(GatewayError):
+    """The answer to a read has more bytes than an answer may have."""
+
+    reason = "ANSWER_TOO_LARGE"
+
+    def __init__(self, size: int, bound: int) -> None:
+        super().__init__(f"the answer is too large: {size} bytes, and {bound} are allowed")
+
+
+class RequestNotReceived(GatewayError):
+    """The caller has opened a call and not sent its request in time."""
+
+    reason = "REQUEST_NOT_RECEIVED"
+
+    def __init__(self) -> None:
+        super().__init__("the request did not come in time")
 
 
 class WriteOutcomeUnknown(GatewayError):

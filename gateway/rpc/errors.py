@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import uuid
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Never, TypeVar
 
 import grpc
 import structlog
@@ -37,6 +37,8 @@ CODES: Final[dict[type[errors.GatewayError], grpc.StatusCode]] = {
     errors.VersionConflict: grpc.StatusCode.ABORTED,
     errors.MinVersionNotReached: grpc.StatusCode.OUT_OF_RANGE,
     errors.NotRepresentable: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.AnswerTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.RequestNotReceived: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.WriteOutcomeUnknown: grpc.StatusCode.UNKNOWN,
     errors.RateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.UpstreamUnavailable: grpc.StatusCode.UNAVAILABLE,
@@ -74,22 +76,20 @@ def answers(
         try:
             return await method(self, request, call)
         except errors.GatewayError as error:
-            current().failed(error.reason)
-            status = status_of(error)
+            refusal = error
         except Exception:  # noqa: BLE001 - the outermost frame of a call: nothing of a defect may reach the caller
             incident = uuid.uuid4().hex
             _log.exception("defect", incident=incident)
-            current().failed(errors.GatewayError.reason)
-            status = status_of(errors.GatewayError(f"internal error; its id in the log is {incident}"))
-        await abort(call.context, status)
-        raise AssertionError("abort returns never")
+            refusal = errors.GatewayError(f"internal error; its id in the log is {incident}")
+        return await abort(call.context, refusal)
 
     return answer
 
 
-async def abort(context: grpc.aio.ServicerContext[Any, Any], status: Status) -> None:
-    """End a call. What was to go into the trailing metadata goes along."""
-    sent = rpc_status.to_status(status)
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: errors.GatewayError) -> Never:
+    """End a call with an error. What was to go into the trailing metadata goes along."""
+    current().failed(error.reason)
+    sent = rpc_status.to_status(status_of(error))
     await context.abort(
         sent.code, sent.details, (*(sent.trailing_metadata or ()), *(context.trailing_metadata() or ()))
     )

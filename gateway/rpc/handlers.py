@@ -8,13 +8,13 @@ served as one that reads its requests itself; its callers see no difference.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from gateway.errors import InvalidArgument
-from gateway.rpc.errors import abort, status_of
+from gateway.errors import AnswerTooLarge, InvalidArgument, RequestNotReceived
+from gateway.rpc.errors import abort
 from gateway.rpc.told import told_of
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Methods(grpc.GenericRpcHandler):
             encoded = answer if isinstance(answer, bytes) else encode(answer)
             if max_answer is not None and len(encoded) > max_answer:
                 if not writes:
-                    await _abort_too_large(call.context, len(encoded), max_answer)
+                    await abort(call.context, AnswerTooLarge(len(encoded), max_answer))
                 answer.ClearField("session_context")  # what was written stays written, whoever can read it back
                 encoded = encode(answer)
             return encoded
@@ -130,15 +130,15 @@ class _Requests:
             if cancelled.args != (_LATE,):
                 raise
             task.uncancel()
-            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the request did not come in time")
+            await abort(context, RequestNotReceived())
         finally:
             self._awaited.pop(task, None)
         if received is grpc.aio.EOF:
-            await _abort_unreadable(context)
+            await abort(context, _unreadable())
         try:
             return decode(received)
         except DecodeError:
-            await _abort_unreadable(context)
+            await abort(context, _unreadable())
 
     def _end_late(self) -> None:
         loop = asyncio.get_running_loop()
@@ -158,13 +158,5 @@ def _parts(handler: Handler, method: Any) -> tuple[Callable[[bytes], Message], A
     return handler.request_deserializer, method, handler.response_serializer
 
 
-async def _abort_unreadable(context: Context) -> NoReturn:
-    await abort(context, status_of(InvalidArgument.of("request", "is not the message that this method takes")))
-    raise AssertionError("abort returns never")
-
-
-async def _abort_too_large(context: Context, size: int, bound: int) -> NoReturn:
-    await context.abort(
-        grpc.StatusCode.RESOURCE_EXHAUSTED, f"the answer is too large: {size} bytes, and {bound} are allowed"
-    )
-    raise AssertionError("abort returns never")
+def _unreadable() -> InvalidArgument:
+    return InvalidArgument.of("request", "is not the message that this method takes")

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 import pytest
 import pytest_asyncio
+from google.rpc import error_details_pb2 as details
+from google.rpc import status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from doors import refusal
 from gateway.development import DEV_DEFAULTS
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
@@ -112,6 +115,7 @@ async def test_an_answer_that_is_too_large_is_refused_and_the_connection_lives(
         failed = await failure(call)
         assert failed.code() == EXHAUSTED
         assert "and 16384 are allowed" in (failed.details() or "")
+        assert refusal(failed).reason == "ANSWER_TOO_LARGE"
     assert caplog.records == []
 
 
@@ -178,6 +182,10 @@ async def test_a_call_whose_request_does_not_come_is_ended(
 
     assert await call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     assert await call.details() == "the request did not come in time"
+    status, info = status_pb2.Status(), details.ErrorInfo()
+    status.ParseFromString(dict(await call.trailing_metadata())["grpc-status-details-bin"])
+    assert status.details[0].Unpack(info)
+    assert info.reason == "REQUEST_NOT_RECEIVED"
     assert caplog.records == []
 
 

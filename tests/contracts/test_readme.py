@@ -154,6 +154,8 @@ def _examples() -> Iterator[errors.GatewayError]:
     yield errors.VersionConflict(1, None)
     yield errors.MinVersionNotReached(2, 1)
     yield errors.NotRepresentable("")
+    yield errors.AnswerTooLarge(2, 1)
+    yield errors.RequestNotReceived()
     yield errors.WriteOutcomeUnknown(timed_out=False)
     yield errors.RateLimited("")
     yield errors.UpstreamUnavailable("")

@@ -35,7 +35,10 @@ class Waiting:
         self.reading.set()
         return await self._request
 
-    async def abort(self, code: grpc.StatusCode, _: str) -> NoReturn:
+    def trailing_metadata(self) -> None:
+        """None was set."""
+
+    async def abort(self, code: grpc.StatusCode, _: str, __: object) -> NoReturn:
         raise Aborted(code.name)
 
 

@@ -9,7 +9,9 @@ Conventions
   `authorization: Bearer ...` is the shopper's own Emporix access token (OwnSessionContextService), and `saas-token`
   is the shopper's Emporix customer token, which upstream wants with every whole-object write.
 - Every error is a google.rpc.Status with a google.rpc.ErrorInfo: `reason` is one of the names in capitals below,
-  `domain` is "session-gateway". Other details are named where they occur.
+  `domain` is "session-gateway". Other details are named where they occur. What gRPC itself refuses or ends, before
+  this gateway's methods come to see it, has a code and a message alone: a method that there is not, a message or
+  metadata beyond the limits, a call beyond those allowed at a time, a connection that is lost.
 - Every method of SessionContextService needs a credential of this gateway's, `x-api-key`, a JWT in `authorization`, or
   a client certificate, and a permission for the tenant: `sessions:read`, or for writes `sessions:write`. It may end
   with UNAUTHENTICATED (CALLER_UNAUTHENTICATED) or PERMISSION_DENIED (CALLER_NOT_PERMITTED). Both are settled before
@@ -19,9 +21,13 @@ Conventions
     NOT_FOUND           TENANT_NOT_CONFIGURED: this gateway holds no credentials for the tenant.
     RESOURCE_EXHAUSTED  RATE_LIMITED: too many requests, says upstream; with google.rpc.RetryInfo where it said when.
                         CALLER_RATE_LIMITED: too many calls of yours, says this gateway; with google.rpc.RetryInfo.
+                        ANSWER_TOO_LARGE: the answer to a read is larger than this gateway sends any (4 MiB unless it
+                        is set otherwise): ask for fewer sessions at a time. The answer to a write leaves out the
+                        session context instead.
     UNAVAILABLE         UPSTREAM_UNAVAILABLE, with google.rpc.RetryInfo where it is known when: no connection, 502 or
                         503, or this gateway spares upstream, which fails or is busy. Safe to try again.
     DEADLINE_EXCEEDED   UPSTREAM_TIMEOUT: upstream did not answer in time, or the caller's own deadline passed.
+                        REQUEST_NOT_RECEIVED: the call was opened, and its request did not come.
     FAILED_PRECONDITION NOT_REPRESENTABLE: the session context holds a value that no message can carry (nested deeper
                         than a hundred levels, or a number beyond a double's range).
     INTERNAL            UPSTREAM_FAULT (a 500), UPSTREAM_MALFORMED (an answer that is not what the API reference
