@@ -594,7 +594,7 @@ def _camel(state: Mapping[str, JSON]) -> dict[str, JSON]:
 def _in_proto(mutation: str, field: str) -> str:
     """A field's name in the protobuf contract, where a mutation's input calls it otherwise."""
     first, dot, rest = field.partition(".")
-    names = {"patch": "session_context", "value": "session_context", "name": "attribute_name"}
+    names = {"patch": "session_context", "name": "attribute_name"}
     return f"{names.get(first, _snake(first))}{dot}{_snake(rest)}"
 
 

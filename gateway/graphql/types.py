@@ -207,7 +207,7 @@ def input_path(field: str, mutation: str = "") -> str:
 
 _ARGUMENTS: Final = {"read_options": ""}
 _PATCH: Final = {"session_context": "patch", "update_mask": "patch"}
-_ATTRIBUTE: Final = {"attribute_name": "name", "session_context": "value"}
+_ATTRIBUTE: Final = {"attribute_name": "name"}
 _RENAMED: Final = {
     "patchSessionContext": _PATCH,
     "updateMySessionContext": _PATCH,

@@ -8,18 +8,19 @@ session context as it stands afterwards, unless the options say that it is not w
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
 from gateway import validation
 from gateway.cache.freshness import FRESH_ENOUGH
-from gateway.errors import GatewayError, InvalidArgument, SessionNotFound, Unauthenticated
+from gateway.errors import GatewayError, InvalidArgument, SessionNotFound, Unauthenticated, Violation
 from gateway.sessions import checks
 from gateway.sessions.changes import CLEAR, Assignment, Patch, Replace
 from gateway.sessions.writer import Change
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pydantic import SecretStr
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from gateway.cache.freshness import ReadOptions
     from gateway.cache.readthrough import Found
     from gateway.deadline import Deadline
-    from gateway.errors import Violation
     from gateway.model import JSON, Replacement
     from gateway.sessions.changes import Clear
     from gateway.sessions.writer import WriteOptions, Writer, Written
@@ -137,10 +137,11 @@ class SessionContexts:
     ) -> Written:
         """Set an attribute, whether or not it is there."""
         named = validation.segment("attribute_name", name)
-        if options.expected_version is not None:
-            return await self._patch(tenant, session_id, _setting(name, value), options, saas_token, named)
-        session = self._attribute_of(tenant, session_id, named)
-        return await self._writer.add_attribute(session, name, value, options)
+        with _told_as("value"):
+            if options.expected_version is not None:
+                return await self._patch(tenant, session_id, _setting(name, value), options, saas_token, named)
+            session = self._attribute_of(tenant, session_id, named)
+            return await self._writer.add_attribute(session, name, value, options)
 
     async def remove_attribute(
         self,
@@ -153,10 +154,11 @@ class SessionContexts:
     ) -> Written:
         """Remove an attribute; that it is not there is no failure."""
         named = validation.segment("attribute_name", name)
-        if options.expected_version is not None:
-            return await self._patch(tenant, session_id, _setting(name, CLEAR), options, saas_token, named)
-        session = self._attribute_of(tenant, session_id, named)
-        return await self._writer.remove_attribute(session, name, options)
+        with _told_as("attribute_name"):
+            if options.expected_version is not None:
+                return await self._patch(tenant, session_id, _setting(name, CLEAR), options, saas_token, named)
+            session = self._attribute_of(tenant, session_id, named)
+            return await self._writer.remove_attribute(session, name, options)
 
     async def _patch(
         self,
@@ -205,20 +207,22 @@ class OwnSessionContexts:
     ) -> Written:
         """Set an attribute, whether or not it is there."""
         named = validation.segment("attribute_name", name)
-        if options.expected_version is not None:
-            return await self._update(tenant, access_token, _setting(name, value), options, named)
-        own = self._own(tenant, access_token, named)
-        return await self._writer.add_attribute(own, name, value, options)
+        with _told_as("value"):
+            if options.expected_version is not None:
+                return await self._update(tenant, access_token, _setting(name, value), options, named)
+            own = self._own(tenant, access_token, named)
+            return await self._writer.add_attribute(own, name, value, options)
 
     async def remove_attribute(
         self, tenant: str, access_token: SecretStr | None, name: str, options: WriteOptions
     ) -> Written:
         """Remove an attribute; that it is not there is no failure."""
         named = validation.segment("attribute_name", name)
-        if options.expected_version is not None:
-            return await self._update(tenant, access_token, _setting(name, CLEAR), options, named)
-        own = self._own(tenant, access_token, named)
-        return await self._writer.remove_attribute(own, name, options)
+        with _told_as("attribute_name"):
+            if options.expected_version is not None:
+                return await self._update(tenant, access_token, _setting(name, CLEAR), options, named)
+            own = self._own(tenant, access_token, named)
+            return await self._writer.remove_attribute(own, name, options)
 
     async def _update(
         self,
@@ -242,6 +246,22 @@ class OwnSessionContexts:
 def _setting(name: str, value: JSON | Clear) -> Patch:
     """One attribute, set or cleared."""
     return Patch((Assignment(("context", name), value),))
+
+
+@contextmanager
+def _told_as(field: str) -> Iterator[None]:
+    """Blame a field of the request for what is wrong with a session context that the request does not have.
+
+    A change to one attribute is refused by the whole document that it makes, here for its size and upstream for
+    whatever reason.
+    """
+    try:
+        yield
+    except InvalidArgument as refusal:
+        raise InvalidArgument(
+            Violation(field, each.message) if each.field.partition(".")[0] == "session_context" else each
+            for each in refusal.violations
+        ) from None
 
 
 async def _check_absent(session: CachedSession, deadline: Deadline) -> None:

@@ -220,7 +220,7 @@ class Writer:
     def _check_size(self, document: bytes) -> None:
         if len(document) > self._max_document:
             raise InvalidArgument.of(
-                "session_context", f"must be at most {self._max_document} bytes of JSON, has {len(document)}"
+                "session_context", f"makes {len(document)} bytes of JSON, of which {self._max_document} are allowed"
             )
 
     @contextmanager

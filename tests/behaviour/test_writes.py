@@ -792,6 +792,41 @@ class TestAWriteThatUpstreamDiscards:
         assert after.version == 10
 
 
+class TestAnAttributeThatUpstreamRefuses:
+    @pytest.mark.parametrize("status", [400, 413])
+    @pytest.mark.parametrize("version", [None, 10])
+    async def test_is_told_by_a_field_that_the_request_has(
+        self, door: Door, upstream: Sandbox, customer: Caller, version: int | None, status: int
+    ) -> None:
+        session = seed.CUSTOMER_SESSION
+        for operation, write, field in (
+            (
+                "add-attribute" if version is None else "put",
+                door.add_attribute("acme", session, "color", "red", customer, expected_version=version),
+                "value",
+            ),
+            (
+                "remove-attribute" if version is None else "put",
+                door.remove_attribute("acme", session, "customProperty", customer, expected_version=version),
+                "attribute_name",
+            ),
+            (
+                "add-own-attribute" if version is None else "patch-own",
+                door.add_own_attribute("acme", "color", "red", customer, expected_version=version),
+                "value",
+            ),
+            (
+                "remove-own-attribute" if version is None else "patch-own",
+                door.remove_own_attribute("acme", "customProperty", customer, expected_version=version),
+                "attribute_name",
+            ),
+        ):
+            upstream.faults.arm(f"status={status}", operation)
+            error = await refused(write)
+            assert error.reason == "INVALID_ARGUMENT"
+            assert error.violations.keys() == {field}
+
+
 class TestWhatIsRefusedBeforeTheWire:
     async def test_is_told_as_a_whole_for_a_patch(self, door: Door, upstream: Sandbox) -> None:
         error = await refused(
@@ -865,12 +900,18 @@ class TestWhatIsRefusedBeforeTheWire:
                 door.replace("acme", session, {**STATE, **large}, customer, expected_version=10),
                 door.patch("acme", session, large, customer),
                 door.update_own("acme", large, customer),
-                door.add_attribute("acme", session, "large", "x" * 2048, customer),
-                door.add_own_attribute("acme", "large", "x" * 2048, customer),
             ):
                 error = await refused(write)
                 assert error.reason == "INVALID_ARGUMENT"
                 assert error.violations.keys() == {"session_context"}
+            for version in (None, 10):
+                for write in (
+                    door.add_attribute("acme", session, "large", "x" * 2048, customer, expected_version=version),
+                    door.add_own_attribute("acme", "large", "x" * 2048, customer, expected_version=version),
+                ):
+                    error = await refused(write)
+                    assert error.reason == "INVALID_ARGUMENT"
+                    assert error.violations.keys() == {"value"}, "the request has no other field that could be smaller"
             assert dev.sandbox.store.version("acme", session) == 10
             assert {"put", "patch-own", "add-attribute", "add-own-attribute"}.isdisjoint(calls(dev.sandbox))
 
