@@ -88,9 +88,10 @@ class Incoming:
     # What its source says.
 
     def add(self, part: bytes) -> None:
-        """Part of its body."""
-        self._parts.append(part)
-        self.unread += len(part)
+        """Part of its body. An empty one is none: to a reader it would be the end, which `ended` tells."""
+        if part:
+            self._parts.append(part)
+            self.unread += len(part)
 
     def fail(self, kind: type[httpx.TransportError], message: str) -> None:
         """There will be no more."""

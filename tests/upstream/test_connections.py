@@ -9,7 +9,7 @@ from typing import NamedTuple
 import httpx
 from hypothesis import example, given
 from hypothesis import strategies as st
-from wire import Wire, read
+from wire import Wire, read, turns
 
 from gateway.upstream.connections import HTTP_1, Origin
 from gateway.upstream.http1 import Http1Connection
@@ -46,21 +46,32 @@ def answers(draw: st.DrawFn) -> Answer:
     return Answer(announced + head + b"content-length: %d\r\n\r\n" % len(body) + body, status, body)
 
 
-def deliver(connection: Http1Connection, data: bytes, cuts: list[int]) -> None:
+def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    for begin, end in pairwise(places):
-        connection.data_received(data[begin:end])
+    return [data[begin:end] for begin, end in pairwise(places)]
 
 
-@given(st.lists(answers(), min_size=1, max_size=3), CUTS)
-def test_answers_are_the_same_wherever_they_are_cut(expected: list[Answer], cuts: list[int]) -> None:
+def deliver(connection: Http1Connection, data: bytes, cuts: list[int]) -> None:
+    for each in pieces(data, cuts):
+        connection.data_received(each)
+
+
+@given(st.lists(answers(), min_size=1, max_size=3), CUTS, st.booleans())
+def test_answers_are_the_same_wherever_they_are_cut(
+    expected: list[Answer], cuts: list[int], as_they_come: bool
+) -> None:
+    """They are read as they come, or once all has come."""
+
     async def check() -> None:
         origin, connection, wire = wired()
         for each in expected:
             assert connection is (origin.available() or connection)
             incoming = connection.ask(b"")
-            deliver(connection, each.sent, cuts)
-            assert await read(incoming) == (each.status, each.body)
+            reader = asyncio.ensure_future(read(incoming)) if as_they_come else None
+            for piece in pieces(each.sent, cuts):
+                connection.data_received(piece)
+                await turns()
+            assert await (reader or read(incoming)) == (each.status, each.body)
             assert next(name for name, _ in incoming.fields) == b"x-y"
             assert not {b"link", b"t"} & {name for name, _ in incoming.fields}
         assert not wire.closed

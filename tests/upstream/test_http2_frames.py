@@ -15,7 +15,7 @@ from h2.events import DataReceived, StreamEnded
 from hyperframe.frame import DataFrame, GoAwayFrame
 from hypothesis import example, given
 from hypothesis import strategies as st
-from wire import Wire, read
+from wire import Wire, read, turns
 
 from gateway.upstream.connections import HTTP_1, HTTP_2, Origin
 from gateway.upstream.http1 import Http1Connection
@@ -49,11 +49,15 @@ class Wired:
     order=st.randoms(use_true_random=False),
     leaves_at=st.none() | st.integers(min_value=0, max_value=12),
     cuts=st.lists(st.integers(min_value=0, max_value=2000), max_size=8),
+    as_they_come=st.booleans(),
 )
 def test_answers_are_the_same_wherever_they_are_cut(
-    bodies: list[list[bytes]], order: object, leaves_at: int | None, cuts: list[int]
+    bodies: list[list[bytes]], order: object, leaves_at: int | None, cuts: list[int], as_they_come: bool
 ) -> None:
-    """On as many streams, in any order, and also if the server says meanwhile that it takes no more."""
+    """On as many streams, in any order, and also if the server says meanwhile that it takes no more.
+
+    They are read as they come, or once all has come.
+    """
     assert hasattr(order, "choice")
 
     async def check() -> None:
@@ -74,16 +78,38 @@ def test_answers_are_the_same_wherever_they_are_cut(
         if leaves_at is not None:
             frames.insert(leaves_at, GoAwayFrame(0, last_stream_id=99).serialize())
         data = b"".join(frames)
+        readers = [asyncio.ensure_future(read(incoming)) for incoming in asked] if as_they_come else []
         for begin, end in pairwise(sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})):
             wired.connection.data_received(data[begin:end])
-        for number, (incoming, parts) in enumerate(zip(asked, bodies, strict=True)):
-            assert await read(incoming) == (200, b"".join(parts))
+            await turns()
+        readers = readers or [asyncio.ensure_future(read(incoming)) for incoming in asked]
+        for number, (incoming, reader, parts) in enumerate(zip(asked, readers, bodies, strict=True)):
+            assert await reader == (200, b"".join(parts))
             assert incoming.fields == [(b"stream", str(1 + 2 * number).encode())]
         assert wired.wire.closed is (leaves_at is not None)
         assert wired.origin.available() is (None if wired.wire.closed else wired.connection)
         await wired.origin.aclose()
 
     asyncio.run(check())
+
+
+@pytest.mark.parametrize("padding", [None, 0, 10], ids=["no padding", "no bytes of padding", "padding"])
+@pytest.mark.parametrize("pieces", [[b"", b"ok"], [b"o", b"", b"k"], [b"ok", b""]], ids=["first", "between", "last"])
+async def test_a_frame_with_nothing_in_it_is_not_the_end_of_an_answer(pieces: list[bytes], padding: int | None) -> None:
+    """A frame of data may hold none, or nothing but padding (RFC 9113, section 6.1). The flag END_STREAM is the end."""
+    wired = Wired()
+    incoming = wired.connection.ask(REQUEST)
+    wired.talk()
+    reader = asyncio.ensure_future(read(incoming))
+    wired.server.send_headers(1, [(":status", "200")])
+    for number, piece in enumerate(pieces):
+        is_last = number == len(pieces) - 1
+        wired.server.send_data(1, piece, end_stream=is_last, pad_length=None if piece else padding)
+        wired.connection.data_received(wired.server.data_to_send())
+        await turns()
+        assert reader.done() is is_last
+    assert await reader == (200, b"ok")
+    await wired.origin.aclose()
 
 
 FRAMES = st.builds(
