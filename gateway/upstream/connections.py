@@ -172,12 +172,17 @@ class Origin:
             except BaseException:
                 found.close()
                 raise
-        _, agreement = await self._loop.create_connection(
-            lambda: _Agreement(self, self._kinds),
-            sock=found,
-            ssl=self._tls,
-            server_hostname=None if self._tls is None else self.host,
-        )
+        agreement = _Agreement(self, self._kinds)
+        try:
+            await self._loop.create_connection(
+                lambda: agreement,
+                sock=found,
+                ssl=self._tls,
+                server_hostname=None if self._tls is None else self.host,
+            )
+        except BaseException:
+            agreement.come_to_nothing()
+            raise
         connection = agreement.connection
         self._is_shared = agreement.on == HTTP_2
         if self._closed is not None:
@@ -211,12 +216,14 @@ class Origin:
 class _Agreement(asyncio.Protocol):
     """On what a new connection speaks: over in the moment in which it is there."""
 
-    on: str
     connection: Connection
+    """Once it is there."""
 
     def __init__(self, origin: Origin, kinds: Mapping[str, Callable[[Origin], Connection]]) -> None:
         self._origin = origin
         self._kinds = kinds
+        self.on = ""
+        """Empty until then."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
@@ -224,3 +231,8 @@ class _Agreement(asyncio.Protocol):
         self.connection = self._kinds[self.on](self._origin)
         cast("asyncio.Transport", transport).set_protocol(self.connection)
         self.connection.connection_made(transport)
+
+    def come_to_nothing(self) -> None:
+        """Whoever made the connection has gone. uvloop closes it then, and does not tell the connection so."""
+        if self.on:
+            self._origin.ended(self.connection)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from aiohappyeyeballs import AddrInfoType
 
+    from gateway.upstream.connections import Connection
+
 METHODS = ["GET", "PUT", "POST", "PATCH", "DELETE"]
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
@@ -177,6 +179,40 @@ async def test_callers_who_go_away_close_their_connections() -> None:
             assert call.cancelled()
             await eventually(lambda: server.closed == server.connections)
         assert len(server.requests) == 5
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_caller_who_goes_away_as_the_connection_is_made_leaves_none(
+    scheme: str, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing all that there are would wait for it in vain."""
+    there: set[Connection] = set()
+    leaving: asyncio.Task[bytes] | None = None
+    opened, ended = Origin.opened, Origin.ended
+
+    def open_(origin: Origin, connection: Connection) -> None:
+        opened(origin, connection)
+        there.add(connection)
+        if leaving is not None:
+            leaving.cancel()
+
+    def end(origin: Origin, connection: Connection) -> None:
+        ended(origin, connection)
+        there.discard(connection)
+
+    monkeypatch.setattr(Origin, "opened", open_)
+    monkeypatch.setattr(Origin, "ended", end)
+    tls = TestTls.context(tmp_path, authority) if scheme == "https" else None
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
+    async with serving(answers, tls) as server, Transport(ca_file=tmp_path / "ca.pem") as transport:
+        for _ in range(5):
+            leaving = asyncio.create_task(send(transport, server.url))
+            await asyncio.wait([leaving], timeout=3)
+            assert leaving.cancelled()
+            await eventually(lambda: not there)
+        leaving = None
+        assert await send(transport, server.url) == b"ok"
+        assert len(there) == 1
 
 
 async def test_large_bodies_are_sent_whole() -> None:
