@@ -22,6 +22,8 @@ __all__ = ["Http1Connection"]
 
 _FRUITLESS: Final = 64 * 1024
 """Bytes in a row that may bring neither an answer's head nor anything of its body."""
+_LARGE: Final = 64 * 1024
+"""Bytes that may wait for the socket before TLS is told to encrypt no more: the default of asyncio and uvloop."""
 
 
 class Http1Connection(Connection):
@@ -40,7 +42,15 @@ class Http1Connection(Connection):
     def ask(self, request: bytes) -> Incoming:
         """Send a request. The connection can be used for another when the answer has ended, or else is closed."""
         answer = self._answer = Incoming(self, self._loop, b"HTTP/1.1")
-        self.transport.write(request)
+        if len(request) <= _LARGE:
+            self.transport.write(request)
+        else:
+            # With TLS, the size of the write buffer leaves out what has been encrypted and not yet taken by the socket.
+            # But nothing more is encrypted while too much of that waits. So the last byte, written by itself, is
+            # counted until nearly all that comes before it has gone.
+            whole = memoryview(request)
+            self.transport.write(whole[:-1])
+            self.transport.write(whole[-1:])
         return answer
 
     def close(self) -> None:

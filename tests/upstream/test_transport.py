@@ -494,24 +494,46 @@ async def test_closing_the_transport_leaves_no_connection_that_is_made_meanwhile
         assert server.requests == []
 
 
-async def test_a_connection_whose_answer_came_too_soon_is_not_used_again() -> None:
-    """The rest of the request is on its way yet, and would be read as the next."""
+@pytest.mark.parametrize("answer", [OK, OK.replace(b"200 OK", b"413 Too Large")], ids=["200", "413"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_connection_whose_answer_came_too_soon_is_not_used_again(
+    scheme: str, answer: bytes, authority: Authority, tmp_path: Path
+) -> None:
+    """The rest of the request is on its way yet, and would be read as the next, or by nobody."""
     seen: list[bytes] = []
+    done = asyncio.Event()
 
     async def refuses(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        seen.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(OK)
-        with contextlib.suppress(ConnectionError):
-            await asyncio.sleep(0.2)
-        writer.close()
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+            seen.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(answer)
+            await done.wait()
 
-    listening = await asyncio.start_server(refuses, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/x"
-    async with Transport() as transport:
-        assert await send(transport, url, "PUT", b"x" * 20_000_000) == b"ok"
-        assert await send(transport, url) == b"ok"
-    listening.close()
+    tls = TestTls.context(tmp_path, authority) if scheme == "https" else None
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
+    listening = await asyncio.start_server(refuses, "127.0.0.1", 0, ssl=tls)
+    url = f"{scheme}://127.0.0.1:{listening.sockets[0].getsockname()[1]}/x"
+    try:
+        async with Transport(ca_file=tmp_path / "ca.pem") as transport:
+            assert await send(transport, url, "PUT", b"x" * 20_000_000) == b"ok"
+            assert await asyncio.wait_for(send(transport, url), 10) == b"ok"
+    finally:
+        done.set()
+        listening.close()
     assert [head.split()[0] for head in seen] == [b"PUT", b"GET"]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_connection_is_kept_after_a_large_request_that_was_taken_whole(
+    scheme: str, authority: Authority, tmp_path: Path
+) -> None:
+    tls = TestTls.context(tmp_path, authority) if scheme == "https" else None
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
+    async with serving(answers, tls) as server, Transport(ca_file=tmp_path / "ca.pem") as transport:
+        for _ in range(3):
+            assert await send(transport, server.url, "PUT", b"x" * 3_000_000) == b"ok"
+        assert (server.connections, len(server.requests)) == (1, 3)
+        assert all(each.endswith(b"\r\n\r\n" + b"x" * 3_000_000) for each in server.requests)
 
 
 @pytest.mark.parametrize(
