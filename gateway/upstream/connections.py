@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 from abc import ABC, abstractmethod
 from collections import deque
@@ -28,6 +29,11 @@ HTTP_2: Final = "h2"
 _UNUSED: Final = 30.0
 """Seconds for which an unused connection is kept: less than what servers and load balancers have (60 and more), so
 that it is we who close it, and not they while a request is on its way."""
+_OLD: Final = 60.0
+"""Seconds after which a connection is used for no more requests: a name may lead to another server by now, as when
+upstream is moved, and a busy connection would never notice. As long as many names are good for (the TTL in DNS)."""
+_SPREAD: Final = 0.1
+"""The part of that by which it differs between connections, so that those made together do not all end together."""
 _KNOWN: Final = 10.0
 """Seconds for which a name's addresses are taken to be the same: many connections may be made at once."""
 _NEXT_ADDRESS: Final = 0.25
@@ -41,7 +47,8 @@ class Connection(asyncio.Protocol, ABC):
 
     transport: asyncio.Transport
     unused_since: float
-    """Time of the event loop."""
+    old_at: float
+    """When it is too old to be used for another request. Both are times of the event loop."""
 
     async def ready(self) -> None:
         """Wait until it can be asked, or is closed."""
@@ -121,19 +128,27 @@ class Origin:
         self._roomy.pop(connection, None)
 
     def share(self, connection: Connection) -> None:
-        """It is in use, and has room for more."""
-        self._roomy[connection] = None
+        """It is in use, and has room for more, unless it is too old for that."""
+        if self._loop.time() < connection.old_at:
+            self._roomy[connection] = None
+        else:
+            self.fill(connection)
 
     def keep(self, connection: Connection) -> None:
-        """It is not in use."""
+        """It is not in use. It is closed if it is too old."""
         self._roomy.pop(connection, None)
         connection.unused_since = self._loop.time()
+        if connection.unused_since >= connection.old_at:
+            connection.close()
+            return
         self._unused.append(connection)
         if self._timer is None:
             self._timer = self._loop.call_at(connection.unused_since + _UNUSED, self._close_unused)
 
     def opened(self, connection: Connection) -> None:
         """It is there."""
+        age = _OLD * random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311 - no secret
+        connection.old_at = self._loop.time() + age
         self._open.add(connection)
 
     def ended(self, connection: Connection) -> None:

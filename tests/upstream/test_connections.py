@@ -131,3 +131,11 @@ def test_nothing_that_comes_is_a_defect(pieces: list[bytes]) -> None:
         assert incoming.ended
 
     asyncio.run(check())
+
+
+async def test_connections_that_are_made_together_do_not_get_old_together() -> None:
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    old_at = [wired()[1].old_at for _ in range(50)]
+    assert before + 54 <= min(old_at) < max(old_at) - 1
+    assert max(old_at) <= loop.time() + 66

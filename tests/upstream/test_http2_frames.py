@@ -234,3 +234,19 @@ async def test_a_connection_whose_streams_are_used_up_is_closed(monkeypatch: pyt
         assert await read(incoming) == (204, b"")
         assert wired.origin.available() is (wired.connection if stream == 1 else None)
     assert wired.wire.closed
+
+
+async def test_a_connection_that_is_old_answers_what_it_has_been_asked_and_no_more() -> None:
+    wired = Wired()
+    asked = [wired.connection.ask(REQUEST) for _ in range(2)]
+    assert wired.origin.available() is wired.connection
+    wired.connection.old_at = 0.0
+    asked.append(wired.connection.ask(REQUEST))
+    wired.talk()
+    for number, incoming in enumerate(asked):
+        assert wired.origin.available() is None
+        assert not wired.wire.closed
+        wired.server.send_headers(1 + 2 * number, [(":status", "204")], end_stream=True)
+        wired.connection.data_received(wired.server.data_to_send())
+        assert await read(incoming) == (204, b"")
+    assert wired.wire.closed

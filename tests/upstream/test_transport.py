@@ -365,6 +365,25 @@ async def test_unused_connections_are_closed_after_a_while(monkeypatch: pytest.M
         await eventually(lambda: server.closed == 3)
 
 
+async def test_a_connection_that_is_old_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy it is: the name may lead to another server by now."""
+    monkeypatch.setattr("gateway.upstream.connections._OLD", 0.0)
+    async with serving(answers) as before, serving(answers) as after, Transport() as transport:
+        there = before
+
+        async def leads_there(_: Origin) -> list[AddrInfoType]:
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", httpx.URL(there.url).port))]
+
+        monkeypatch.setattr(Origin, "_look_up", leads_there)
+        for _ in range(2):
+            assert await send(transport, before.url) == b"ok"
+        there = after
+        for _ in range(2):
+            assert await send(transport, before.url) == b"ok"
+        assert (len(before.requests), len(after.requests)) == (2, 2)
+        await eventually(lambda: before.closed == after.closed == 2)
+
+
 async def test_no_more_is_read_than_somebody_wants() -> None:
     taken = 0
 
