@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from msgspec import Struct
 
-from gateway.errors import UpstreamTimeout
+from gateway.errors import UpstreamNotAsked, UpstreamTimeout
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -62,9 +62,9 @@ class Deadline(Struct, frozen=True):
         """Cancel the block when the deadline passes, or after so many seconds if that is sooner.
 
         Raises UpstreamTimeout then, naming what was being done. The block does not begin when the deadline has passed
-        already. A bound that is a second off or more is late by a 64th of one at most. If the process itself stood
-        still as it should have passed (it was stopped, or others had the processor), there is a moment more for what
-        came in that time.
+        already: that raises UpstreamNotAsked. A bound that is a second off or more is late by a 64th of one at most. If
+        the process itself stood still as it should have passed (it was stopped, or others had the processor), there is
+        a moment more for what came in that time.
         """
         now = time.monotonic()
         return _Bound(what, now, min(self.at, now + within))
@@ -92,7 +92,7 @@ class _Bound:
     def __enter__(self) -> None:
         seconds = self._at - self._now
         if seconds <= 0:
-            raise UpstreamTimeout(f"{self._what}: there was no time left")
+            raise UpstreamNotAsked(f"{self._what}: there was no time left")
         if seconds == math.inf:
             return
         task = asyncio.current_task()

@@ -22,6 +22,7 @@
         │   └── UpstreamUnreachable   no connection that takes it: nothing was begun
         │       └── UpstreamSpared    nor was it tried: this gateway turns callers away for a moment
         ├── UpstreamTimeout           no answer in time (504 included)
+        │   └── UpstreamNotAsked      nor was anything sent: the time was up before that
         ├── UpstreamFault             a server error
         ├── UpstreamMalformed         an answer that is not what the API reference says
         ├── WriteDiscarded            a write that upstream acknowledged and did not apply
@@ -63,6 +64,7 @@ __all__ = [
     "UpstreamError",
     "UpstreamFault",
     "UpstreamMalformed",
+    "UpstreamNotAsked",
     "UpstreamSpared",
     "UpstreamTimeout",
     "UpstreamUnavailable",
@@ -290,6 +292,12 @@ class UpstreamTimeout(UpstreamError):
 
     reason = "UPSTREAM_TIMEOUT"
     leaves_doubt = True
+
+
+class UpstreamNotAsked(UpstreamTimeout):
+    """The time was up before anything of the request was sent: no token or no connection was to be had by then."""
+
+    leaves_doubt = False
 
 
 class UpstreamFault(UpstreamError):

@@ -14,6 +14,7 @@ from gateway.errors import (
     GatewayError,
     SessionNotFound,
     UpstreamFault,
+    UpstreamNotAsked,
     UpstreamUnreachable,
     VersionConflict,
     WriteOutcomeUnknown,
@@ -200,4 +201,4 @@ async def backoff(attempt: int, deadline: Deadline) -> None:
 
 def _passes(error: GatewayError) -> bool:
     """Whether the same may succeed a moment later."""
-    return error.leaves_doubt or isinstance(error, UpstreamUnreachable)
+    return error.leaves_doubt or isinstance(error, UpstreamUnreachable | UpstreamNotAsked)

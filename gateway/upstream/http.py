@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 import httpx
 from msgspec import Struct
 
-from gateway.errors import UpstreamMalformed, UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
+from gateway.errors import (
+    UpstreamMalformed,
+    UpstreamNotAsked,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+    UpstreamUnreachable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -59,6 +65,9 @@ class Send(Protocol):
 
 class Http:
     """Sends requests to one base URL. The transport is lent: whoever made it closes it.
+
+    A transport may tell, by the extension `unsent` of a request, that it has not begun to send it: if the time is up
+    then, that leaves no doubt about a write.
 
     `timeout` bounds one exchange, in seconds; a caller's deadline that comes sooner bounds it further. `policy` is laid
     around each of the exchanges.
@@ -124,6 +133,10 @@ class Http:
             with deadline.bound("asking upstream", within=self._timeout):
                 response = await self._transport.handle_async_request(request)
                 return Answer(response.status_code, response, await _read(response))
+        except UpstreamTimeout as error:
+            if request.extensions.get("unsent"):
+                raise UpstreamNotAsked("no connection to upstream was made in the time there was") from error
+            raise
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise UpstreamUnreachable("no connection to upstream could be made that takes the request") from error
         except httpx.TimeoutException as error:

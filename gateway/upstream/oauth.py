@@ -30,7 +30,9 @@ from gateway.errors import (
     TenantNotConfigured,
     UpstreamError,
     UpstreamMalformed,
+    UpstreamNotAsked,
     UpstreamSpared,
+    UpstreamTimeout,
     UpstreamUnavailable,
     UpstreamUnreachable,
 )
@@ -147,7 +149,8 @@ class ServiceTokens:
         """The tenant's token, asked for now if there is none.
 
         Raises TenantNotConfigured; GatewayCredentialsRefused when the token endpoint refuses the credentials;
-        another UpstreamError when it cannot be asked, or not by the deadline. Cancelling a caller does not stop the
+        UpstreamNotAsked when there is none by the deadline, and another UpstreamError when there is none to be had.
+        None of them leaves a doubt about the request that was to carry it. Cancelling a caller does not stop the
         request under way.
         """
         mine = self._tenants[tenant]
@@ -243,8 +246,11 @@ class _TenantToken:
     async def obtained(self, deadline: Deadline) -> ServiceToken:
         self._failures.check()
         self._refusals.check()
-        with deadline.bound("waiting for a token"):
-            result = await self._fetched()
+        try:
+            with deadline.bound("waiting for a token"):
+                result = await self._fetched()
+        except UpstreamTimeout as error:
+            raise UpstreamNotAsked(error.message) from error
         if isinstance(result, UpstreamError):
             raise copy.copy(result)  # one error for each that waits, so that none grows another's traceback
         return result

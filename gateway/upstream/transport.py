@@ -81,12 +81,18 @@ class Transport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request, whose body is bytes, and come back with the answer's head.
 
+        The request's `extensions["unsent"]` is true as long as nothing of it has been sent, for whoever cancels this.
         Raises httpx.TransportError; ValueError for what must not stand in a request; TypeError for a
         body that is not bytes.
         """
         sent = _bytes_of(request)
         origin = self._origin(request.url)
-        answer = (origin.available() or await self._connect(origin)).ask(sent)
+        connection = origin.available()
+        if connection is None:
+            request.extensions["unsent"] = True
+            connection = await self._connect(origin)
+        request.extensions["unsent"] = False  # from here on; an earlier attempt may have left it otherwise
+        answer = connection.ask(sent)
         try:
             await answer.head()
         except BaseException:

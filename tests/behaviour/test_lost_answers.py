@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -323,6 +325,57 @@ async def test_a_write_that_could_not_be_sent_at_all_is_no_unknown() -> None:
                 caller = Caller(token=seed.CUSTOMER_TOKEN, saas_token=dev.sandbox.saas_token)
                 for write in (WRITES["replace"], WRITES["add"], WRITES["own remove"]):
                     assert (await refused(write.call(door, caller))).reason == "UPSTREAM_UNAVAILABLE"
+
+
+LITTLE: dict[str, object] = {"budget": 0.5}
+PATIENT: dict[str, object] = {"timeout": 60.0, "lazy_tokens": True}
+"""With upstream: it is the callers' time that is up first."""
+
+
+@pytest.mark.parametrize("name", ["grpc", "graphql"])
+class TestAWriteThatCouldNotBeSentInTime:
+    """It is no unknown, and leaves nothing to be found out."""
+
+    async def test_for_want_of_a_connection(self, name: str) -> None:
+        with contextlib.ExitStack() as stack:
+            full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+            stack.enter_context(socket.create_connection(full.getsockname()))  # what comes now is not even refused
+            upstream = {**PATIENT, "base_url": f"http://127.0.0.1:{full.getsockname()[1]}"}
+            async with opened(upstream=upstream, grpc=LITTLE, graphql=LITTLE) as dev, entered(name, dev) as door:
+                caller = Caller(token=seed.CUSTOMER_TOKEN, saas_token=dev.sandbox.saas_token)
+                for write in (WRITES["add"], WRITES["own add"]):
+                    assert (await refused(write.call(door, caller))).reason == "UPSTREAM_TIMEOUT"
+
+    async def test_for_want_of_a_token(self, name: str) -> None:
+        async with opened(upstream=PATIENT, grpc=LITTLE, graphql=LITTLE) as dev, entered(name, dev) as door:
+            dev.sandbox.faults.arm("hang", "token", times=None)
+            assert (await refused(WRITES["add"].call(door, Caller()))).reason == "UPSTREAM_TIMEOUT"
+            assert dev.sandbox.count("add-attribute") == 0
+
+    async def test_for_want_of_another_token_leaves_the_session_in_the_cache(self, name: str) -> None:
+        cache: dict[str, object] = {"backend": "memory", "ttl": 60.0}
+        async with (
+            opened(upstream=PATIENT, grpc=LITTLE, graphql=LITTLE, cache=cache) as dev,
+            entered(name, dev) as door,
+        ):
+            await door.get("acme", SESSION)
+            dev.sandbox.faults.arm("status=401", "add-attribute")
+            dev.sandbox.faults.arm("hang", "token")
+            error = await refused(door.add_attribute("acme", SESSION, "color", 1, Caller(), read_back=False))
+            assert error.reason == "UPSTREAM_TIMEOUT"
+            assert dev.sandbox.count("add-attribute") == 1
+            dev.sandbox.faults.clear()
+            await asyncio.wait_for(is_read(door), 20)
+            dev.sandbox.requests.clear()
+            for _ in range(3):
+                await door.get("acme", SESSION)
+            assert dev.sandbox.count("get") == 0
+
+
+async def is_read(door: Door) -> None:
+    """Wait until the session can be read: the gateway may not have a token yet."""
+    while isinstance(await outcome(door.get("acme", SESSION)), Refused):
+        await asyncio.sleep(0.05)
 
 
 async def test_no_write_is_sent_more_often_than_is_set(door: Door, upstream: Sandbox, customer: Caller) -> None:

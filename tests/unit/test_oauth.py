@@ -20,6 +20,7 @@ from gateway.errors import (
     RateLimited,
     TenantNotConfigured,
     UpstreamError,
+    UpstreamNotAsked,
     UpstreamUnreachable,
 )
 from gateway.stores import MemoryStore
@@ -226,6 +227,7 @@ class TestAskingForAToken:
             with pytest.raises(UpstreamError) as caught:
                 await hurried
             assert caught.value.reason == "UPSTREAM_TIMEOUT"
+            assert not caught.value.leaves_doubt, "the request that it was for was not sent"
             here.emporix.gates[1].set()
             assert (await within(3, patient)).status == 200
         assert len(here.emporix.token_requests) == 1
@@ -295,6 +297,23 @@ class TestARefusedToken:
             assert (await here.send(method=method)).status == 200
         assert here.emporix.requests == ["hush-1", "hush-2"]
         assert len(here.emporix.token_requests) == 2
+
+    async def test_leaves_no_doubt_about_a_write_when_no_other_is_had_in_time(self) -> None:
+        async with world(Emporix(accepts=lambda token: False)) as here:
+            await here.tokens.get("acme", LATER)
+            here.emporix.hold(2)
+            with pytest.raises(UpstreamNotAsked) as caught:
+                await here.http.send(
+                    "PUT",
+                    "/anything",
+                    deadline=Deadline.after(0.2),
+                    headers={},
+                    content=b"{}",
+                    auth=ServiceTokenAuth(here.tokens, "acme"),
+                )
+            assert not caught.value.leaves_doubt
+            here.emporix.gates[2].set()
+        assert here.emporix.requests == ["hush-1"]
 
     async def test_is_replaced_once_for_many_requests_that_carried_it(self) -> None:
         async with world(Emporix(accepts=lambda token: token != "hush-1")) as here:

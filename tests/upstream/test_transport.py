@@ -16,18 +16,24 @@ import httpx
 import pytest
 from access.certificates import HERE, Authority, Files
 
+from gateway.deadline import Deadline
+from gateway.errors import UpstreamNotAsked, UpstreamTimeout
+from gateway.proxy import Proxy
 from gateway.settings import ConfigurationError, load_settings
 from gateway.upstream.connections import Origin
+from gateway.upstream.http import Http
+from gateway.upstream.http2 import Http2Connection
 from gateway.upstream.transport import Transport
 from waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
     from pathlib import Path
 
     from aiohappyeyeballs import AddrInfoType
 
     from gateway.upstream.connections import Connection
+    from gateway.upstream.http import Answer, Send
 
 METHODS = ["GET", "PUT", "POST", "PATCH", "DELETE"]
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -213,6 +219,83 @@ async def test_a_caller_who_goes_away_as_the_connection_is_made_leaves_none(
         leaving = None
         assert await send(transport, server.url) == b"ok"
         assert len(there) == 1
+
+
+class TestWhenTheTimeIsUp:
+    """Whether a request may have reached upstream is told truly: a write that was not sent leaves no doubt."""
+
+    @staticmethod
+    async def error(http: Http) -> UpstreamTimeout:
+        with pytest.raises(UpstreamTimeout) as caught:
+            await http.send("PUT", "/x", deadline=Deadline.after(0.3), headers={}, content=b"{}")
+        return caught.value
+
+    async def test_and_no_connection_is_made_yet_nothing_was_sent(self) -> None:
+        with deaf_server() as port:
+            async with Transport(connect_timeout=60.0) as transport:
+                for _ in range(2):
+                    error = await self.error(Http(transport, f"http://127.0.0.1:{port}", timeout=60.0))
+                    assert (type(error), error.leaves_doubt) == (UpstreamNotAsked, False)
+
+    @pytest.mark.parametrize("kind", ["TLS", "HTTP/2", "proxy"])
+    async def test_and_a_connection_is_not_agreed_on_yet_nothing_was_sent(self, kind: str) -> None:
+        async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+                await reader.read()
+
+        listening = await asyncio.start_server(says_nothing, "127.0.0.1", 0)
+        port = listening.sockets[0].getsockname()[1]
+        there = Transport(
+            connect_timeout=60.0,
+            proxy=Proxy("127.0.0.1", port) if kind == "proxy" else None,
+            http2=Http2Connection if kind == "HTTP/2" else None,
+        )
+        scheme = "http" if kind == "proxy" else "https"
+        async with there as transport:
+            error = await self.error(Http(transport, f"{scheme}://127.0.0.1:{port}", timeout=60.0))
+            assert (type(error), error.leaves_doubt) == (UpstreamNotAsked, False)
+        listening.close()
+
+    @pytest.mark.parametrize("kept", [False, True], ids=["a new connection", "a kept connection"])
+    async def test_and_it_was_sent_there_is_a_doubt(self, kept: bool) -> None:
+        async def answers_get(server: Server, writer: asyncio.StreamWriter) -> None:
+            if server.requests[-1].startswith(b"GET"):
+                await answers(server, writer)
+
+        async with serving(answers_get) as server, Transport() as transport:
+            if kept:
+                assert await send(transport, server.url) == b"ok"
+            error = await self.error(Http(transport, server.url, timeout=60.0))
+            assert (type(error), error.leaves_doubt) == (UpstreamTimeout, True)
+            assert server.requests[-1].startswith(b"PUT")
+
+    async def test_of_a_later_attempt_that_was_sent_there_is_a_doubt(self) -> None:
+        """Whatever was true of an earlier one of the same request."""
+        with deaf_server() as port:
+            async with serving(answers_nothing) as server, Transport(connect_timeout=60.0) as transport:
+
+                def twice(once: Send) -> Send:
+                    async def attempts(request: httpx.Request, deadline: Deadline) -> Answer:
+                        request.url = httpx.URL(f"http://127.0.0.1:{port}/")
+                        with pytest.raises(UpstreamNotAsked):
+                            await once(request, Deadline.after(0.1))
+                        request.url = httpx.URL(server.url)
+                        return await once(request, Deadline.after(0.3))
+
+                    return attempts
+
+                error = await self.error(Http(transport, server.url, timeout=60.0, policy=twice))
+                assert (type(error), error.leaves_doubt) == (UpstreamTimeout, True)
+                assert len(server.requests) == 1
+
+
+@contextlib.contextmanager
+def deaf_server() -> Iterator[int]:
+    """Its port: what wants to connect to it is not even refused."""
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        stack.enter_context(socket.create_connection(full.getsockname()))
+        yield full.getsockname()[1]
 
 
 async def test_large_bodies_are_sent_whole() -> None:
