@@ -227,7 +227,8 @@ class _TenantToken:
         self._failures = _Backoff()
         self._refusals = _Backoff()
         self._refused_young = False
-        self._used = False
+        self._used = asyncio.Event()
+        """Whether somebody has asked for the token since it was obtained."""
         self._stopped = False
         self._log = structlog.stdlib.get_logger(__name__).bind(tenant=tenant)
 
@@ -239,7 +240,7 @@ class _TenantToken:
 
     def held(self) -> ServiceToken | None:
         """The token, if there is one: what nearly every request needs, and no more."""
-        self._used = True
+        self._used.set()
         token = self._store.peek(self._tenant)
         return token if token is not None and time.monotonic() < token.expires_at else None
 
@@ -342,7 +343,7 @@ class _TenantToken:
         if token.missing_scope:
             self._log.warning("token_lacks_scope", scope=token.missing_scope)
         await self._store.set(self._tenant, token, ttl=token.expires_at - time.monotonic())
-        self._used = False
+        self._used.clear()
         if self._renewing is not None:
             self._renewing.cancel()
         # It goes on long after the request that happened to need the first token, and is no part of that.
@@ -351,9 +352,14 @@ class _TenantToken:
         )
 
     async def _renew(self, token: ServiceToken) -> None:
-        """Fetch a new token ahead of the expiry, unless nobody has asked for this one: then let it lapse."""
+        """Fetch a new token ahead of the expiry, once somebody has asked for this one; if nobody does, let it lapse."""
         await asyncio.sleep(token.renew_at - time.monotonic())
-        while self._used and time.monotonic() < token.expires_at:
+        try:
+            async with asyncio.timeout(token.expires_at - time.monotonic()):
+                await self._used.wait()
+        except TimeoutError:
+            return
+        while time.monotonic() < token.expires_at:
             result = await self._fetched()  # success makes a new token and, with it, a new task in place of this one
             if isinstance(result, ServiceToken):
                 return

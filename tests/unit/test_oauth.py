@@ -258,6 +258,22 @@ class TestRenewal:
                 await here.tokens.get("acme", LATER)
                 await within(3, here.emporix.arrival(number).wait())
 
+    async def test_happens_ahead_too_for_a_token_that_is_first_asked_for_when_it_is_due(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else all who come at its expiry would wait for the next."""
+        monkeypatch.setattr("gateway.upstream.oauth.random.uniform", lambda low, high: low / 100)
+        emporix = Emporix(lambda number: token_answer(f"hush-{number}", expires_in=60.0))
+        async with world(emporix) as here:
+            old = await here.tokens.get("acme", LATER)
+            await asyncio.sleep(0.6)  # it has been due for a while
+            assert len(here.emporix.token_requests) == 1
+            here.emporix.hold(2)
+            assert await here.tokens.get("acme", LATER) is old
+            await within(5, here.emporix.arrival(2).wait())
+            assert await within(5, here.tokens.get("acme", LATER)) is old
+            here.emporix.gates[2].set()
+
     async def test_is_left_out_for_a_token_that_nobody_has_asked_for_since(self) -> None:
         emporix = Emporix(lambda number: token_answer(f"hush-{number}", expires_in=0.1))
         async with world(emporix) as here:
