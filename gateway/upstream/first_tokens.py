@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from gateway.deadline import Deadline
@@ -27,13 +27,14 @@ async def obtaining_first_tokens(
 ) -> AsyncIterator[None]:
     """While the block runs, try until each tenant has had a token; `tell` of those that have not, whenever one has."""
     tell(tenants)
-    task = asyncio.create_task(_obtain(tokens, tenants, tell), name="obtain first tokens")
+    tasks = asyncio.TaskGroup()
+    await tasks.__aenter__()
+    task = tasks.create_task(_obtain(tokens, tenants, tell), name="obtain first tokens")
     try:
         yield
     finally:
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await tasks.__aexit__(None, None, None)  # else it would wrap an error of the block in a group
 
 
 async def _obtain(tokens: ServiceTokens, tenants: Collection[str], tell: Callable[[Collection[str]], None]) -> None:

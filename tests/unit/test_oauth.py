@@ -24,6 +24,7 @@ from gateway.errors import (
     UpstreamUnreachable,
 )
 from gateway.stores import MemoryStore
+from gateway.upstream.first_tokens import obtaining_first_tokens
 from gateway.upstream.http import Http
 from gateway.upstream.oauth import CallerTokenAuth, ClientCredentials, ServiceToken, ServiceTokenAuth, ServiceTokens
 
@@ -675,3 +676,31 @@ class TestLeaving:
         await asyncio.wait([staying], timeout=3)
         assert staying.cancelled()
         assert asyncio.all_tasks() <= before
+
+
+async def test_who_is_cancelled_while_he_stops_asking_for_first_tokens_stays_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, stopping, stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow_to_stop(*_: object) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopping.set()
+            await stopped.wait()
+
+    async with world() as here:
+        monkeypatch.setattr(here.tokens, "get", slow_to_stop)
+
+        async def gateway() -> None:
+            async with obtaining_first_tokens(here.tokens, ["acme"], lambda missing: None):
+                await begun.wait()
+
+        running = asyncio.create_task(gateway())
+        await within(3, stopping.wait())
+        running.cancel()
+        stopped.set()
+        await asyncio.wait([running], timeout=3)
+        assert running.cancelled()
