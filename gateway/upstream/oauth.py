@@ -14,70 +14,43 @@ import random
 import time
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Final
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING, Final
 
 import httpx
-import msgspec
 import structlog
-from msgspec import Meta, Struct
-from pydantic import SecretStr
 
-from gateway.deadline import Deadline
 from gateway.errors import (
     GatewayCredentialsRefused,
     RateLimited,
     TenantNotConfigured,
     UpstreamError,
-    UpstreamMalformed,
     UpstreamNotAsked,
     UpstreamSpared,
     UpstreamTimeout,
-    UpstreamUnavailable,
     UpstreamUnreachable,
 )
 from gateway.telemetry import TokenRequested, Unobserved
-from gateway.upstream.mapping import retry_after
+from gateway.upstream.token_endpoint import ServiceToken, obtain_token
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
     from typing import Self
 
+    from pydantic import SecretStr
+
+    from gateway.deadline import Deadline
     from gateway.stores import MemoryStore
     from gateway.telemetry import UpstreamObserver
     from gateway.upstream.http import Answer, Exchange, Http
+    from gateway.upstream.token_endpoint import ClientCredentials
 
-__all__ = ["CallerTokenAuth", "ClientCredentials", "ServiceToken", "ServiceTokenAuth", "ServiceTokens"]
-
-SCOPE: Final = "sessioncontext.context_manage"
-_EARLIER_SCOPE: Final = "session_context.context_manage"
-"""The scope's name until February 2026; a client may still have that one."""
+__all__ = ["CallerTokenAuth", "ServiceTokenAuth", "ServiceTokens"]
 
 _UNOBSERVED: Final = Unobserved()
 
-_TOKEN_TIMEOUT: Final = 10.0
 _YOUNG: Final = 10.0
 """A token refused within so many seconds of its making points at something a new token does not mend."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClientCredentials:
-    """A tenant's client at the token endpoint."""
-
-    client_id: str
-    client_secret: SecretStr
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceToken:
-    """An access token of the gateway's own. Times are on the monotonic clock, in seconds."""
-
-    value: SecretStr
-    obtained_at: float
-    renew_at: float
-    expires_at: float
-    missing_scope: str | None = None
 
 
 class ServiceTokenAuth:
@@ -305,7 +278,7 @@ class _TenantToken:
 
     async def _asked(self) -> ServiceToken | UpstreamError:
         try:
-            token = _parse(await self._request(), self._tenant)
+            token = await obtain_token(self._http, self._tenant, self._credentials)
         except UpstreamError as cause:
             error = _without_token(cause)
             delay = self._failures.start(error)
@@ -323,21 +296,6 @@ class _TenantToken:
         self._failures = _Backoff()
         await self._keep(token)
         return token
-
-    async def _request(self) -> Answer:
-        form = {
-            "grant_type": "client_credentials",
-            "client_id": self._credentials.client_id,
-            "client_secret": self._credentials.client_secret.get_secret_value(),
-            "scope": f"tenant={self._tenant} {SCOPE}",
-        }
-        return await self._http.send(
-            "POST",
-            "/oauth/token",
-            deadline=Deadline.after(_TOKEN_TIMEOUT),
-            headers={"content-type": "application/x-www-form-urlencoded", "accept": "application/json"},
-            content=urlencode(form).encode(),
-        )
 
     async def _keep(self, token: ServiceToken) -> None:
         if token.missing_scope:
@@ -366,32 +324,6 @@ class _TenantToken:
             await asyncio.sleep(max(0.0, self._failures.until - time.monotonic()))
 
 
-class _TokenAnswer(Struct):
-    """What the token endpoint answers (RFC 6749, 5.1). `expires_in` is in seconds."""
-
-    access_token: Annotated[str, Meta(pattern=r"^[\x21-\x7e]+\Z")]
-    expires_in: Annotated[float, Meta(gt=0)]
-    scope: str = ""
-
-
-def _parse(answer: Answer, tenant: str) -> ServiceToken:
-    if answer.status != 200:
-        raise _refusal(answer, tenant)
-    try:
-        parsed = msgspec.json.decode(answer.body, type=_TokenAnswer)
-    except (ValueError, RecursionError) as error:
-        raise UpstreamMalformed("the token endpoint's answer is not a token") from error
-    now = time.monotonic()
-    granted = parsed.scope.split()
-    return ServiceToken(
-        value=SecretStr(parsed.access_token),
-        obtained_at=now,
-        renew_at=now + parsed.expires_in * random.uniform(0.5, 0.75),  # noqa: S311 - jitter
-        expires_at=now + parsed.expires_in - min(10.0, 0.1 * parsed.expires_in),
-        missing_scope=None if not granted or {SCOPE, _EARLIER_SCOPE} & set(granted) else SCOPE,
-    )
-
-
 def _again(error: UpstreamError, remaining: float) -> UpstreamError:
     """The same, for another caller, who may come back after so many seconds."""
     another = copy.copy(error)
@@ -407,11 +339,3 @@ def _without_token(error: UpstreamError) -> UpstreamError:
     if isinstance(error, UpstreamSpared):
         return UpstreamSpared(message, retry_after=error.retry_after or 0.0)
     return UpstreamUnreachable(message, retry_after=error.retry_after)
-
-
-def _refusal(answer: Answer, tenant: str) -> UpstreamError:
-    if answer.status in {400, 401, 403}:
-        return GatewayCredentialsRefused(f"the token endpoint refuses the client id or secret of tenant {tenant!r}")
-    if answer.status == 429:
-        return RateLimited("the token endpoint's rate limit is reached", retry_after=retry_after(answer))
-    return UpstreamUnavailable(f"the token endpoint failed ({answer.status})", retry_after=retry_after(answer))

@@ -26,7 +26,8 @@ from gateway.errors import (
 from gateway.stores import MemoryStore
 from gateway.upstream.first_tokens import obtaining_first_tokens
 from gateway.upstream.http import Http
-from gateway.upstream.oauth import CallerTokenAuth, ClientCredentials, ServiceToken, ServiceTokenAuth, ServiceTokens
+from gateway.upstream.oauth import CallerTokenAuth, ServiceTokenAuth, ServiceTokens
+from gateway.upstream.token_endpoint import ClientCredentials, ServiceToken
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -263,7 +264,7 @@ class TestRenewal:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Else all who come at its expiry would wait for the next."""
-        monkeypatch.setattr("gateway.upstream.oauth.random.uniform", lambda low, high: low / 100)
+        monkeypatch.setattr("gateway.upstream.token_endpoint.random.uniform", lambda low, high: low / 100)
         emporix = Emporix(lambda number: token_answer(f"hush-{number}", expires_in=60.0))
         async with world(emporix) as here:
             old = await here.tokens.get("acme", LATER)
