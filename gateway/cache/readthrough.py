@@ -104,7 +104,7 @@ class ReadThrough:
         try:
             return await self._forwarded(subject, entry, ticket, options, deadline)
         except UpstreamError as error:
-            if entry is None or use is not Use.IF_ERROR:
+            if entry is None or not self._serves_if_error(subject.key, entry, options):
                 raise
             return self._served(subject, entry, self._age(entry), _STALE_IF_ERROR, detail=error.reason)
 
@@ -183,6 +183,10 @@ class ReadThrough:
 
     def _use(self, entry: Entry, options: ReadOptions) -> Use:
         return use_of(self._age(entry), entry.version, self._policy, options)
+
+    def _serves_if_error(self, key: str, entry: Entry, options: ReadOptions) -> bool:
+        """Whether what was found may be served now that upstream has failed: a write may have come meanwhile."""
+        return self._use(entry, options) is Use.IF_ERROR and self._shelf.still_good(key, entry)
 
     def _why(self, entry: Entry | None, options: ReadOptions) -> str:
         """Why upstream is asked, in the words of RFC 9211: a fresh entry was not good enough for this caller."""

@@ -72,7 +72,7 @@ class Shelf:
 
     def remembered(self, key: str) -> Entry | None:
         """What is in memory and may still be served as far as writes go. Nothing waits."""
-        if self._memory is None or not (self._invalidations is None or self._invalidations.in_step):
+        if self._memory is None or not self._in_step:
             return None
         entry = self._memory.peek(key)
         return entry if entry is not None and self.good(key, entry) else None
@@ -134,6 +134,10 @@ class Shelf:
             key if self._marked_by is None else self._marked_by(key, entry), entry.token, entry.version
         )
 
+    def still_good(self, key: str, entry: Entry) -> bool:
+        """As `good`, of what was looked up some time ago: writes of other processes must have been heard of since."""
+        return self._in_step and self.good(key, entry)
+
     def good_now(self, key: str, entry: Entry) -> bool:
         """As `good`, of what upstream has just answered: no higher version counts that was seen before it was asked."""
         return self._clock() < entry.until and self._marks.lets_pass(
@@ -143,6 +147,11 @@ class Shelf:
     def saw(self, key: str, version: int) -> None:
         """Somebody was told of this version by a way that leads past this shelf. `key` is the one that writes mark."""
         self._marks.saw(key, version)
+
+    @property
+    def _in_step(self) -> bool:
+        """Whether all writes are heard of, other processes' included."""
+        return self._invalidations is None or self._invalidations.in_step
 
     def _saw(self, key: str, entry: Entry) -> None:
         marked = key if self._marked_by is None else self._marked_by(key, entry)

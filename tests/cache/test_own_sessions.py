@@ -11,7 +11,7 @@ from cache.cache_stage import SOON, Clock, Upstream, process, settled
 from cache.reading import ALL_WINDOWS, ASK_UPSTREAM, Opener, get, jwt, own, session, under_way, version, write
 
 from gateway.cache.freshness import Policy
-from gateway.errors import SessionNotFound, Unauthenticated
+from gateway.errors import SessionNotFound, Unauthenticated, UpstreamUnavailable
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -62,6 +62,23 @@ class TestAnOwnSession:
             clock.advance(0.1)
             assert not (await get(own(it, token))).status.hit
             assert not (await get(own(it, token))).status.stored
+
+    async def test_is_not_served_for_a_token_that_expired_while_upstream_was_asked_in_vain(
+        self, gateway: Opener, upstream: Upstream, clock: Clock
+    ) -> None:
+        token = jwt(clock.now + 20)
+        upstream.tokens[token] = "s"
+        async with gateway(ALL_WINDOWS) as it:
+            await get(own(it, token))
+            clock.advance(19)
+            held = upstream.hold_read()
+            reading = asyncio.create_task(get(own(it, token)))
+            await held.arrived.wait()
+            clock.advance(1)
+            upstream.read_fails = lambda: UpstreamUnavailable("x")
+            held.go.set()
+            with pytest.raises(UpstreamUnavailable):
+                await reading
 
     @pytest.mark.parametrize(
         "token",

@@ -230,6 +230,73 @@ class TestAStaleEntry:
             found = await session(it).get(FRESH_ENOUGH, Deadline.after(0.05))
             assert found.status.detail == "UPSTREAM_TIMEOUT"
 
+    @pytest.mark.parametrize("by_own_token", [False, True])
+    async def test_is_not_served_if_a_write_came_while_upstream_was_asked_in_vain(
+        self, gateway: Opener, upstream: Upstream, clock: Clock, *, by_own_token: bool
+    ) -> None:
+        async with gateway(ALL_WINDOWS) as it:
+            resource = own(it) if by_own_token else session(it)
+            await get(resource)
+            clock.advance(20)
+            held = upstream.hold_read()
+            early = asyncio.create_task(get(resource))
+            await held.arrived.wait()
+            await write(session(it))
+            assert await version(session(it)) == 2
+            upstream.read_fails = lambda: UpstreamUnavailable("x")
+            held.go.set()
+            with pytest.raises(UpstreamUnavailable):
+                await early
+
+    async def test_is_not_served_if_a_higher_version_was_shown_while_upstream_was_asked_in_vain(
+        self, gateway: Opener, upstream: Upstream, clock: Clock
+    ) -> None:
+        async with gateway(ALL_WINDOWS) as it:
+            await get(session(it))
+            clock.advance(20)
+            held = upstream.hold_read()
+            early = asyncio.create_task(get(session(it)))
+            await held.arrived.wait()
+            upstream.have("s", 2)
+            assert await version(session(it), ASK_UPSTREAM) == 2
+            upstream.read_fails = lambda: UpstreamUnavailable("x")
+            held.go.set()
+            with pytest.raises(UpstreamUnavailable):
+                await early
+
+    async def test_is_not_served_if_it_became_too_old_while_upstream_was_asked_in_vain(
+        self, gateway: Opener, upstream: Upstream, clock: Clock
+    ) -> None:
+        async with gateway(ALL_WINDOWS) as it:
+            await get(session(it))
+            clock.advance(29)
+            held = upstream.hold_read()
+            reading = asyncio.create_task(get(session(it)))
+            await held.arrived.wait()
+            clock.advance(1)
+            upstream.read_fails = lambda: UpstreamUnavailable("x")
+            held.go.set()
+            with pytest.raises(UpstreamUnavailable):
+                await reading
+
+    async def test_is_not_served_if_other_processes_writes_are_no_longer_heard_of(
+        self, fragile: RedisServer, upstream: Upstream, clock: Clock
+    ) -> None:
+        async with process(upstream, redis=fragile, policy=ALL_WINDOWS, max_silence=60.0, clock=clock) as it:
+            invalidations = it.invalidations
+            assert invalidations is not None
+            await get(session(it))
+            clock.advance(20)
+            held = upstream.hold_read()
+            reading = asyncio.create_task(get(session(it)))
+            await held.arrived.wait()
+            fragile.kill()  # which breaks the connection
+            await eventually(lambda: not invalidations.in_step)
+            upstream.read_fails = lambda: UpstreamUnavailable("x")
+            held.go.set()
+            with pytest.raises(UpstreamUnavailable):
+                await reading
+
     async def test_is_not_served_if_it_is_older_than_the_caller_has_seen(
         self, gateway: Opener, upstream: Upstream, clock: Clock
     ) -> None:
