@@ -41,11 +41,15 @@ class Entry(Struct, frozen=True):
         return StoredEntry(self.context.metadata.version, self.stored_at, self.context.source)
 
     @classmethod
-    def read(cls, stored: StoredEntry, token: Token) -> Entry | None:
-        """As it comes from Redis; None when it cannot be read."""
+    def read(cls, stored: StoredEntry, token: Token, stored_by: float) -> Entry | None:
+        """As it comes from Redis; None when it cannot be read.
+
+        `stored_by` is when it was stored at the latest: the clock of the machine that stored it may be ahead.
+        """
+        stored_at = min(stored.stored_at, stored_by)
         if not stored.data:
-            return cls(None, stored.stored_at, token)
+            return cls(None, stored_at, token)
         try:
-            return cls(decode_session_context(stored.data), stored.stored_at, token)
+            return cls(decode_session_context(stored.data), stored_at, token)
         except (ValueError, RecursionError):
             return None

@@ -210,7 +210,7 @@ class ReadThrough:
         return Found(_context(subject, entry), CacheStatus(hit=True, ttl=ttl, age=age, detail=detail))
 
     def _age(self, entry: Entry) -> float:
-        """Seconds; other machines' clocks may be ahead of this one's."""
+        """Seconds; this machine's clock may have been set back."""
         return max(0.0, self._clock() - entry.stored_at)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gateway.cache.invalidation import Invalidations
     from gateway.cache.marks import Marks, Token, Writer
     from gateway.cache.shared import SharedCache
-    from gateway.stores import MemoryStore
+    from gateway.stores import MemoryStore, StoredEntry
     from gateway.telemetry import Observer
 
 __all__ = ["OpenWrite", "Shelf", "Ticket"]
@@ -86,7 +86,7 @@ class Shelf:
         if self._shared is None:
             return entry, Ticket(token)
         looked = await self._shared.get(key, token)
-        fetched = None if looked.entry is None else Entry.read(looked.entry, looked.as_of)
+        fetched = None if looked.entry is None else self._read(looked.entry, looked.as_of)
         if looked.entry is not None and fetched is None:
             await self._shared.forget(key)
         if fetched is not None:
@@ -169,6 +169,16 @@ class Shelf:
             return False
         await self._memory.set(key, entry, ttl=self._remaining(entry))
         return True
+
+    def _read(self, stored: StoredEntry, as_of: Token) -> Entry | None:
+        """An entry from Redis, no younger than Redis has counted; None when it cannot be read.
+
+        By its `stored_at` alone it would look younger than it is by as much as the clock of the machine that stored it
+        is ahead. What is left of that error is the time that a put and a look are on their way; the budget of Redis
+        bounds each of them. All gateways are taken to keep entries for equally long.
+        """
+        counted = max(0.0, self._lifetime - stored.expires_in)
+        return Entry.read(stored, as_of, stored_by=self._clock() - counted)
 
     def _remaining(self, entry: Entry) -> float:
         return max(0.001, min(entry.stored_at + self._lifetime, entry.until) - self._clock())

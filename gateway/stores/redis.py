@@ -100,19 +100,19 @@ redis.call('PUBLISH', channel, message)
 return 1
 """
 
-_LEASE: Final = f"""{_PRELUDE}
-local generation, ttl = ARGV[1], ARGV[2]
+_LOOK: Final = f"""{_PRELUDE}
+local lease, ttl = ARGV[1], ARGV[2]
 local kind = field('kind')
-if kind == 'e' then return '' end
-if kind == 'm' then return field('generation') or '' end
+if kind == 'e' then return {{'e', redis.call('HGETALL', KEYS[1]), redis.call('PTTL', KEYS[1])}} end
+if kind == 'm' then return {{'m', field('generation') or ''}} end
 redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'kind', 'm', 'generation', generation, 'floor', '0')
+redis.call('HSET', KEYS[1], 'kind', 'm', 'generation', lease, 'floor', '0')
 redis.call('PEXPIRE', KEYS[1], ttl)
-return generation
+return {{'m', lease}}
 """
 
 _SHA: Final = {
-    script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (_PUT, _MARK, _LEASE)
+    script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (_LOOK, _PUT, _MARK)
 }
 """What Redis knows scripts by."""
 
@@ -140,21 +140,17 @@ class RedisStore:
         Where there is nothing, or nothing that can be read, a mark is left for `ttl` seconds, and `lease`, a name that
         nobody else uses, is the token.
         """
-        try:
-            found: dict[bytes, bytes] = await self._cache.raw("hgetall", self._prefix + key)
-        except ResponseError:  # it is of another type
-            found = {}
-        match found.get(b"kind"):
-            case b"e" if (entry := _entry(found)) is not None:
-                return entry, ""
-            case b"e":
-                await self.mark(key, generation=lease, ttl=ttl, if_entry=True)
-                return None, lease
-            case b"m":
-                return None, found.get(b"generation", b"").decode("ascii", "replace")
+        match await self._run(_LOOK, key, lease, _milliseconds(ttl)):
+            case [b"m", bytes(generation)]:
+                return None, generation.decode("ascii", "replace")
+            case [b"e", list(fields), int(left)]:
+                entry = _entry(fields, left)
             case _:
-                token: bytes = await self._run(_LEASE, key, lease, _milliseconds(ttl))
-                return None, token.decode("ascii", "replace")
+                raise RedisError("this is no answer to what was asked")
+        if entry is not None:
+            return entry, ""
+        await self.mark(key, generation=lease, ttl=ttl, if_entry=True)
+        return None, lease
 
     async def put(self, key: str, entry: StoredEntry, token: str, *, ttl: float) -> bool:
         """Keep an entry for so many seconds; false when a write or a higher version stands against it."""
@@ -274,12 +270,14 @@ class _RedisCache(BaseCache):  # type: ignore[misc]  # aiocache is untyped
         return await getattr(self._client, command)(*arguments)
 
 
-def _entry(found: dict[bytes, bytes]) -> StoredEntry | None:
+def _entry(fields: list[bytes], left: int) -> StoredEntry | None:
+    """From a hash, names and values in turn, and the milliseconds that are left to it; None when it is not readable."""
+    found = dict(zip(fields[::2], fields[1::2], strict=True))
     try:
-        version, stored_at = int(found[b"version"]), float(found[b"stored_at"])
-        return StoredEntry(version, stored_at, found[b"data"]) if version >= 0 and math.isfinite(stored_at) else None
+        version, stored_at, data = int(found[b"version"]), float(found[b"stored_at"]), found[b"data"]
     except (KeyError, ValueError):
         return None
+    return StoredEntry(version, stored_at, data, left / 1000) if version >= 0 and math.isfinite(stored_at) else None
 
 
 def _milliseconds(seconds: float) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -48,6 +47,9 @@ from gateway.tracing import Untraced
 from waiting import eventually
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from cache.cache_stage import Process
     from cache.redis_server import RedisServer
     from redis.asyncio import Redis
 
@@ -112,7 +114,8 @@ class TestARead:
             clock.advance(4)
             held.go.set()
             assert (await reading).status.age == 4
-            assert (await get(session(it))).status.age == 4
+            clock.advance(3)
+            assert (await get(session(it))).status.age == 7
 
     async def test_that_asks_for_a_young_answer_gets_one(
         self, gateway: Opener, upstream: Upstream, clock: Clock
@@ -565,14 +568,36 @@ async def test_an_entry_that_cannot_be_read_is_a_miss(
             assert (await get(session(it))).status.hit
 
 
-async def test_an_entry_of_a_clock_that_is_ahead_is_fresh_and_not_younger_than_new(
-    server: RedisServer, prefix: str, upstream: Upstream
+@pytest.mark.parametrize("memory", [False, True], ids=["redis", "two tiers"])
+async def test_an_entry_of_a_clock_that_is_ahead_is_as_old_as_redis_has_counted(
+    server: RedisServer, redis: Redis, prefix: str, upstream: Upstream, clock: Clock, *, memory: bool
+) -> None:
+    def opened(clock: Clock) -> AbstractAsyncContextManager[Process]:
+        policy = Policy(10, stale_if_error=50)
+        return process(upstream, redis=server, prefix=prefix, memory=memory, policy=policy, clock=clock)
+
+    async with opened(Clock(clock.now + 1_000)) as ahead, opened(clock) as one, opened(clock) as another:
+        await get(session(ahead))
+        await redis.pexpire(f"{prefix}{KEY}", 55_000)  # as if 5 of its 60 seconds had passed
+        found = await get(session(one))
+        assert found.status.hit
+        assert 5 <= found.status.age < 10
+        await redis.pexpire(f"{prefix}{KEY}", 50_000)
+        clock.advance(5)
+        upstream.read_fails = lambda: UpstreamUnavailable("x")
+        for each in (one, another):
+            assert (await get(session(each))).status.fwd == "stale"
+
+
+@pytest.mark.parametrize("memory", [False, True], ids=["redis", "two tiers"])
+async def test_an_entry_of_a_clock_that_is_behind_looks_older_and_never_younger(
+    server: RedisServer, prefix: str, upstream: Upstream, clock: Clock, *, memory: bool
 ) -> None:
     async with (
-        process(upstream, redis=server, prefix=prefix, memory=False, clock=lambda: time.time() + 5) as ahead,
-        process(upstream, redis=server, prefix=prefix, memory=False) as it,
+        process(upstream, redis=server, prefix=prefix, memory=memory, clock=Clock(clock.now - 7)) as behind,
+        process(upstream, redis=server, prefix=prefix, memory=memory, clock=clock) as it,
     ):
-        await get(session(ahead))
+        await get(session(behind))
         found = await get(session(it))
         assert found.status.hit
-        assert found.status.age == 0
+        assert found.status.age == 7
