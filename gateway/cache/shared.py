@@ -114,11 +114,11 @@ class SharedCache:
         """
         with contextlib.suppress(Exception):
             async with asyncio.timeout(patience):
-                await self._store.ping()
+                await self._store.probe()
 
-    async def reachable(self) -> bool:
-        """Whether Redis answers, in its time."""
-        return bool(await self._tried("ping", self._store.ping))
+    async def usable(self) -> bool:
+        """Whether Redis does what it is for, in its time: it is read and written, which PING would not tell."""
+        return bool(await self._tried("probe", self._store.probe))
 
     async def get(self, key: str, as_of: Token) -> Looked:
         """Look for an entry, now, which is `as_of`; or see what somebody finds who is looking for it already.

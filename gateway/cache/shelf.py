@@ -97,14 +97,11 @@ class Shelf:
     async def keep(self, key: str, entry: Entry, ticket: Ticket) -> bool:
         """Keep what a read brought back that began with this ticket.
 
-        False when a write stands against it, or a newer version that has been seen.
+        False when a write stands against it, or a newer version that has been seen, or nothing can keep it: Redis is in
+        trouble, and there is no memory in front of it.
         """
         self._saw(key, entry)
-        kept = self.good(key, entry)
-        if kept and self._shared is not None and ticket.shared is not None:
-            kept = await self._shared.put(key, entry.stored(), ticket.shared, ttl=self._remaining(entry))
-        if kept:
-            kept = await self._remember(key, entry)
+        kept = self.good(key, entry) and await self._share(key, entry, ticket) and await self._remember(key, entry)
         self._observer.cache_put(CachePut(kept))
         return kept
 
@@ -157,6 +154,14 @@ class Shelf:
         marked = key if self._marked_by is None else self._marked_by(key, entry)
         if marked is not None and entry.version is not None:
             self._marks.saw(marked, entry.version)
+
+    async def _share(self, key: str, entry: Entry, ticket: Ticket) -> bool:
+        """Keep in Redis, if that is there and is to be asked; false when memory is not to keep it either, or cannot."""
+        if self._shared is None:
+            return True
+        if ticket.shared is None:
+            return self._memory is not None
+        return await self._shared.put(key, entry.stored(), ticket.shared, ttl=self._remaining(entry))
 
     async def _remember(self, key: str, entry: Entry) -> bool:
         """Keep in memory; false when a write or a newer read stands against it. Nothing comes in between."""

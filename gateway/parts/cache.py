@@ -100,7 +100,7 @@ async def open_cache(
 
 
 async def _state_of(shared: SharedCache) -> str:
-    return "ok" if await shared.reachable() else "degraded: Redis does not answer, upstream is asked"
+    return "ok" if await shared.usable() else "degraded: Redis does not answer or takes no writes, upstream is asked"
 
 
 @asynccontextmanager

@@ -130,9 +130,13 @@ class RedisStore:
         self._prefix = prefix
         self.channel = f"{prefix}marks"
 
-    async def ping(self) -> bool:
-        """Whether it answers."""
-        return bool(await self._client.ping())
+    async def probe(self) -> bool:
+        """Do what a read does that finds nothing: look, and leave a mark, which is gone after a millisecond.
+
+        A replica answers PING, and fails this. Returns true, or raises.
+        """
+        await self.get("probe", lease="probe", ttl=0.001)
+        return True
 
     async def get(self, key: str, *, lease: str, ttl: float) -> tuple[StoredEntry | None, str]:
         """The entry, if there is one, and the token for putting one in its place.

@@ -111,7 +111,7 @@ class TestAVersionSeen:
             assert await version(session(it), ASK_UPSTREAM) == 2
             fragile.thaw()
             async with asyncio.timeout(10):
-                while not await it.shared.reachable():
+                while not await it.shared.usable():
                     await asyncio.sleep(0.05)
             assert await version(session(it)) == 2
             assert await version(session(it)) == 2

@@ -21,7 +21,9 @@ from cache.reading import (
     version,
     write,
 )
+from cache.redis_server import free_port
 from pydantic import SecretStr
+from redis.asyncio import Redis
 
 from gateway.cache.contexts import CachedClient
 from gateway.cache.freshness import FRESH_ENOUGH, CacheStatus, Policy, ReadOptions
@@ -51,7 +53,6 @@ if TYPE_CHECKING:
 
     from cache.cache_stage import Process
     from cache.redis_server import RedisServer
-    from redis.asyncio import Redis
 
     from gateway.cache.contexts import CachedOwnSession, CachedSession
 
@@ -566,6 +567,23 @@ async def test_an_entry_that_cannot_be_read_is_a_miss(
             assert not found.status.hit
             await get(session(it))
             assert (await get(session(it))).status.hit
+
+
+@pytest.mark.parametrize("memory", [False, True], ids=["redis", "two tiers"])
+@pytest.mark.parametrize("lost", [False, True], ids=["a replica", "lost"])
+async def test_what_redis_cannot_keep_is_stored_only_if_memory_keeps_it(
+    fragile: RedisServer, upstream: Upstream, *, memory: bool, lost: bool
+) -> None:
+    async with (
+        Redis.from_url(fragile.url) as other,
+        process(upstream, redis=fragile, memory=memory, max_silence=60.0) as it,
+    ):
+        if lost:
+            fragile.kill()
+        else:
+            await other.replicaof("127.0.0.1", free_port())
+        assert (await get(session(it))).status.stored == memory
+        assert it.observer.puts == [CachePut(kept=memory)]
 
 
 @pytest.mark.parametrize("memory", [False, True], ids=["redis", "two tiers"])

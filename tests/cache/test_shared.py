@@ -17,6 +17,7 @@ import structlog
 from cache.cache_stage import Clock, Recorder, context_of, settled
 from cache.redis_server import TYPES_OF_GARBAGE, RedisServer, free_port, put_garbage
 from pydantic import SecretStr
+from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from gateway.cache.entry import Entry
@@ -30,7 +31,6 @@ from waiting import LoopClock, eventually
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from redis.asyncio import Redis
 
 BUDGET = 0.1
 TTL = 60.0
@@ -507,15 +507,15 @@ async def test_a_connection_that_takes_long_to_make_does_not_leave_redis_alone(
     server: RedisServer, prefix: str
 ) -> None:
     class Far(RedisStore):
-        async def ping(self) -> bool:
+        async def probe(self) -> bool:
             await asyncio.sleep(3 * BUDGET)
-            return await super().ping()
+            return await super().probe()
 
     async with open_redis(SecretStr(server.url), cluster=False, patience=1.0) as connections:
         store = Far(connections.client, prefix)
         make = partial(SharedCache, store, Recorder(), budget=BUDGET, mark_lifetime=TTL, open_for=30.0, lease=20.0)
         async with make() as shared:
-            assert not await shared.reachable()
+            assert not await shared.usable()
             assert (await look(shared))[1] is None
         async with make() as shared:
             await shared.connect(30.0)
@@ -526,7 +526,20 @@ async def test_a_connection_that_takes_long_to_make_does_not_leave_redis_alone(
 async def test_a_connection_that_cannot_be_made_is_no_failure(cluster: bool) -> None:
     async with sharing(f"redis://127.0.0.1:{free_port()}", cluster=cluster) as (shared, _):
         await shared.connect(30.0)
-        assert not await shared.reachable()
+        assert not await shared.usable()
+
+
+async def test_a_replica_which_answers_and_takes_no_writes_is_not_usable(fragile: RedisServer) -> None:
+    clock = Clock(0.0)
+    async with Redis.from_url(fragile.url) as redis, sharing(fragile.url, budget=5, clock=clock) as (shared, _):
+        assert await shared.usable()
+        await redis.replicaof("127.0.0.1", free_port())
+        for _ in range(3):
+            assert await redis.ping()
+            assert not await shared.usable()
+            clock.advance(1)
+        await redis.replicaof("NO", "ONE")
+        assert await shared.usable()
 
 
 async def test_no_two_names_are_the_same(server: RedisServer) -> None:
