@@ -10,17 +10,15 @@ is the business of what stands in front of the gateway and sees where calls come
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import secrets
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, Protocol
 
-import structlog
-
 from gateway.access.rates import Rate, spend
 from gateway.errors import CallerRateLimited
+from gateway.stores.leash import Leash
 from gateway.telemetry import CacheFailed
 
 if TYPE_CHECKING:
@@ -33,9 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Buckets", "LeashedBuckets", "MemoryBuckets", "RateLimits"]
 
-_REST: Final = 1.0
-"""Seconds that Redis is left alone after a failure."""
-_LOG_EVERY: Final = 60.0
 _MAX_BUCKETS: Final = 100_000
 """In memory; past that, the one that was used least recently counts as full again."""
 
@@ -71,37 +66,21 @@ class MemoryBuckets:
 
 
 class LeashedBuckets:
-    """Redis, on a leash: it gets `budget` seconds for each call, and a rest when it does not keep to it."""
+    """Buckets in Redis, on a leash: `budget` bounds each call, in seconds."""
 
     def __init__(
         self, buckets: Buckets, observer: Observer, *, budget: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._buckets = buckets
-        self._observer = observer
-        self._budget = budget
-        self._clock = clock
-        self._resting_until = float("-inf")
-        self._logged_at = float("-inf")
-        self._log = structlog.stdlib.get_logger(__name__)
+        self._leash = Leash(
+            budget, "rate_limits_not_shared", lambda operation: observer.cache_failed(CacheFailed(operation)), clock
+        )
 
     async def spend(self, key: str, rate: Rate, cost: int) -> float | None:
         """Take so many tokens; returns seconds to wait, or None when Redis does not say."""
-        if self._clock() < self._resting_until:
-            return None
-        try:
-            async with asyncio.timeout(self._budget):
-                return await self._buckets.spend(key, interval=rate.interval, burst=rate.burst, cost=cost)
-        except Exception as error:  # noqa: BLE001 - the client raises anything when what answers is not Redis
-            self._failed(error)
-            return None
-
-    def _failed(self, error: Exception) -> None:
-        now = self._clock()
-        self._resting_until = now + _REST
-        self._observer.cache_failed(CacheFailed("rate_limit"))
-        if now - self._logged_at >= _LOG_EVERY:
-            self._logged_at = now
-            self._log.warning("rate_limits_not_shared", error=type(error).__name__)
+        return await self._leash.tried(
+            "rate_limit", lambda: self._buckets.spend(key, interval=rate.interval, burst=rate.burst, cost=cost)
+        )
 
 
 class RateLimits:

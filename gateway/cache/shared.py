@@ -1,4 +1,4 @@
-"""The shared cache, on a leash: it gets a little time for each operation, and a rest when it does not keep to it.
+"""The shared cache, on a leash (`gateway.stores.leash`).
 
 Nothing here ever fails: when Redis is down, slow or wrong, there is no entry, and nothing is kept. A mark that could
 not be set is remembered and set as soon as Redis is back; until then this process does without the shared entry of
@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-import structlog
-
 from gateway.cache.flights import Flights
+from gateway.stores.leash import Leash
 from gateway.telemetry import CacheFailed
 
 if TYPE_CHECKING:
@@ -35,10 +34,6 @@ __all__ = ["EVERYTHING", "SharedCache", "message_of", "parse_message"]
 
 Result = TypeVar("Result")
 
-_REST: Final = 1.0
-"""Seconds that Redis is left alone after a failure."""
-
-_LOG_EVERY: Final = 60.0
 _MAX_OWED: Final = 10_000
 
 
@@ -74,25 +69,22 @@ class SharedCache:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
-        self._observer = observer
-        self._budget = budget
+        self._leash = Leash(
+            budget, "cache_unavailable", lambda operation: observer.cache_failed(CacheFailed(operation)), clock
+        )
         self._mark_lifetime = mark_lifetime
         self._open_for = open_for
         self._lease = lease
         self.origin = secrets.token_hex(8)
         """This process, in marks' names and messages."""
         self._max_owed = max_owed
-        self._clock = clock
         self._count = itertools.count()
-        self._resting_until = float("-inf")
-        self._logged_at = float("-inf")
         self._owed: dict[str, int] = {}
         """Marks that could not be set, each by a number of its own: to set one does not settle what came after it."""
         self._distrusted_until_stored_at = 0.0
         self._looks = Flights[Looked]()
         self._settling: asyncio.Task[None] | None = None
         self._tasks = asyncio.TaskGroup()
-        self._log = structlog.stdlib.get_logger(__name__)
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -182,24 +174,10 @@ class SharedCache:
         return f"{self.origin}-{next(self._count)}"
 
     async def _tried(self, operation: str, call: Callable[[], Awaitable[Result]]) -> Result | None:
-        if self._clock() < self._resting_until:
-            return None
-        try:
-            async with asyncio.timeout(self._budget):
-                result = await call()
-        except Exception as error:  # noqa: BLE001 - the client raises anything when what answers is not Redis
-            self._failed(operation, error)
-            return None
-        self._settle_soon()
+        result = await self._leash.tried(operation, call)
+        if result is not None:
+            self._settle_soon()
         return result
-
-    def _failed(self, operation: str, error: Exception) -> None:
-        now = self._clock()
-        self._resting_until = now + _REST
-        self._observer.cache_failed(CacheFailed(operation))
-        if now - self._logged_at >= _LOG_EVERY:
-            self._logged_at = now
-            self._log.warning("cache_unavailable", operation=operation, error=type(error).__name__)
 
     def _owe(self, key: str) -> None:
         self._owed[key] = next(self._count)
@@ -208,8 +186,7 @@ class SharedCache:
             self._distrusted_until_stored_at = time.time()
 
     def _settle_soon(self) -> None:
-        resting = self._clock() < self._resting_until
-        if self._owed and not resting and (self._settling is None or self._settling.done()):
+        if self._owed and not self._leash.resting and (self._settling is None or self._settling.done()):
             self._settling = self._tasks.create_task(self._settle(), name="set marks that are owed")
 
     async def _settle(self) -> None:

@@ -1,0 +1,60 @@
+"""Redis on a leash: it gets a little time for each operation, and a rest when it does not keep to it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+__all__ = ["Leash"]
+
+Result = TypeVar("Result")
+
+_REST: Final = 1.0
+"""Seconds that Redis is left alone after a failure."""
+_LOG_EVERY: Final = 60.0
+"""Seconds between two lines in the log."""
+
+
+class Leash:
+    """Holds operations to `budget` seconds each. No failure passes it, but cancellation does.
+
+    `failed` is told the name of every operation that failed; `event` is what the log calls that, once a minute.
+    """
+
+    def __init__(self, budget: float, event: str, failed: Callable[[str], None], clock: Callable[[], float]) -> None:
+        self._budget = budget
+        self._event = event
+        self._failed = failed
+        self._clock = clock
+        self._resting_until = float("-inf")
+        self._logged_at = float("-inf")
+        self._log = structlog.stdlib.get_logger(__name__)
+
+    @property
+    def resting(self) -> bool:
+        """Whether Redis is left alone for now."""
+        return self._clock() < self._resting_until
+
+    async def tried(self, operation: str, call: Callable[[], Awaitable[Result]]) -> Result | None:
+        """What the call returns, or None: it failed, or took too long, or was not made, as Redis has its rest."""
+        if self.resting:
+            return None
+        try:
+            async with asyncio.timeout(self._budget):
+                return await call()
+        except Exception as error:  # noqa: BLE001 - the client raises anything when what answers is not Redis
+            self._rest(operation, error)
+            return None
+
+    def _rest(self, operation: str, error: Exception) -> None:
+        now = self._clock()
+        self._resting_until = now + _REST
+        self._failed(operation)
+        if now - self._logged_at >= _LOG_EVERY:
+            self._logged_at = now
+            self._log.warning(self._event, operation=operation, error=type(error).__name__)
