@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol
 import msgspec
 
 from gateway.cache.freshness import CacheStatus
-from gateway.cache.readthrough import Found
-from gateway.errors import GatewayError, MinVersionNotReached, Unauthenticated, UpstreamUnreachable
+from gateway.cache.readthrough import Found, new_enough
+from gateway.errors import GatewayError, Unauthenticated, UpstreamUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Container
@@ -279,9 +279,7 @@ async def _writing(cache: ReadThrough | None, key: str) -> AsyncIterator[None]:
 
 
 def _uncached(context: SessionContext, options: ReadOptions) -> Found:
-    if options.min_version is not None and context.metadata.version < options.min_version:
-        raise MinVersionNotReached(options.min_version, context.metadata.version)
-    return Found(context, CacheStatus(fwd="bypass"))
+    return Found(new_enough(context, options), CacheStatus(fwd="bypass"))
 
 
 class _Claims(msgspec.Struct):

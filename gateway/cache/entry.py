@@ -11,7 +11,7 @@ from gateway.model import SessionContext, decode_session_context
 from gateway.stores import StoredEntry
 
 if TYPE_CHECKING:
-    from gateway.cache.marks import Token
+    from gateway.cache.marks import Generation
 
 __all__ = ["Entry"]
 
@@ -20,13 +20,13 @@ class Entry(Struct, frozen=True):
     """What a read found, and when.
 
     `context` is None for "there is no such session context". `stored_at` is when the read was sent, in Unix time
-    (seconds): what changed later may be missing from it. `token` is when that was in this process's generations.
+    (seconds): what changed later may be missing from it. `generation` is when that was, as this process counts.
     After `until`, in Unix time, it is not to be served whatever its age.
     """
 
     context: SessionContext | None
     stored_at: float
-    token: Token
+    generation: Generation
     until: float = math.inf
 
     @property
@@ -41,15 +41,15 @@ class Entry(Struct, frozen=True):
         return StoredEntry(self.context.metadata.version, self.stored_at, self.context.source)
 
     @classmethod
-    def read(cls, stored: StoredEntry, token: Token, stored_by: float) -> Entry | None:
+    def read(cls, stored: StoredEntry, generation: Generation, stored_by: float) -> Entry | None:
         """As it comes from Redis; None when it cannot be read.
 
         `stored_by` is when it was stored at the latest: the clock of the machine that stored it may be ahead.
         """
         stored_at = min(stored.stored_at, stored_by)
         if not stored.data:
-            return cls(None, stored_at, token)
+            return cls(None, stored_at, generation)
         try:
-            return cls(decode_session_context(stored.data), stored_at, token)
+            return cls(decode_session_context(stored.data), stored_at, generation)
         except (ValueError, RecursionError):
             return None

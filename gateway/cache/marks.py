@@ -1,7 +1,7 @@
 """What writes and reads leave behind in this process, so that no older answer is kept or served after them.
 
-Every write raises the generation of its session, before it is sent and after it has ended. A read takes a token when it
-begins; what it brings back may be kept only if no write has raised the generation since, and none is under way.
+Every write raises the generation of its session, before it is sent and after it has ended. A read notes the generation
+when it begins; what it brings back may be kept only if no write has raised the generation since, and none is under way.
 
 Every version seen is a floor for its session: nothing lower is kept or served, by whatever way it was read. A lower one
 that upstream itself answers later is passed on, and not kept: a replica of upstream's that is behind, or a session made
@@ -21,9 +21,9 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Marks", "Token", "Writer"]
+__all__ = ["Generation", "Marks", "Writer"]
 
-Token = NewType("Token", int)
+Generation = NewType("Generation", int)
 """When a read began, in generations."""
 
 Writer = NewType("Writer", int)
@@ -74,36 +74,33 @@ class Marks:
         self._folded_writers_until: float | None = None
         """Until when a write under way counts for every session."""
 
-    def __len__(self) -> int:
-        return len(self._marks)
-
-    def token(self) -> Token:
+    def generation(self) -> Generation:
         """For a read that begins now."""
-        return Token(self._generation)
+        return Generation(self._generation)
 
-    def allows(self, key: str | None, token: Token, version: int | None = None) -> bool:
-        """Whether what a read that began at `token` brought back is still good, its version included.
+    def allows(self, key: str | None, generation: Generation, version: int | None = None) -> bool:
+        """Whether what a read that began at `generation` brought back is still good, its version included.
 
         `key` is None when it is not known which session's writes count: then all do.
         """
-        if token < self._folded or (self._folded_writers_until and self._clock() < self._folded_writers_until):
+        if generation < self._folded or (self._folded_writers_until and self._clock() < self._folded_writers_until):
             return False
         if key is None:
-            return token >= self._written
+            return generation >= self._written
         floor = self._floors.get(key)
         if floor is not None and floor.version > (version or 0) and self._clock() < floor.until:
             return False
         mark = self._marks.get(key)
         if mark is None or mark.until <= self._clock():
             return True
-        return mark.generation <= token and all(until <= self._clock() for until in mark.writers.values())
+        return mark.generation <= generation and all(until <= self._clock() for until in mark.writers.values())
 
-    def lets_pass(self, key: str | None, token: Token, version: int | None) -> bool:
+    def lets_pass(self, key: str | None, generation: Generation, version: int | None) -> bool:
         """Whether it may be passed on, though not kept: then a floor that was seen before the read does not count."""
         floor = None if key is None else self._floors.get(key)
-        if floor is not None and floor.seen <= token:
+        if floor is not None and floor.seen <= generation:
             version = max(version or 0, floor.version)
-        return self.allows(key, token, version)
+        return self.allows(key, generation, version)
 
     def saw(self, key: str, version: int) -> None:
         """Somebody has been told of this version, or is about to be."""

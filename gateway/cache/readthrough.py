@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gateway.model import SessionContext
     from gateway.telemetry import Observer
 
-__all__ = ["Fetched", "Found", "ReadThrough", "Subject"]
+__all__ = ["Fetched", "Found", "ReadThrough", "Subject", "new_enough"]
 
 _HIT: Final = CacheRead("hit", collapsed=False)
 _STALE_WHILE_REVALIDATE: Final = CacheRead("stale_while_revalidate", collapsed=False)
@@ -148,9 +148,7 @@ class ReadThrough:
             else:
                 fetched, collapsed = await self._together(subject, ticket, options, deadline)
         self._observer.cache_read(CacheRead(why, collapsed))
-        context = _context(subject, fetched.entry)
-        if options.min_version is not None and context.metadata.version < options.min_version:
-            raise MinVersionNotReached(options.min_version, context.metadata.version)
+        context = new_enough(_context(subject, fetched.entry), options)
         age = self._age(fetched.entry)
         ttl = self._policy.ttl - age if fetched.stored else None
         return Found(context, CacheStatus(fwd=why, stored=fetched.stored, collapsed=collapsed, ttl=ttl, age=age))
@@ -199,8 +197,8 @@ class ReadThrough:
     def _will_do(self, subject: Subject, entry: Entry, options: ReadOptions) -> bool:
         """Whether what somebody else's read brought back is what this caller asks for."""
         young = options.max_age is None or self._age(entry) < options.max_age
-        new_enough = (entry.version or 0) >= (options.min_version or 0)
-        return young and new_enough and self._shelf.good_now(subject.key, entry)
+        high_enough = (entry.version or 0) >= (options.min_version or 0)
+        return young and high_enough and self._shelf.good_now(subject.key, entry)
 
     def _served(self, subject: Subject, entry: Entry, age: float, event: CacheRead, detail: str = "") -> Found:
         self._observer.cache_read(event)
@@ -212,6 +210,13 @@ class ReadThrough:
     def _age(self, entry: Entry) -> float:
         """Seconds; this machine's clock may have been set back."""
         return max(0.0, self._clock() - entry.stored_at)
+
+
+def new_enough(context: SessionContext, options: ReadOptions) -> SessionContext:
+    """What upstream has answered, if the caller has not seen a higher version. Raises MinVersionNotReached."""
+    if options.min_version is not None and context.metadata.version < options.min_version:
+        raise MinVersionNotReached(options.min_version, context.metadata.version)
+    return context
 
 
 def _context(subject: Subject, entry: Entry) -> SessionContext:

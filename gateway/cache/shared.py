@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from gateway.cache.marks import Token
+    from gateway.cache.marks import Generation
     from gateway.stores import StoredEntry
     from gateway.stores.redis import RedisStore
     from gateway.telemetry import Observer
@@ -41,19 +41,19 @@ _MAX_OWED: Final = 10_000
 class Looked:
     """What was found, if anything that can be trusted, and as of when in this process's generations.
 
-    `token` is for putting something in its place; None when nothing is to be put.
+    `lease` is for putting something in its place; None when nothing is to be put.
     """
 
     entry: StoredEntry | None
-    token: str | None
-    as_of: Token
+    lease: str | None
+    as_of: Generation
 
 
 class SharedCache:
     """Redis, for one process. `budget` bounds one operation, in seconds. Enter it before use: it owns a task.
 
     `mark_lifetime` and `open_for` are those of `gateway.cache.marks.Marks`. A read that found nothing may put what it
-    brings back for `lease` seconds: as long as one may take.
+    brings back for `lease_lifetime` seconds: as long as one may take.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class SharedCache:
         budget: float,
         mark_lifetime: float,
         open_for: float,
-        lease: float,
+        lease_lifetime: float,
         max_owed: int = _MAX_OWED,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -74,7 +74,7 @@ class SharedCache:
         )
         self._mark_lifetime = mark_lifetime
         self._open_for = open_for
-        self._lease = lease
+        self._lease_lifetime = lease_lifetime
         self.origin = secrets.token_hex(8)
         """This process, in marks' names and messages."""
         self._max_owed = max_owed
@@ -112,7 +112,7 @@ class SharedCache:
         """Whether Redis does what it is for, in its time: it is read and written, which PING would not tell."""
         return bool(await self._tried("probe", self._store.probe))
 
-    async def get(self, key: str, as_of: Token) -> Looked:
+    async def get(self, key: str, as_of: Generation) -> Looked:
         """Look for an entry, now, which is `as_of`; or see what somebody finds who is looking for it already.
 
         What that finds is as of when it began.
@@ -123,17 +123,17 @@ class SharedCache:
         looked, _ = await self._looks.join(key, partial(self._look, key, as_of))
         return looked
 
-    async def _look(self, key: str, as_of: Token) -> Looked:
-        found = await self._tried("get", lambda: self._store.get(key, lease=self._name(), ttl=self._lease))
+    async def _look(self, key: str, as_of: Generation) -> Looked:
+        found = await self._tried("get", lambda: self._store.get(key, lease=self._name(), ttl=self._lease_lifetime))
         if found is None:
             return Looked(None, None, as_of)
-        entry, token = found
+        entry, lease = found
         trusted = entry is not None and entry.stored_at >= self._distrusted_until_stored_at
-        return Looked(entry if trusted else None, token, as_of)
+        return Looked(entry if trusted else None, lease, as_of)
 
-    async def put(self, key: str, entry: StoredEntry, token: str, *, ttl: float) -> bool:
+    async def put(self, key: str, entry: StoredEntry, lease: str, *, ttl: float) -> bool:
         """Keep an entry; false when it was refused, or could not be kept."""
-        return bool(await self._tried("put", lambda: self._store.put(key, entry, token, ttl=ttl)))
+        return bool(await self._tried("put", lambda: self._store.put(key, entry, lease, ttl=ttl)))
 
     async def forget(self, key: str) -> None:
         """Remove an entry; a mark stays."""

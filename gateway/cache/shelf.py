@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.cache.invalidation import Invalidations
-    from gateway.cache.marks import Marks, Token, Writer
+    from gateway.cache.marks import Generation, Marks, Writer
     from gateway.cache.shared import SharedCache
     from gateway.stores import MemoryStore, StoredEntry
     from gateway.telemetry import Observer
@@ -32,7 +32,7 @@ __all__ = ["OpenWrite", "Shelf", "Ticket"]
 class Ticket(Struct, frozen=True):
     """As of when something was looked for. `shared` is None when nothing is to be put into the shared cache."""
 
-    local: Token
+    local: Generation
     shared: str | None = None
 
 
@@ -72,7 +72,7 @@ class Shelf:
 
     def remembered(self, key: str) -> Entry | None:
         """What is in memory and may still be served as far as writes go. Nothing waits."""
-        if self._memory is None or not self._in_step:
+        if self._memory is None or not (self._invalidations is None or self._invalidations.in_step):
             return None
         entry = self._memory.peek(key)
         return entry if entry is not None and self.good(key, entry) else None
@@ -82,17 +82,17 @@ class Shelf:
 
         `entry` is what is remembered, and not good enough for whoever asks.
         """
-        token = self._marks.token()
+        generation = self._marks.generation()
         if self._shared is None:
-            return entry, Ticket(token)
-        looked = await self._shared.get(key, token)
+            return entry, Ticket(generation)
+        looked = await self._shared.get(key, generation)
         fetched = None if looked.entry is None else self._read(looked.entry, looked.as_of)
         if looked.entry is not None and fetched is None:
             await self._shared.forget(key)
         if fetched is not None:
             self._saw(key, fetched)
             entry = fetched if await self._remember(key, fetched) else entry
-        return entry if entry is not None and self.good(key, entry) else None, Ticket(token, looked.token)
+        return entry if entry is not None and self.good(key, entry) else None, Ticket(generation, looked.lease)
 
     async def keep(self, key: str, entry: Entry, ticket: Ticket) -> bool:
         """Keep what a read brought back that began with this ticket.
@@ -128,27 +128,22 @@ class Shelf:
     def good(self, key: str, entry: Entry) -> bool:
         """Whether neither a write stands against what was read, nor a higher version that has been seen."""
         return self._clock() < entry.until and self._marks.allows(
-            key if self._marked_by is None else self._marked_by(key, entry), entry.token, entry.version
+            key if self._marked_by is None else self._marked_by(key, entry), entry.generation, entry.version
         )
 
     def still_good(self, key: str, entry: Entry) -> bool:
         """As `good`, of what was looked up some time ago: writes of other processes must have been heard of since."""
-        return self._in_step and self.good(key, entry)
+        return (self._invalidations is None or self._invalidations.in_step) and self.good(key, entry)
 
     def good_now(self, key: str, entry: Entry) -> bool:
         """As `good`, of what upstream has just answered: no higher version counts that was seen before it was asked."""
         return self._clock() < entry.until and self._marks.lets_pass(
-            key if self._marked_by is None else self._marked_by(key, entry), entry.token, entry.version
+            key if self._marked_by is None else self._marked_by(key, entry), entry.generation, entry.version
         )
 
     def saw(self, key: str, version: int) -> None:
         """Somebody was told of this version by a way that leads past this shelf. `key` is the one that writes mark."""
         self._marks.saw(key, version)
-
-    @property
-    def _in_step(self) -> bool:
-        """Whether all writes are heard of, other processes' included."""
-        return self._invalidations is None or self._invalidations.in_step
 
     def _saw(self, key: str, entry: Entry) -> None:
         marked = key if self._marked_by is None else self._marked_by(key, entry)
@@ -175,7 +170,7 @@ class Shelf:
         await self._memory.set(key, entry, ttl=self._remaining(entry))
         return True
 
-    def _read(self, stored: StoredEntry, as_of: Token) -> Entry | None:
+    def _read(self, stored: StoredEntry, as_of: Generation) -> Entry | None:
         """An entry from Redis, no younger than Redis has counted; None when it cannot be read.
 
         By its `stored_at` alone it would look younger than it is by as much as the clock of the machine that stored it

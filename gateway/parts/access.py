@@ -25,8 +25,6 @@ __all__ = ["open_access", "open_rate_limits"]
 
 _FETCH_TIME: Final = 5.0
 """Seconds for an issuer's document."""
-_REDIS_PATIENCE: Final = 1.0
-"""Seconds to connect to Redis, and for it to answer; what waits for it has less (`cache.budget`)."""
 
 
 @asynccontextmanager
@@ -90,9 +88,7 @@ async def open_rate_limits(settings: Settings, metrics: Metrics) -> AsyncIterato
             from gateway.stores.buckets import RedisBuckets  # noqa: PLC0415
             from gateway.stores.redis import open_redis  # noqa: PLC0415
 
-            connections = await stack.enter_async_context(
-                open_redis(cache.backend, cluster=cache.cluster, patience=_REDIS_PATIENCE)
-            )
+            connections = await stack.enter_async_context(open_redis(cache.backend, cluster=cache.cluster))
             shared = LeashedBuckets(RedisBuckets(connections.client, cache.prefix), metrics, budget=cache.budget)
         yield RateLimits(
             settings.tenants.keys(),

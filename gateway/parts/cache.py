@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["open_cache", "open_redis_store"]
 
-_REDIS_PATIENCE: Final = 1.0
-"""Seconds to connect to Redis; what waits for that has less (`cache.budget`)."""
 _SHARED_READ: Final = 1.5
 """Times the longest call that a read for several callers may take, as some of them come late."""
 _UNKNOWN_WRITE: Final = 15.0
@@ -70,6 +68,8 @@ async def open_cache(
         if cache.in_memory:
             shared, invalidations = None, None
         else:
+            from gateway.stores.redis import CONNECT_TIMEOUT  # noqa: PLC0415 - see open_redis_store
+
             store, connections = await stack.enter_async_context(open_redis_store(settings))
             shared = await stack.enter_async_context(
                 SharedCache(
@@ -78,10 +78,10 @@ async def open_cache(
                     budget=cache.budget,
                     mark_lifetime=mark_lifetime,
                     open_for=open_for,
-                    lease=longest_read,
+                    lease_lifetime=longest_read,
                 )
             )
-            await shared.connect(_REDIS_PATIENCE)
+            await shared.connect(CONNECT_TIMEOUT)
             readiness.remark("cache", partial(_state_of, shared))
             invalidations = await stack.enter_async_context(
                 Invalidations(connections.listener, store.channel, marks, shared.origin, max_silence=cache.max_silence)
@@ -110,5 +110,5 @@ async def open_redis_store(settings: Settings) -> AsyncIterator[tuple[RedisStore
     from gateway.stores.redis import RedisStore, open_redis  # noqa: PLC0415
 
     cache = settings.cache
-    async with open_redis(cache.backend, cluster=cache.cluster, patience=_REDIS_PATIENCE) as connections:
+    async with open_redis(cache.backend, cluster=cache.cluster) as connections:
         yield RedisStore(connections.client, f"{cache.prefix}sessions:"), connections

@@ -39,10 +39,6 @@ class MemoryStore(Generic[Value]):
         """Forget the value, if there is one."""
         await self._cache.delete(key)
 
-    async def clear(self) -> None:
-        """Forget all."""
-        await self._cache.clear()
-
 
 class _BoundedMemoryCache(BaseCache, Generic[Value]):  # type: ignore[misc]  # aiocache is untyped
     """An aiocache cache in order of use. No timers: what has expired goes when it is met, or pushed out."""
@@ -79,7 +75,3 @@ class _BoundedMemoryCache(BaseCache, Generic[Value]):  # type: ignore[misc]  # a
 
     async def _delete(self, key: str, **_: object) -> int:
         return 0 if self.entries.pop(key, None) is None else 1
-
-    async def _clear(self, _namespace: str | None = None, **_: object) -> bool:
-        self.entries.clear()
-        return True

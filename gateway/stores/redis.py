@@ -35,10 +35,12 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
-__all__ = ["RedisConnections", "RedisError", "RedisStore", "open_redis"]
+__all__ = ["CONNECT_TIMEOUT", "RedisConnections", "RedisError", "RedisStore", "open_redis"]
 
 Client: TypeAlias = "Redis | RedisCluster"
 
+CONNECT_TIMEOUT: Final = 1.0
+"""Seconds for a connection to be made, or to become free. What waits for it has less time (`cache.budget`)."""
 _MAX_CONNECTIONS: Final = 32
 """At a time, in one process. More do not make it faster: with 256, a thousand reads at once took 7 times as long."""
 
@@ -59,10 +61,10 @@ if redis.call('PTTL', KEYS[1]) == -1 then redis.call('DEL', KEYS[1]) end  -- nor
 """
 
 _PUT: Final = f"""{_PRELUDE}
-local token, version, stored_at, data, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local lease, version, stored_at, data, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local kind = field('kind')
 if kind == 'm' then
-  if field('generation') ~= token or higher(decimal(field('floor')), version) then return 0 end
+  if field('generation') ~= lease or higher(decimal(field('floor')), version) then return 0 end
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   local fields = redis.call('HGETALL', KEYS[1])
@@ -139,10 +141,10 @@ class RedisStore:
         return True
 
     async def get(self, key: str, *, lease: str, ttl: float) -> tuple[StoredEntry | None, str]:
-        """The entry, if there is one, and the token for putting one in its place.
+        """The entry, if there is one, and the lease for putting one in its place.
 
         Where there is nothing, or nothing that can be read, a mark is left for `ttl` seconds, and `lease`, a name that
-        nobody else uses, is the token.
+        nobody else uses, becomes it.
         """
         match await self._run(_LOOK, key, lease, _milliseconds(ttl)):
             case [b"m", bytes(generation)]:
@@ -156,9 +158,9 @@ class RedisStore:
         await self.mark(key, generation=lease, ttl=ttl, if_entry=True)
         return None, lease
 
-    async def put(self, key: str, entry: StoredEntry, token: str, *, ttl: float) -> bool:
+    async def put(self, key: str, entry: StoredEntry, lease: str, *, ttl: float) -> bool:
         """Keep an entry for so many seconds; false when a write or a higher version stands against it."""
-        kept = await self._run(_PUT, key, token, entry.version, repr(entry.stored_at), entry.data, _milliseconds(ttl))
+        kept = await self._run(_PUT, key, lease, entry.version, repr(entry.stored_at), entry.data, _milliseconds(ttl))
         return bool(kept)
 
     async def mark(
@@ -235,7 +237,9 @@ class RedisConnections:
 
 
 @asynccontextmanager
-async def open_redis(url: SecretStr, *, cluster: bool, patience: float) -> AsyncIterator[RedisConnections]:
+async def open_redis(
+    url: SecretStr, *, cluster: bool, patience: float = CONNECT_TIMEOUT
+) -> AsyncIterator[RedisConnections]:
     """Connections to Redis or Valkey while the block runs, made when they are first used.
 
     `url` is `redis://`, `rediss://` (TLS), `valkey://` or `valkeys://`, and may hold a user and a password; `patience`

@@ -264,7 +264,12 @@ async def process(
             store = RedisStore(connections.client, prefix)
             shared = await stack.enter_async_context(
                 SharedCache(
-                    store, observer, budget=budget, mark_lifetime=lifetime, open_for=open_for, lease=LONGEST_READ
+                    store,
+                    observer,
+                    budget=budget,
+                    mark_lifetime=lifetime,
+                    open_for=open_for,
+                    lease_lifetime=LONGEST_READ,
                 )
             )
             invalidations = await stack.enter_async_context(
@@ -311,9 +316,9 @@ async def heard_all(redis: Redis, *gateways: Process) -> None:
     """Wait until they have heard all that was said so far."""
     for gateway in gateways:
         assert gateway.store is not None
-        token = gateway.marks.token()
-        await redis.publish(gateway.store.channel, message_of("somebody", f"fence{token}"))
-        await eventually(lambda gateway=gateway, token=token: not gateway.marks.allows(f"fence{token}", token))  # type: ignore[misc]
+        before = gateway.marks.generation()
+        await redis.publish(gateway.store.channel, message_of("somebody", f"fence{before}"))
+        await eventually(lambda gateway=gateway, before=before: not gateway.marks.allows(f"fence{before}", before))  # type: ignore[misc]
 
 
 async def settled() -> None:

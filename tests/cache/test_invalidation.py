@@ -110,9 +110,9 @@ class TestAWriteByOneProcess:
             own = two.client.own_session("acme", SecretStr("token"))
             assert (await own.get(FRESH_ENOUGH, SOON)).context.metadata.version == 1
             assert (await own.get(FRESH_ENOUGH, SOON)).status.hit
-            token = two.marks.token()
+            generation = two.marks.generation()
             await write(one)
-            await eventually(lambda: not two.marks.allows(KEY, token))
+            await eventually(lambda: not two.marks.allows(KEY, generation))
             assert (await own.get(FRESH_ENOUGH, SOON)).context.metadata.version == 2
 
 
@@ -277,10 +277,10 @@ class TestListening:
         async with listening(listener) as (_, marks):
             await listener.subscribed.wait()
             await settled()
-            token = marks.token()
+            generation = marks.generation()
             await listener.say("subscribe")
-            assert not marks.allows("k", token)
-            assert marks.allows("k", marks.token())
+            assert not marks.allows("k", generation)
+            assert marks.allows("k", marks.generation())
 
     async def test_is_in_step_once_its_own_pong_is_there(self) -> None:
         listener = Scripted()
@@ -324,10 +324,10 @@ class TestListening:
             await listener.subscribed.wait()
             await listener.say("subscribe")
             for key in ("before", "after"):
-                token = marks.token()
+                generation = marks.generation()
                 await listener.say("message", message_of("other", key))
-                assert not marks.allows(key, token)
-                assert marks.allows(key, marks.token())
+                assert not marks.allows(key, generation)
+                assert marks.allows(key, marks.generation())
                 await listener.say("pong", b"me")
 
     @pytest.mark.parametrize(
@@ -351,11 +351,11 @@ class TestListening:
             marks = Marks(time.monotonic, lifetime=60, open_for=30)
             async with Invalidations(connections.listener, prefix, marks, "me", max_silence=5) as invalidations:
                 await in_step(invalidations)
-                token = marks.token()
+                generation = marks.generation()
                 await connections.client.publish(prefix, message)
                 await connections.client.publish(prefix, message_of("other", "fence"))
-                await eventually(lambda: not marks.allows("fence", token))
-                assert marks.allows("k", token)
+                await eventually(lambda: not marks.allows("fence", generation))
+                assert marks.allows("k", generation)
                 assert invalidations.in_step
 
     async def test_to_something_that_is_not_redis_harms_nobody(self) -> None:

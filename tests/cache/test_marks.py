@@ -14,7 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from gateway.cache.marks import Marks
 
 if TYPE_CHECKING:
-    from gateway.cache.marks import Token, Writer
+    from gateway.cache.marks import Generation, Writer
 
 LIFETIME, OPEN_FOR = 100.0, 30.0
 
@@ -31,95 +31,95 @@ def marks(clock: Clock) -> Marks:
 
 class TestARead:
     def test_is_good_when_nobody_writes(self, marks: Marks) -> None:
-        assert marks.allows("a", marks.token())
+        assert marks.allows("a", marks.generation())
 
     def test_that_began_before_a_write_is_not_good_any_more(self, marks: Marks) -> None:
-        token = marks.token()
+        generation = marks.generation()
         writer = marks.open("a")
-        assert not marks.allows("a", token)
+        assert not marks.allows("a", generation)
         marks.close("a", writer)
-        assert not marks.allows("a", token)
+        assert not marks.allows("a", generation)
 
     def test_that_began_during_a_write_is_not_good_then_or_later(self, marks: Marks) -> None:
         writer = marks.open("a")
-        token = marks.token()
-        assert not marks.allows("a", token)
+        generation = marks.generation()
+        assert not marks.allows("a", generation)
         marks.close("a", writer)
-        assert not marks.allows("a", token)
+        assert not marks.allows("a", generation)
 
     def test_that_began_after_a_write_is_good(self, marks: Marks) -> None:
         marks.close("a", marks.open("a"))
-        assert marks.allows("a", marks.token())
+        assert marks.allows("a", marks.generation())
 
     def test_is_none_of_the_business_of_another_sessions_writes(self, marks: Marks) -> None:
-        token = marks.token()
+        generation = marks.generation()
         marks.open("b")
-        assert marks.allows("a", token)
+        assert marks.allows("a", generation)
 
     def test_is_not_good_while_one_of_several_writes_is_under_way(self, marks: Marks) -> None:
         first, second = marks.open("a"), marks.open("a")
         marks.close("a", first)
-        assert not marks.allows("a", marks.token())
+        assert not marks.allows("a", marks.generation())
         marks.close("a", second)
-        assert marks.allows("a", marks.token())
+        assert marks.allows("a", marks.generation())
 
     def test_is_good_again_when_a_write_that_never_ended_no_longer_counts(self, marks: Marks, clock: Clock) -> None:
-        before = marks.token()
+        before = marks.generation()
         marks.open("a")
         clock.advance(OPEN_FOR - 0.1)
-        assert not marks.allows("a", marks.token())
+        assert not marks.allows("a", marks.generation())
         clock.advance(0.1)
-        assert marks.allows("a", marks.token())
+        assert marks.allows("a", marks.generation())
         assert not marks.allows("a", before)
 
     def test_that_began_before_another_processes_write_is_not_good(self, marks: Marks) -> None:
-        token = marks.token()
+        generation = marks.generation()
         marks.close("a")
-        assert not marks.allows("a", token)
-        assert marks.allows("a", marks.token())
+        assert not marks.allows("a", generation)
+        assert marks.allows("a", marks.generation())
 
     def test_that_began_before_a_fold_is_not_good_whatever_it_read(self, marks: Marks) -> None:
-        token = marks.token()
+        generation = marks.generation()
         marks.fold()
-        assert not marks.allows("a", token)
-        assert marks.allows("a", marks.token())
+        assert not marks.allows("a", generation)
+        assert marks.allows("a", marks.generation())
 
     def test_without_a_session_of_its_own_is_good_while_nobody_writes_any(self, marks: Marks) -> None:
-        token = marks.token()
-        assert marks.allows(None, token)
+        generation = marks.generation()
+        assert marks.allows(None, generation)
         marks.open("anybody")
-        assert not marks.allows(None, token)
-        assert marks.allows(None, marks.token())
+        assert not marks.allows(None, generation)
+        assert marks.allows(None, marks.generation())
 
 
 class TestAFloor:
     def test_keeps_lower_versions_away_and_lets_it_and_higher_ones_pass(self, marks: Marks) -> None:
         marks.saw("a", 7)
-        token = marks.token()
-        assert not marks.allows("a", token)
-        assert not marks.allows("a", token, 6)
-        assert marks.allows("a", token, 7)
-        assert marks.allows("a", token, 8)
+        generation = marks.generation()
+        assert not marks.allows("a", generation)
+        assert not marks.allows("a", generation, 6)
+        assert marks.allows("a", generation, 7)
+        assert marks.allows("a", generation, 8)
 
     def test_never_sinks(self, marks: Marks) -> None:
         marks.saw("a", 7)
         marks.saw("a", 6)
         marks.close("a", marks.open("a"))
-        assert not marks.allows("a", marks.token(), 6)
+        assert not marks.allows("a", marks.generation(), 6)
 
     def test_makes_no_read_outdated(self, marks: Marks) -> None:
-        token = marks.token()
+        generation = marks.generation()
         marks.saw("a", 7)
-        assert not marks.allows("a", token, 6)
-        assert not marks.allows("a", token)
-        assert marks.allows("a", token, 7)
-        assert marks.allows("b", token, 6)
-        assert marks.allows(None, token)
+        assert not marks.allows("a", generation, 6)
+        assert not marks.allows("a", generation)
+        assert marks.allows("a", generation, 7)
+        assert marks.allows("b", generation, 6)
+        assert marks.allows(None, generation)
 
     def test_lets_a_lower_version_be_passed_on_that_was_asked_for_after_it_was_seen(self, marks: Marks) -> None:
-        before = marks.token()
+        before = marks.generation()
         marks.saw("a", 7)
-        after = marks.token()
+        after = marks.generation()
         marks.saw("a", 7)
         for version in (6, None):
             assert not marks.lets_pass("a", before, version)
@@ -127,31 +127,31 @@ class TestAFloor:
             assert not marks.allows("a", after, version)
         marks.close("a")
         assert not marks.lets_pass("a", after, 6)
-        again = marks.token()
+        again = marks.generation()
         marks.saw("a", 8)
         assert not marks.lets_pass("a", again, 7)
 
     def test_goes_some_time_after_it_was_seen_last(self, marks: Marks, clock: Clock) -> None:
         marks.saw("a", 7)
         clock.advance(LIFETIME - 0.1)
-        assert not marks.allows("a", marks.token(), 6)
+        assert not marks.allows("a", marks.generation(), 6)
         marks.saw("a", 6)
         marks.saw("a", 7)
         clock.advance(LIFETIME - 0.1)
-        assert not marks.allows("a", marks.token(), 6)
+        assert not marks.allows("a", marks.generation(), 6)
         clock.advance(0.1)
-        assert marks.allows("a", marks.token(), 6)
+        assert marks.allows("a", marks.generation(), 6)
         marks.saw("a", 6)
-        assert not marks.allows("a", marks.token(), 5)
+        assert not marks.allows("a", marks.generation(), 5)
 
     def test_makes_room_for_those_seen_later_and_folds_nothing(self, clock: Clock) -> None:
         marks = Marks(clock, lifetime=LIFETIME, open_for=OPEN_FOR, max_marks=2)
-        token = marks.token()
+        generation = marks.generation()
         marks.close("written")
         for key in ("a", "b", "a", "c"):
             marks.saw(key, 7)
-        assert [marks.allows(key, token, 6) for key in ("a", "b", "c")] == [False, True, False]
-        assert not marks.allows("written", token)
+        assert [marks.allows(key, generation, 6) for key in ("a", "b", "c")] == [False, True, False]
+        assert not marks.allows("written", generation)
         clock.advance(LIFETIME)
         marks.saw("d", 1)
         assert list(marks._floors) == ["d"]
@@ -163,47 +163,47 @@ class TestMoreMarksThanThereIsRoomFor:
         return Marks(clock, lifetime=LIFETIME, open_for=OPEN_FOR, max_marks=2)
 
     def test_fold_the_oldest_into_one_for_all(self, marks: Marks) -> None:
-        token = marks.token()
+        generation = marks.generation()
         for key in ("a", "b", "c"):
             marks.close(key, marks.open(key))
-        assert not marks.allows("a", token)
-        assert not marks.allows("never written", token)
-        assert marks.allows("a", marks.token())
-        assert len(marks) == 2
+        assert not marks.allows("a", generation)
+        assert not marks.allows("never written", generation)
+        assert marks.allows("a", marks.generation())
+        assert list(marks._marks) == ["b", "c"]
 
     def test_leave_reads_alone_that_began_after_the_oldest(self, marks: Marks) -> None:
         marks.close("a")
-        token = marks.token()
+        generation = marks.generation()
         marks.close("b")
         marks.close("c")
-        assert marks.allows("a", token)
-        assert not marks.allows("b", token)
+        assert marks.allows("a", generation)
+        assert not marks.allows("b", generation)
 
     def test_do_not_forget_a_write_under_way(self, marks: Marks, clock: Clock) -> None:
         writer = marks.open("a")
         marks.close("b")
         marks.close("c")
-        token = marks.token()
-        assert not marks.allows("a", token)
+        generation = marks.generation()
+        assert not marks.allows("a", generation)
         marks.close("a", writer)
-        assert not marks.allows("a", token)
+        assert not marks.allows("a", generation)
         clock.advance(OPEN_FOR)
-        assert marks.allows("a", marks.token())
+        assert marks.allows("a", marks.generation())
 
     def test_make_room_by_what_has_expired(self, marks: Marks, clock: Clock) -> None:
         marks.close("a")
         marks.close("b")
         clock.advance(LIFETIME)
-        token = marks.token()
+        generation = marks.generation()
         marks.close("c")
-        assert len(marks) == 1
-        assert marks.allows("a", token)
+        assert list(marks._marks) == ["c"]
+        assert marks.allows("a", generation)
 
 
 @dataclass(frozen=True)
 class Read:
     key: str
-    token: Token
+    generation: Generation
     began: int
     at: float
 
@@ -245,7 +245,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(key=keys)
     def begin_read(self, key: str) -> None:
-        self.reads.append(Read(key, self.marks.token(), self._happen(), self.clock.now))
+        self.reads.append(Read(key, self.marks.generation(), self._happen(), self.clock.now))
 
     @rule(target=writes, key=keys)
     def open_write(self, key: str) -> Write:
@@ -288,9 +288,9 @@ class Histories(RuleBasedStateMachine):
                 or any(each.key == read.key and self.clock.now < each.until for each in self.under_way)
             )
             if forbidden:
-                assert not self.marks.allows(read.key, read.token)
+                assert not self.marks.allows(read.key, read.generation)
             elif self.exact:
-                assert self.marks.allows(read.key, read.token)
+                assert self.marks.allows(read.key, read.generation)
 
 
 class CrowdedHistories(Histories):

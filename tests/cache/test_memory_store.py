@@ -64,15 +64,13 @@ async def test_it_never_holds_more_than_it_may_nor_anything_too_old(steps: list[
         assert len(store) <= 4
 
 
-async def test_values_are_forgotten_one_by_one_and_all_together(clock: Clock) -> None:
+async def test_values_are_forgotten_one_by_one(clock: Clock) -> None:
     store = MemoryStore[int](10, clock)
     for key in "abc":
         await store.set(key, 1, ttl=5)
     await store.delete("a")
     await store.delete("never there")
     assert [await store.get(key) for key in "abc"] == [None, 1, 1]
-    await store.clear()
-    assert len(store) == 0
 
 
 async def test_a_value_is_the_object_itself(clock: Clock) -> None:
@@ -109,4 +107,3 @@ def test_nothing_comes_between_the_steps_of_an_operation() -> None:
     assert runs_through(store.set("a", 1, ttl=5))
     assert runs_through(store.get("a"))
     assert runs_through(store.delete("a"))
-    assert runs_through(store.clear())

@@ -509,7 +509,8 @@ class TestATenantThatIsNotCached:
             await write(own(it))
             await session(it).add_attribute("a", 1, SOON)
             await own(it).remove_attribute("a", SOON)
-            assert not len(it.memory) + len(it.own_memory) + len(it.marks)
+            assert not len(it.memory) + len(it.own_memory)
+            assert it.marks.generation() == 0
             assert it.observer == Recorder()
         assert len(upstream.reads) == 8
 

@@ -37,8 +37,8 @@ async def look(store: RedisStore, key: str = "k") -> tuple[StoredEntry | None, s
     return await store.get(key, lease=f"lease-{next(_numbers)}", ttl=TTL)
 
 
-async def put(store: RedisStore, new: StoredEntry, token: str, key: str = "k") -> bool:
-    return await store.put(key, new, token, ttl=TTL)
+async def put(store: RedisStore, new: StoredEntry, lease: str, key: str = "k") -> bool:
+    return await store.put(key, new, lease, ttl=TTL)
 
 
 async def mark(store: RedisStore, key: str = "k", opened: str = "", closed: str = "", open_for: float = TTL) -> None:
@@ -53,15 +53,15 @@ async def mark(store: RedisStore, key: str = "k", opened: str = "", closed: str 
 
 
 async def have(store: RedisStore, there: StoredEntry, key: str = "k") -> None:
-    _, token = await look(store, key)
-    assert await put(store, there, token, key)
+    _, lease = await look(store, key)
+    assert await put(store, there, lease, key)
 
 
 class TestAnEntry:
     async def test_is_put_by_who_found_nothing_and_found_by_all(self, store: RedisStore) -> None:
-        found, token = await look(store)
+        found, lease = await look(store)
         assert found is None
-        assert await put(store, entry(7, 1_234.567_891, b'{"\x00\xff'), token)
+        assert await put(store, entry(7, 1_234.567_891, b'{"\x00\xff'), lease)
         assert (await look(store))[0] == entry(7, 1_234.567_891, b'{"\x00\xff')
 
     async def test_is_put_by_each_of_two_who_found_nothing_at_a_time(self, store: RedisStore) -> None:
@@ -73,15 +73,15 @@ class TestAnEntry:
     async def test_takes_the_place_of_a_lower_version_or_of_the_same_read_earlier(self, store: RedisStore) -> None:
         await have(store, entry(7))
         for new in (entry(7, 1_000.5), entry(8, 900.0)):
-            _, token = await look(store)
-            assert await put(store, new, token)
+            _, lease = await look(store)
+            assert await put(store, new, lease)
             assert (await look(store))[0] == new
 
     async def test_never_takes_the_place_of_a_higher_version_or_of_the_same_read_later(self, store: RedisStore) -> None:
         await have(store, entry(7))
-        _, token = await look(store)
-        assert not await put(store, entry(6, 2_000.0), token)
-        assert not await put(store, entry(7, 999.0), token)
+        _, lease = await look(store)
+        assert not await put(store, entry(6, 2_000.0), lease)
+        assert not await put(store, entry(7, 999.0), lease)
         assert (await look(store))[0] == entry(7)
 
     @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ class TestAnEntry:
         assert (await look(store, "other"))[0] == entry(higher, 500.0)
 
     async def test_expires(self, store: RedisStore, redis: Redis, prefix: str) -> None:
-        _, token = await look(store)
-        assert await store.put("k", entry(7), token, ttl=0.05)
+        _, lease = await look(store)
+        assert await store.put("k", entry(7), lease, ttl=0.05)
 
         while await redis.exists(f"{prefix}k"):
             pass
@@ -137,10 +137,10 @@ class TestAWrite:
 
     async def test_refuses_what_is_read_during_it(self, store: RedisStore) -> None:
         await mark(store, opened="w")
-        _, token = await look(store)
-        assert not await put(store, entry(7), token)
+        _, lease = await look(store)
+        assert not await put(store, entry(7), lease)
         await mark(store, closed="w")
-        assert not await put(store, entry(7), token)
+        assert not await put(store, entry(7), lease)
 
     async def test_takes_what_is_read_after_it(self, store: RedisStore) -> None:
         await mark(store, opened="w")
@@ -157,9 +157,9 @@ class TestAWrite:
 
     async def test_that_never_ended_counts_for_a_time(self, store: RedisStore) -> None:
         await mark(store, opened="w", open_for=0.1)
-        _, token = await look(store)
-        assert not await put(store, entry(7), token)
-        while not await put(store, entry(7), token):
+        _, lease = await look(store)
+        assert not await put(store, entry(7), lease)
+        while not await put(store, entry(7), lease):
             pass
 
     async def test_that_never_began_may_end(self, store: RedisStore) -> None:
@@ -172,9 +172,9 @@ class TestAWrite:
         await mark(store, closed="w")
         await mark(store, opened="x")
         await mark(store, closed="x")
-        _, token = await look(store)
-        assert not await put(store, entry(2**53), token)
-        assert await put(store, entry(2**53 + 1), token)
+        _, lease = await look(store)
+        assert not await put(store, entry(2**53), lease)
+        assert await put(store, entry(2**53 + 1), lease)
 
     async def test_is_told_to_who_listens(self, store: RedisStore, redis: Redis) -> None:
         async with redis.pubsub() as messages:
@@ -187,10 +187,10 @@ class TestAWrite:
 class TestWhatUpstreamContradicts:
     async def test_goes_and_what_was_read_before_is_refused(self, store: RedisStore) -> None:
         await have(store, entry(7))
-        _, token = await look(store)
+        _, lease = await look(store)
         await store.mark("k", generation="g", ttl=TTL, if_entry=True)
         assert await look(store) == (None, "g")
-        assert not await put(store, entry(7), token)
+        assert not await put(store, entry(7), lease)
 
     async def test_leaves_the_mark_of_a_write_alone(self, store: RedisStore) -> None:
         await mark(store, opened="w")
@@ -240,22 +240,22 @@ class TestGarbage:
         self, store: RedisStore, redis: Redis, prefix: str, kind: str
     ) -> None:
         await put_garbage(redis, f"{prefix}k", kind)
-        found, token = await look(store)
+        found, lease = await look(store)
         assert found is None
-        assert await put(store, entry(7), token)
+        assert await put(store, entry(7), lease)
         assert (await look(store))[0] == entry(7)
 
     @pytest.mark.parametrize("kind", TYPES_OF_GARBAGE)
     async def test_of_any_type_gives_way_to_a_put_and_to_a_mark(
         self, store: RedisStore, redis: Redis, prefix: str, kind: str
     ) -> None:
-        _, token = await look(store)
+        _, lease = await look(store)
         await put_garbage(redis, f"{prefix}k", kind)
-        assert not await put(store, entry(7), token)
+        assert not await put(store, entry(7), lease)
         await put_garbage(redis, f"{prefix}k", kind)
         await mark(store, opened="w")
-        _, token = await look(store)
-        assert not await put(store, entry(7), token)
+        _, lease = await look(store)
+        assert not await put(store, entry(7), lease)
         await mark(store, closed="w")
         await put_garbage(redis, f"{prefix}other", kind)
         await store.mark("other", generation="g", ttl=TTL, if_entry=True)
@@ -268,12 +268,12 @@ class TestGarbage:
     ) -> None:
         await put_hash(redis, f"{prefix}k", fields)  # for ever: nothing of ours is
         for _ in range(2):
-            found, token = await look(store)
+            found, lease = await look(store)
             assert found is None
-            if await put(store, entry(7), token):
+            if await put(store, entry(7), lease):
                 break
-        _, token = await look(store)
-        assert await put(store, entry(8), token)
+        _, lease = await look(store)
+        assert await put(store, entry(8), lease)
 
     @pytest.mark.parametrize("fields", UNREADABLE, ids=str)
     async def test_in_the_shape_of_ours_that_expires_fails_nothing(
@@ -281,9 +281,9 @@ class TestGarbage:
     ) -> None:
         await put_hash(redis, f"{prefix}k", fields)
         await redis.expire(f"{prefix}k", 60)
-        found, token = await look(store)
+        found, lease = await look(store)
         assert found is None
-        await put(store, entry(7), token)
+        await put(store, entry(7), lease)
         await mark(store, opened="w")
         await mark(store, closed="w")
         await look(store)
@@ -292,9 +292,9 @@ class TestGarbage:
 async def test_scripts_that_redis_has_forgotten_are_sent_again(store: RedisStore, redis: Redis) -> None:
     for _ in range(2):
         await redis.script_flush()
-        _, token = await look(store)
+        _, lease = await look(store)
         await redis.script_flush()
-        assert await put(store, entry(7), token)
+        assert await put(store, entry(7), lease)
         await redis.script_flush()
         await mark(store)
         await redis.flushdb()
@@ -307,9 +307,9 @@ async def test_no_key_is_ever_without_an_expiry(store: RedisStore, redis: Redis,
         for key in keys:
             assert 0 < await redis.pttl(key) <= LONG * 1_000
 
-    _, token = await look(store)
+    _, lease = await look(store)
     await check()
-    await put(store, entry(7), token)
+    await put(store, entry(7), lease)
     await check()
     await put(store, entry(8), "")
     await check()

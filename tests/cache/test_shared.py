@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from gateway.cache.entry import Entry
-from gateway.cache.marks import Marks, Token
+from gateway.cache.marks import Generation, Marks
 from gateway.cache.shared import Looked, SharedCache
 from gateway.cache.shelf import Shelf
 from gateway.stores import StoredEntry
@@ -84,19 +84,19 @@ async def sharing(  # noqa: PLR0917
             budget=budget,
             mark_lifetime=TTL,
             open_for=30.0,
-            lease=20.0,
+            lease_lifetime=20.0,
             max_owed=max_owed,
             clock=clock,
         ) as shared:
             yield shared, store
 
 
-AT_FIRST = Token(0)
+AT_FIRST = Generation(0)
 
 
 async def look(shared: SharedCache, key: str = "k") -> tuple[StoredEntry | None, str | None]:
     looked = await shared.get(key, AT_FIRST)
-    return looked.entry, looked.token
+    return looked.entry, looked.lease
 
 
 async def each_operation(shared: SharedCache, key: str = "k") -> list[float]:
@@ -118,9 +118,9 @@ async def each_operation(shared: SharedCache, key: str = "k") -> list[float]:
 
 
 async def keep(shared: SharedCache, entry: StoredEntry, key: str = "k") -> None:
-    _, token = await look(shared, key)
-    assert token is not None
-    assert await shared.put(key, entry, token, ttl=TTL)
+    _, lease = await look(shared, key)
+    assert lease is not None
+    assert await shared.put(key, entry, lease, ttl=TTL)
 
 
 async def test_all_is_well_while_redis_is(server: RedisServer, prefix: str) -> None:
@@ -129,15 +129,15 @@ async def test_all_is_well_while_redis_is(server: RedisServer, prefix: str) -> N
         await keep(shared, ENTRY)
         assert (await look(shared))[0] == ENTRY
         writer = await shared.open("k")
-        found, token = await look(shared)
+        found, lease = await look(shared)
         assert found is None
-        assert token is not None
-        assert not await shared.put("k", ENTRY, token, ttl=TTL)
+        assert lease is not None
+        assert not await shared.put("k", ENTRY, lease, ttl=TTL)
         await shared.close("k", writer)
-        found, token = await look(shared)
-        assert token is not None
-        assert not await shared.put("k", StoredEntry(6, 1_000.0, b"data"), token, ttl=TTL)
-        assert await shared.put("k", StoredEntry(8, 1_000.0, b"data"), token, ttl=TTL)
+        found, lease = await look(shared)
+        assert lease is not None
+        assert not await shared.put("k", StoredEntry(6, 1_000.0, b"data"), lease, ttl=TTL)
+        assert await shared.put("k", StoredEntry(8, 1_000.0, b"data"), lease, ttl=TTL)
         await shared.forget("k")
         assert (await look(shared))[0] is None
     assert observer.failures == []
@@ -211,8 +211,8 @@ class TestWhileInUse:
 async def keep_until_kept(shared: SharedCache, clock: Clock) -> None:
     async with asyncio.timeout(10):
         while True:
-            _, token = await look(shared, "new")
-            if token is not None and await shared.put("new", ENTRY, token, ttl=TTL):
+            _, lease = await look(shared, "new")
+            if lease is not None and await shared.put("new", ENTRY, lease, ttl=TTL):
                 break
             clock.advance(1)
     assert (await look(shared, "new"))[0] == ENTRY
@@ -337,7 +337,7 @@ class TestAMarkThatCouldNotBeSet:
             sharing(server.url, prefix, budget=5) as (two, _),
         ):
             await keep(two, ENTRY)
-            _, token = await look(two)
+            _, lease = await look(two)
             store.down = True
             await one.close("k", await one.open("k"))
             assert await look(one) == (None, None)
@@ -348,11 +348,11 @@ class TestAMarkThatCouldNotBeSet:
             await look(one, "another")
             await eventually(lambda: not one._owed)
             assert (await look(two))[0] is None
-            assert token is not None
-            assert not await two.put("k", StoredEntry(10, 2_000.0, b""), token, ttl=TTL)
-            _, token = await look(two)
-            assert token is not None
-            assert not await two.put("k", StoredEntry(6, 2_000.0, b""), token, ttl=TTL)
+            assert lease is not None
+            assert not await two.put("k", StoredEntry(10, 2_000.0, b""), lease, ttl=TTL)
+            _, lease = await look(two)
+            assert lease is not None
+            assert not await two.put("k", StoredEntry(6, 2_000.0, b""), lease, ttl=TTL)
 
     async def test_is_set_though_nobody_asks_for_anything_else(self, server: RedisServer, prefix: str) -> None:
         clock = Clock(0.0)
@@ -429,11 +429,11 @@ class TestAMarkThatCouldNotBeSet:
                 await shared.open(f"k{number}")
             assert len(shared._owed) <= 2
             clock.advance(1)
-            found, token = await look(shared)
+            found, lease = await look(shared)
             assert found is None
-            assert token is not None
+            assert lease is not None
             new = StoredEntry(7, time.time() + 1, b"new")
-            assert await shared.put("k", new, token, ttl=TTL)
+            assert await shared.put("k", new, lease, ttl=TTL)
             assert (await look(shared))[0] == new
 
     async def test_keeps_its_session_out_of_redis_too_for_reads_that_began_before(
@@ -458,25 +458,25 @@ class TestManyWhoLook:
     async def test_look_once_and_are_told_as_of_when(self, server: RedisServer, prefix: str) -> None:
         async with sharing(server.url, prefix, budget=5) as (shared, store):
             store.held_get = asyncio.Event()
-            first = asyncio.create_task(shared.get("k", Token(1)))
+            first = asyncio.create_task(shared.get("k", Generation(1)))
             await store.arrived.wait()
-            others = [asyncio.create_task(shared.get("k", Token(2))) for _ in range(100)]
+            others = [asyncio.create_task(shared.get("k", Generation(2))) for _ in range(100)]
             await settled()
             first.cancel()
             await settled()
             store.held_get.set()
             assert {each.as_of for each in await asyncio.gather(*others)} == {1}
             assert store.gets == 1
-            assert (await shared.get("k", Token(3))).as_of == 3
+            assert (await shared.get("k", Generation(3))).as_of == 3
 
     async def test_do_not_wait_for_one_who_looks_for_what_is_owed(self, server: RedisServer, prefix: str) -> None:
         async with sharing(server.url, prefix, budget=5) as (shared, store):
             store.held_get = asyncio.Event()
-            early = asyncio.create_task(shared.get("k", Token(1)))
+            early = asyncio.create_task(shared.get("k", Generation(1)))
             await store.arrived.wait()
             store.down = True
             await shared.open("k")
-            assert await shared.get("k", Token(2)) == Looked(None, None, Token(2))
+            assert await shared.get("k", Generation(2)) == Looked(None, None, Generation(2))
             store.held_get.set()
             await early
 
@@ -513,7 +513,9 @@ async def test_a_connection_that_takes_long_to_make_does_not_leave_redis_alone(
 
     async with open_redis(SecretStr(server.url), cluster=False, patience=1.0) as connections:
         store = Far(connections.client, prefix)
-        make = partial(SharedCache, store, Recorder(), budget=BUDGET, mark_lifetime=TTL, open_for=30.0, lease=20.0)
+        make = partial(
+            SharedCache, store, Recorder(), budget=BUDGET, mark_lifetime=TTL, open_for=30.0, lease_lifetime=20.0
+        )
         async with make() as shared:
             assert not await shared.usable()
             assert (await look(shared))[1] is None

@@ -74,15 +74,6 @@ async def test_what_was_used_least_recently_makes_room() -> None:
     assert len(kept) == 2
 
 
-async def test_everything_can_be_forgotten() -> None:
-    kept = store()
-    for number in range(5):
-        await kept.set(f"tenant{number}", "a", ttl=3600)
-    await kept.clear()
-    assert len(kept) == 0
-    assert await kept.get("tenant0") is None
-
-
 async def test_stores_know_nothing_of_one_another() -> None:
     one, other = store(), store()
     await one.set("acme", "a", ttl=60)
