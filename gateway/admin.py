@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
-from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+
+from gateway.routing import routed
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -53,6 +54,4 @@ def admin_app(metrics: Exposed, reporter: Reporter) -> ASGIApp:
     async def exposition(_: Request) -> Response:
         return Response(metrics.exposition(), headers={"content-type": metrics.content_type})
 
-    return Starlette(
-        routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", exposition)],
-    )
+    return routed(Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", exposition))

@@ -36,7 +36,9 @@ upstream body.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar
+
+from gateway.tenants import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -74,10 +76,6 @@ __all__ = [
     "WriteDiscarded",
     "WriteOutcomeUnknown",
 ]
-
-
-_LONGEST_TENANT: Final = 16
-"""Characters of a tenant that are told again: there is none that is longer."""
 
 
 class GatewayError(Exception):
@@ -146,7 +144,7 @@ class CallerNotPermitted(PermissionDenied):
     reason = "CALLER_NOT_PERMITTED"
 
     def __init__(self, caller: str, permission: str, tenant: str) -> None:
-        tenant = tenant if len(tenant) <= _LONGEST_TENANT else f"{tenant[:_LONGEST_TENANT]}…"
+        tenant = shortened(tenant)
         super().__init__(f"{caller!r} has no permission {permission} for tenant {tenant!r}")
         self.caller = caller
         self.permission = permission

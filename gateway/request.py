@@ -7,10 +7,9 @@ from typing import Final
 
 from msgspec import Struct
 
-__all__ = ["Request", "current", "enter", "leave", "under_way"]
+from gateway.tenants import readable
 
-_LONGEST_TENANT: Final = 16
-"""Characters; what is longer is none."""
+__all__ = ["Request", "current", "enter", "leave", "under_way"]
 
 
 class Request(Struct, eq=False):
@@ -67,8 +66,8 @@ class Request(Struct, eq=False):
             self.upstream += now - self.since
 
     def is_of(self, tenant: str, caller: str | None) -> None:
-        """Whose sessions it is about, and who makes it. Tenants are as callers write them."""
-        self.tenant = tenant if len(tenant) <= _LONGEST_TENANT else f"{tenant[:_LONGEST_TENANT]}…"
+        """Whose sessions it is about, and who makes it. `tenant` may be anything: it is as the caller wrote it."""
+        self.tenant = readable(tenant)
         self.caller = caller
 
 

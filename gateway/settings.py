@@ -27,6 +27,7 @@ from pydantic_settings import (
 
 from gateway.proxy import Proxy
 from gateway.redis_url import check_redis_url, redis_database
+from gateway.tenants import PATTERN as TENANT_PATTERN
 from gateway.tls import CertificateError, CertificateFiles
 from gateway.tls import load as load_certificate
 
@@ -55,8 +56,7 @@ _PREFIX: Final = "SESSION_GATEWAY_"
 CONFIG_VARIABLE: Final = f"{_PREFIX}CONFIG"
 """Names the configuration file, where the command line does not."""
 
-_TENANT: Final = r"^[a-z][a-z0-9]{2,15}$"
-"""As the API reference has it; `gateway.validation` holds callers to the same."""
+_TENANT: Final = f"^{TENANT_PATTERN}$"
 
 _WITHOUT_REDIS: Final = {"none", "memory"}
 """What `cache.backend` may be besides a URL."""
@@ -67,7 +67,7 @@ _WILDCARDS: Final = {"0.0.0.0", "::"}  # noqa: S104 - for comparison
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=3600)]
 Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
 CallsPerSecond: TypeAlias = Annotated[float, Field(ge=0, le=1e6)]
-TenantOrAll: TypeAlias = Annotated[str, Field(pattern=r"^([a-z][a-z0-9]{2,15}|\*)$")]
+TenantOrAll: TypeAlias = Annotated[str, Field(pattern=rf"^({TENANT_PATTERN}|\*)$")]
 CallerName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
 

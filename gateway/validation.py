@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.errors import InvalidArgument, Violation
 from gateway.model import MAX_VERSION
+from gateway.tenants import PATTERN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +23,7 @@ __all__ = ["check", "currency", "segment", "tenant", "token", "version"]
 MAX_SEGMENT: Final = 256
 """Longest session id or attribute name, in characters. The platform's bound for a whole URL is 10 KB."""
 
-_TENANT = re.compile(r"[a-z][a-z0-9]{2,15}")
+_TENANT = re.compile(PATTERN)
 _CURRENCY = re.compile(r"[A-Za-z]{3}")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _UNWRITABLE = re.compile(r"[\x00\ud800-\udfff]")
@@ -35,7 +36,7 @@ def check(*violations: Iterable[Violation]) -> None:
 
 
 def tenant(value: str) -> Sequence[Violation]:
-    """A tenant is `^[a-z][a-z0-9]+$`, 3 to 16 characters (API reference)."""
+    """A tenant's name, by `gateway.tenants.PATTERN`."""
     if _TENANT.fullmatch(value):
         return ()
     return (Violation("tenant", "must be 3 to 16 lowercase letters and digits, beginning with a letter"),)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import structlog
+
+from gateway.tenants import printable, readable
 
 if TYPE_CHECKING:
     from gateway.access.principal import Principal
     from gateway.errors import GatewayError
 
-__all__ = ["Audit", "fingerprint", "printable"]
-
-_LONGEST_TENANT: Final = 16
-"""Characters; what is longer is none."""
+__all__ = ["Audit", "fingerprint"]
 
 
 class Audit:
@@ -45,7 +44,7 @@ def _about(principal: Principal | None, operation: str, tenant: str, session_id:
     return {
         "principal": None if principal is None else printable(principal.name),
         "kind": None if principal is None else principal.kind,
-        "tenant": printable(tenant if len(tenant) <= _LONGEST_TENANT else f"{tenant[:_LONGEST_TENANT]}…"),
+        "tenant": readable(tenant),
         "operation": operation,
         "session": None if session_id is None else fingerprint(session_id),
     }
@@ -54,8 +53,3 @@ def _about(principal: Principal | None, operation: str, tenant: str, session_id:
 def fingerprint(session_id: str) -> str:
     """Stands for a session id: the same for the same. Who knows the id finds its lines; nobody learns it from them."""
     return hashlib.sha256(session_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def printable(text: str) -> str:
-    """The text with all that a terminal could take for more than text, or for a new line, written as an escape."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

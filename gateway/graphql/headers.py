@@ -30,6 +30,8 @@ _ALLOWED: Final = (
     "cache-control",
     "content-type",
     "saas-token",
+    "traceparent",
+    "tracestate",
     "x-api-key",
     "x-request-id",
 )

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from starlette.applications import Starlette
 from starlette.routing import Route
 
 from gateway.direct import DirectProtocol
@@ -15,6 +14,7 @@ from gateway.graphql.headers import BrowserHeaders, always, shared_with
 from gateway.graphql.requests import Request, Whole
 from gateway.listener import listening
 from gateway.protocol import BoundedProtocol
+from gateway.routing import routed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -50,7 +50,7 @@ async def serve_graphql(
 
     As `gateway.listener.listening` otherwise.
     """
-    routes = Starlette(routes=[Route(PATH, endpoint), *(playground.routes() if playground else ())])
+    routes = routed(Route(PATH, endpoint), *(playground.routes() if playground else ()))
     app = BrowserHeaders(shared_with(origins, routes))
     direct = _DirectEndpoint(endpoint, always(secure=certificates is not None))
     make = BoundedProtocol if origins else partial(DirectProtocol, direct=direct)  # CORS is ASGI's

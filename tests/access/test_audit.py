@@ -17,8 +17,9 @@ from access.issuing import AUDIENCE, FakeIssuer, issuing
 from access.test_table import KEYS, bearer, key
 from structlog.testing import capture_logs
 
-from gateway.access.audit import fingerprint, printable
+from gateway.access.audit import fingerprint
 from gateway.sandbox import seed
+from gateway.tenants import printable
 from stage import opened
 from waiting import eventually
 

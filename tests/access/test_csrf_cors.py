@@ -139,7 +139,7 @@ async def preflight(
 async def test_a_page_of_a_listed_origin_may_call(shared: Dev, client: httpx.AsyncClient, origin: str) -> None:
     headers = (
         "authorization,cache-control,content-type,graphql-require-preflight,apollo-require-preflight,saas-token,"
-        "x-api-key,x-apollo-operation-name,x-request-id"
+        "traceparent,tracestate,x-api-key,x-apollo-operation-name,x-request-id"
     )
     asked = await preflight(client, shared, origin, headers=headers)
     answered = await client.post(shared.graphql_url, json={"query": QUERY}, headers={"origin": origin})
@@ -249,6 +249,20 @@ async def test_under_tls_browsers_are_told_to_stay_with_it(scheme: str, expected
 
     assert response.headers.get("strict-transport-security") == expected
     assert response.headers["cache-control"] == "max-age=1"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("path", ["/graphql/", "/graphql/assets", "/livez/", "/readyz/", "/metrics/"])
+async def test_nobody_is_sent_elsewhere(
+    dev: Dev, upstream: Sandbox, client: httpx.AsyncClient, method: str, path: str
+) -> None:
+    """Behind a proxy that ends TLS a redirect would lead to plain HTTP, and credentials after it."""
+    door = dev.graphql_url.removesuffix("/graphql") if path.startswith("/graphql") else dev.doors.admin
+    response = await client.request(method, f"{door}{path}", content=json.dumps({"query": QUERY}))
+
+    assert response.status_code == 404
+    assert "location" not in response.headers
+    assert not upstream.requests
 
 
 # The head and the body of a request

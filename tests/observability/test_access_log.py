@@ -156,6 +156,26 @@ async def test_people_can_read_it_on_a_terminal() -> None:
         assert each in line
 
 
+FORGED = "\x1b[31mRED\x1b]0;P\x07"
+
+
+@pytest.mark.parametrize("tenant", [FORGED, "a\u202eb\u2028c\u2029\x9b", "two\nlines"])
+@pytest.mark.parametrize("format_", ["console", "json"])
+async def test_no_tenant_can_forge_a_line_or_steer_a_terminal(tenant: str, format_: str) -> None:
+    query = 'query ($t: String!) { sessionContext(tenant: $t, sessionId: "s") { currency } }'
+    async with gateway(SESSION_GATEWAY_LOG__FORMAT=format_) as gate:
+        async with httpx.AsyncClient() as client:
+            await client.post(gate.graphql, json={"query": query, "variables": {"t": tenant}})
+        await eventually(lambda: any("CALLER_UNAUTHENTICATED" in each for each in gate.process.err[1:]), within=5)
+        gate.process.process.terminate()
+        assert await gate.process.end(within=20) == 0
+
+    assert len(gate.process.err) == 2, "the audit line, and that of the request"
+    for line in gate.process.err:
+        assert line.rstrip("\n").isprintable()
+        assert tenant.encode("unicode_escape").decode()[:4] in line.replace("\\\\", "\\")
+
+
 async def test_a_log_that_nobody_reads_stops_nothing() -> None:
     reader, writer = os.pipe()
     environment = {**{name: value for name, value in os.environ.items() if "GATEWAY" not in name}, **ANYWHERE}
