@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gateway.model import SessionContext
     from gateway.telemetry import Observer
 
-__all__ = ["Fetched", "Found", "ReadThrough", "Subject", "new_enough"]
+__all__ = ["Fetched", "Found", "NotThere", "ReadThrough", "Subject", "new_enough", "status_of"]
 
 _HIT: Final = CacheRead("hit", collapsed=False)
 _STALE_WHILE_REVALIDATE: Final = CacheRead("stale_while_revalidate", collapsed=False)
@@ -52,6 +52,19 @@ class Found(Struct, frozen=True):
 
     context: SessionContext
     status: CacheStatus
+
+
+class NotThere(SessionNotFound):
+    """There is no such session context, and this is where that is known from."""
+
+    def __init__(self, session_id: str | None, status: CacheStatus) -> None:
+        super().__init__(session_id)
+        self.status = status
+
+
+def status_of(error: SessionNotFound) -> CacheStatus:
+    """Where it is known from that there is none: from upstream, past all caches, where nothing else is said."""
+    return error.status if isinstance(error, NotThere) else CacheStatus(fwd="bypass")
 
 
 class Fetched(Struct, frozen=True):
@@ -111,7 +124,10 @@ class ReadThrough:
     async def read(self, subject: Subject, deadline: Deadline) -> SessionContext:
         """Ask upstream, whatever there is, and keep what it answers. Raises as `get`."""
         _, ticket = await self._shelf.look(subject.key)
-        return _context(subject, (await self._fetch(subject, ticket, deadline)).entry)
+        entry = (await self._fetch(subject, ticket, deadline)).entry
+        if entry.context is None:
+            raise SessionNotFound(subject.session_id)
+        return entry.context
 
     async def forget(self, key: str) -> None:
         """Drop what is kept."""
@@ -148,10 +164,12 @@ class ReadThrough:
             else:
                 fetched, collapsed = await self._together(subject, ticket, options, deadline)
         self._observer.cache_read(CacheRead(why, collapsed))
-        context = new_enough(_context(subject, fetched.entry), options)
         age = self._age(fetched.entry)
-        ttl = self._policy.ttl - age if fetched.stored else None
-        return Found(context, CacheStatus(fwd=why, stored=fetched.stored, collapsed=collapsed, ttl=ttl, age=age))
+        ttl = self._ttl(fetched.entry, age) if fetched.stored else None
+        status = CacheStatus(fwd=why, stored=fetched.stored, collapsed=collapsed, ttl=ttl, age=age)
+        found = _found(subject, fetched.entry, status)
+        new_enough(found.context, options)
+        return found
 
     async def _together(
         self, subject: Subject, ticket: Ticket, options: ReadOptions, deadline: Deadline
@@ -202,10 +220,14 @@ class ReadThrough:
 
     def _served(self, subject: Subject, entry: Entry, age: float, event: CacheRead, detail: str = "") -> Found:
         self._observer.cache_read(event)
-        ttl = self._policy.ttl - age
+        ttl = self._ttl(entry, age)
         if event is _STALE_IF_ERROR:  # upstream was asked, if in vain: no hit (RFC 9211, 2.1)
-            return Found(_context(subject, entry), CacheStatus(fwd="stale", ttl=ttl, age=age, detail=detail))
-        return Found(_context(subject, entry), CacheStatus(hit=True, ttl=ttl, age=age, detail=detail))
+            return _found(subject, entry, CacheStatus(fwd="stale", ttl=ttl, age=age, detail=detail))
+        return _found(subject, entry, CacheStatus(hit=True, ttl=ttl, age=age, detail=detail))
+
+    def _ttl(self, entry: Entry, age: float) -> float:
+        """Seconds for which it is fresh yet; negative when it is stale."""
+        return (self._policy.missing_ttl if entry.context is None else self._policy.ttl) - age
 
     def _age(self, entry: Entry) -> float:
         """Seconds; this machine's clock may have been set back."""
@@ -219,7 +241,7 @@ def new_enough(context: SessionContext, options: ReadOptions) -> SessionContext:
     return context
 
 
-def _context(subject: Subject, entry: Entry) -> SessionContext:
+def _found(subject: Subject, entry: Entry, status: CacheStatus) -> Found:
     if entry.context is None:
-        raise SessionNotFound(subject.session_id)
-    return entry.context
+        raise NotThere(subject.session_id, status)
+    return Found(entry.context, status)

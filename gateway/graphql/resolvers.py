@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from msgspec import Struct
 
 from gateway.cache.freshness import FRESH_ENOUGH, ReadOptions
+from gateway.cache.readthrough import status_of
 from gateway.errors import SessionNotFound
 from gateway.graphql import inputs, types
 from gateway.sessions.writer import WriteOptions
@@ -93,6 +94,10 @@ class Call(Struct, frozen=True):
         self.context.reads.append(CacheRead([self.key], found.status))
         return found.context
 
+    def told_of_none(self, error: SessionNotFound) -> None:
+        """Nothing was found; where that is known from is noted."""
+        self.context.reads.append(CacheRead([self.key], status_of(error)))
+
     def write_options(self, expected_version: int | None) -> WriteOptions:
         """What is said about one write."""
         return WriteOptions(self.context.deadline, expected_version, self.reads_back)
@@ -110,7 +115,8 @@ async def session_context(
     options = context.read_options(max_age, min_version)
     try:
         return call.told(await context.sessions.get(tenant, session_id, context.deadline, options))
-    except SessionNotFound:
+    except SessionNotFound as error:
+        call.told_of_none(error)
         return None
 
 
@@ -132,7 +138,8 @@ async def my_session_context(
     options = context.read_options(max_age, min_version)
     try:
         return call.told(await context.own.get(tenant, context.deadline, options))
-    except SessionNotFound:
+    except SessionNotFound as error:
+        call.told_of_none(error)
         return None
 
 
@@ -230,5 +237,6 @@ RESOLVERS: Final[Mapping[str, Resolver]] = {
 
 def _entry(call: Call, found: Found | GatewayError) -> SessionContext | GatewayError | None:
     if isinstance(found, SessionNotFound):
+        call.told_of_none(found)
         return None
     return found if isinstance(found, Exception) else call.told(found)

@@ -48,7 +48,7 @@ def result_response(
     if tell_of_cache and reads:
         document["extensions"] = {"cache": [_cache_extension(each) for each in reads]}
     response = _response(200 if executed or media_type == LEGACY else 400, document, media_type)
-    if reads:
+    if reads and not (result.errors and all(each.status.hit for each in reads)):  # who failed may have asked upstream
         response.headers.extend(_cache_headers(reads))
     return response
 

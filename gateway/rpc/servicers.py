@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from gateway.cache.freshness import combined
-from gateway.cache.readthrough import Found
+from gateway.cache.readthrough import Found, status_of
 from gateway.errors import GatewayError, InvalidArgument, NotRepresentable, SessionNotFound
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
@@ -22,6 +22,7 @@ from gateway.sessions.writer import WriteOptions
 
 if TYPE_CHECKING:
     from gateway.access.guard import Guard
+    from gateway.cache.freshness import CacheStatus
     from gateway.model import JSON, Replacement
     from gateway.rpc.call import Call
     from gateway.sessions.writer import Written
@@ -64,10 +65,11 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
         found = await self._guard.sessions(call.credentials()).batch_get(
             request.tenant, request.session_ids, call.deadline(self._budget), call.read_options(request)
         )
-        call.tell_of_cache(combined(each.status for each in found if isinstance(each, Found)))
         answer = pb.BatchGetSessionContextsResponse()
+        statuses: list[CacheStatus] = []
         for session_id, each in zip(request.session_ids, found, strict=True):
-            _fill_if_found(answer.entries.add(session_id=session_id), each)
+            statuses.append(_filled(answer.entries.add(session_id=session_id), each))
+        call.tell_of_cache(combined(statuses))
         return answer
 
     @answers
@@ -204,9 +206,14 @@ def _message_if_read(written: Written) -> pb.SessionContext | None:
         return None
 
 
-def _fill_if_found(entry: pb.BatchGetSessionContextsEntry, found: Found | GatewayError) -> None:
-    """One read of a batch: what does not exist is no failure, and any other failure fails the batch."""
+def _filled(entry: pb.BatchGetSessionContextsEntry, found: Found | GatewayError) -> CacheStatus:
+    """One read of a batch, put into its entry; returns where the answer came from.
+
+    What does not exist is no failure, and any other failure fails the batch.
+    """
     if isinstance(found, Found):
         fill_session_context(entry.session_context, found.context)
-    elif not isinstance(found, SessionNotFound):
-        raise found
+        return found.status
+    if isinstance(found, SessionNotFound):
+        return status_of(found)
+    raise found
