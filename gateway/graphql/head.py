@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Final
@@ -18,6 +19,11 @@ __all__ = ["LEGACY", "MODERN", "Head", "Refused"]
 
 MODERN: Final = "application/graphql-response+json"
 LEGACY: Final = "application/json"
+
+
+_PARAMETER: Final = re.compile(r';(?:([^;="]*)=(?:[ \t]*"((?:[^"\\]|\\.)*)"|([^;]*)))?[^;]*')
+"""What follows a semicolon: a parameter whose value is quoted or not, or none (RFC 9110, 5.6.6)."""
+_QUOTED_PAIR: Final = re.compile(r"\\(.)")
 
 
 class Refused(Exception):
@@ -57,7 +63,7 @@ class Head:
     @cached_property
     def max_age(self) -> float | None:
         """What the caller accepts from a cache, in seconds (RFC 9111, 5.2.1)."""
-        return parse_cache_control(self.header("cache-control"))
+        return parse_cache_control(self.headers("cache-control"))
 
     @cached_property
     def accepted(self) -> str:
@@ -71,13 +77,18 @@ class Head:
 
     @cached_property
     def charset(self) -> str:
-        """That of the body."""
-        return self._content_type[1].partition("charset=")[2].strip(' "').lower() or "utf-8"
+        """That of the body, in lower case; UTF-8 if it was not said."""
+        return _parameters(self._content_type[1]).get("charset", "utf-8").lower()
+
+    @cached_property
+    def content_coding(self) -> str:
+        """How the body is compressed, in lower case: `identity` if it is not (RFC 9110, 8.4)."""
+        return (self.headers("content-encoding") or "identity").lower()
 
     @property
     def _content_type(self) -> tuple[str, str]:
-        media_type, _, parameters = (self.header("content-type") or "").partition(";")
-        return media_type.strip().lower(), parameters
+        media_type, semicolon, parameters = (self.header("content-type") or "").partition(";")
+        return media_type.strip().lower(), semicolon + parameters
 
 
 @lru_cache(maxsize=256)
@@ -101,6 +112,17 @@ def _media_type_for(accept: str) -> str:
     if rank(best)[0] >= 0:
         raise Refused(406, f"none of {accept!r} can be had: accept {MODERN} or {LEGACY}")
     return best
+
+
+def _parameters(text: str) -> dict[str, str]:
+    """Parameters by their names in lower case; what is none is passed over.
+
+    Of two with the same name the first counts (WHATWG MIME Sniffing, 4.4).
+    """
+    found: dict[str, str] = {}
+    for name, quoted, plain in _PARAMETER.findall(text):
+        found.setdefault(name.strip().lower(), _QUOTED_PAIR.sub(r"\1", quoted) or plain.strip())
+    return found
 
 
 def _range(text: str) -> tuple[str, float]:

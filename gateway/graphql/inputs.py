@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _TENANT = "Tenant: 3 to 16 lowercase letters and digits, beginning with a letter."
 _SESSION_ID = "Id of the session, 1 to 256 characters."
-_NAME = "Name of the attribute, 1 to 256 characters, any Unicode."
+_NAME = 'Name of the attribute, 1 to 256 characters, any Unicode but NUL; not "." or "..".'
 _VALUE = "Its value, any JSON value, null included. Required."
 _EXPECTED = "Write only if this is the current version."
 

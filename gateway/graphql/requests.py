@@ -39,6 +39,9 @@ PREFLIGHT_HEADERS: Final = ("x-apollo-operation-name", "apollo-require-preflight
 """Each of them shows that a GET is no link's or form's. Their values do not matter."""
 
 _UTF_8: Final = frozenset({"utf-8", "utf8"})
+_AS_IT_IS: Final = "identity"
+"""The content coding that is none."""
+_PADDING: Final = b" " * 8
 
 _MAX_PARAMETERS: Final = 100
 """Of a URL."""
@@ -126,6 +129,12 @@ async def body_of(request: Request, *, max_size: int, deadline: Deadline) -> byt
     if head.media_type != LEGACY or head.charset not in _UTF_8:
         content_type = head.header("content-type") or ""
         raise Refused(415, f"content-type {content_type!r} is not supported: send {LEGACY} in UTF-8")
+    if head.content_coding != _AS_IT_IS:
+        raise Refused(
+            415,
+            f"content-encoding {head.content_coding!r} is not supported: send the body as it is",
+            {"accept-encoding": _AS_IT_IS},  # RFC 9110, 15.5.16
+        )
     rest = request.rest
     if isinstance(rest, Whole):
         if len(rest.body) > max_size:
@@ -193,6 +202,8 @@ def _from_query(query: bytes) -> Parameters:
 
 def _decode(source: bytes, kind: type[Decoded], what: str) -> Decoded:
     """Decode JSON, and refuse in words what is none; the decoder's own hold nothing of the source."""
+    if not source.strip():
+        raise Refused(400, f"{what}: is empty")
     try:
         return msgspec.json.decode(source, type=kind)
     except msgspec.ValidationError as error:
@@ -202,7 +213,20 @@ def _decode(source: bytes, kind: type[Decoded], what: str) -> Decoded:
     except UnicodeDecodeError as error:
         raise Refused(400, f"{what}: is not UTF-8") from error
     except ValueError as error:
-        raise Refused(400, f"{what}: {error}") from error
+        raise Refused(400, f"{what}: {_why_malformed(source, kind, error)}") from error
+
+
+def _why_malformed(source: bytes, kind: type[object], error: ValueError) -> ValueError:
+    """What is wrong with JSON that was refused with this error.
+
+    The decoder looks ahead: of half a character (a lone surrogate) near the end it says that the input is cut off.
+    With space after it, it says so only of what is.
+    """
+    try:
+        msgspec.json.decode(source + _PADDING, type=kind)
+    except ValueError as better:
+        return better
+    return error
 
 
 def _not_right(error: msgspec.ValidationError) -> Refused:

@@ -25,15 +25,16 @@ _MARGIN: Final = 0.05
 
 
 class Call:
-    """One call. Its metadata is read once; a key that comes twice is taken by its last value."""
+    """One call. Its metadata is read once; of a key that comes several times, `header` knows the last value."""
 
-    __slots__ = ("context", "header")
+    __slots__ = ("_metadata", "context", "header")
 
     def __init__(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         self.context = context
         """What grpc.aio hands a method; its message types are of no interest here."""
         # Values are bytes where keys end with -bin; none of those is looked up.
         metadata: Any = context.invocation_metadata() or ()
+        self._metadata: Iterable[tuple[str, str]] = metadata
         self.header: Callable[[str], str | None] = dict(metadata).get
         """Looks up metadata."""
 
@@ -50,8 +51,10 @@ class Call:
                 max_age=asked.max_age.ToNanoseconds() / 1e9 if asked.HasField("max_age") else None,
                 min_version=asked.min_version if asked.HasField("min_version") else None,
             )
-        control = self.header("cache-control")
-        return options if control is None else options.stricter(parse_cache_control(control))
+        if self.header("cache-control") is None:
+            return options
+        control = ", ".join(value for key, value in self._metadata if key == "cache-control")  # RFC 9110, 5.3
+        return options.stricter(parse_cache_control(control))
 
     def deadline(self, budget: float) -> Deadline:
         """The caller's deadline, or so many seconds from now, whichever comes first."""

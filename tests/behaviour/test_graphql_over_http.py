@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -246,12 +247,14 @@ async def test_a_session_that_is_not_there_is_null_and_no_error(
 # Requests by POST
 
 MALFORMED: list[tuple[str, bytes, str]] = [
-    ("nothing", b"", "the body: "),
+    ("nothing", b"", "the body: is empty"),
+    ("nothing but space", b" \n", "the body: is empty"),
     ("not JSON", b"{query: 1}", "the body: JSON is malformed"),
-    ("cut off", b'{"query": "{', "the body: "),
+    ("cut off", b'{"query": "{', "the body: Input data was truncated"),
     ("more than one", b'{"query": "{ __typename }"} {}', "the body: JSON is malformed"),
     ("not UTF-8", b'{"query": "{ \xff }"}', "the body: is not UTF-8"),
-    ("half a character", b'{"query": "{ __typename }", "variables": {"a": "\\ud800"}}', "the body: "),
+    ("half a character", b'{"query": "{ __typename }", "variables": {"a": "\\ud800"}}', "utf-16 surrogate pair"),
+    ("half a character at the end", b'{"query": "\\ud800"}', "utf-16 surrogate pair"),
     ("a number", b"1", "Expected `object`, got `int`"),
     ("null", b"null", "Expected `object`, got `null`"),
     ("a batch", b'[{"query": "{ __typename }"}]', "Expected `object`, got `array`"),
@@ -298,6 +301,10 @@ async def test_parameters_may_be_null_and_unknown_ones_are_passed_over(
         "application/x-www-form-urlencoded",
         "multipart/form-data; boundary=x",
         "application/json; charset=utf-16",
+        'application/json; x="a;b"; charset=latin1',
+        'application/json; charset="latin1"; charset=utf-8',
+        "application/json; charset=",
+        'application/json; charset="utf-8',
         "application/jsonx",
     ],
 )
@@ -314,13 +321,34 @@ async def test_a_body_of_another_media_type(
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/json", "application/json; charset=utf-8", 'Application/JSON;charset="UTF-8"']
+    "content_type",
+    [
+        "application/json",
+        "application/json; charset=utf-8",
+        'Application/JSON;charset="UTF-8"',
+        "application/json; charset=utf-8;",
+        "application/json ;; charset=utf-8; x=y",
+        'application/json; x="charset=latin1; charset=latin1"; charset="ut\\f-8"',
+        "application/json; x=charset=latin1",
+    ],
 )
 async def test_json_in_utf_8(dev: Dev, upstream: Sandbox, client: httpx.AsyncClient, content_type: str) -> None:
     body = json.dumps({"query": QUERY}).encode()
     response = await client.post(dev.graphql_url, content=body, headers={"content-type": content_type})
 
     assert response.json() == DATA
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "GZIP, identity"])
+async def test_a_body_that_is_compressed(dev: Dev, upstream: Sandbox, client: httpx.AsyncClient, coding: str) -> None:
+    body = gzip.compress(json.dumps({"query": QUERY}).encode())
+    headers = {"content-type": LEGACY, "content-encoding": coding}
+    response = await client.post(dev.graphql_url, content=body, headers=headers)
+
+    assert response.status_code == 415
+    assert response.headers["accept-encoding"] == "identity"
+    assert f"content-encoding {coding.lower()!r} is not supported" in message_of(response)
+    assert (await post(client, dev, {"query": QUERY}, **{"content-encoding": "identity"})).json() == DATA
 
 
 def _padded(size: int) -> bytes:
@@ -368,6 +396,19 @@ async def test_values_that_are_nested_too_deeply(dev: Dev, upstream: Sandbox, cl
     assert log == []
     assert "nested" in message_of(response)
     assert not upstream.requests
+
+
+@pytest.mark.parametrize(("levels", "innermost"), [(100, "x"), (100, []), (101, "x"), (101, []), (101, {})])
+async def test_the_deepest_value(
+    dev: Dev, upstream: Sandbox, client: httpx.AsyncClient, levels: int, innermost: JSON
+) -> None:
+    value = innermost
+    for _ in range(levels - (innermost != "x")):
+        value = {"a": value}
+    response = await add_attribute(client, dev, "deep", value)
+
+    assert ("not be nested deeper than 100 levels" in response.text) is (levels > 100)
+    assert upstream.count("add-attribute") == (levels <= 100)
 
 
 # Requests by GET, and by other methods
