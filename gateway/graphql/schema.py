@@ -47,78 +47,46 @@ MinVersion: TypeAlias = Annotated[
     strawberry.argument(description="Lowest `metadata.version` that will do: one that you have seen."),
 ]
 
-ReplaceSessionContextResult: TypeAlias = Annotated[
-    types.ReplaceSessionContextPayload
-    | types.VersionConflict
+Failures: TypeAlias = (
+    types.VersionConflict
     | types.SessionNotFound
     | types.InvalidInput
     | types.Unauthenticated
     | types.PermissionDenied
-    | types.WriteOutcomeUnknown,
+    | types.WriteOutcomeUnknown
+)
+"""What each mutation can end with besides its payload."""
+
+ReplaceSessionContextResult: TypeAlias = Annotated[
+    types.ReplaceSessionContextPayload | Failures,
     strawberry.union("ReplaceSessionContextResult", description="What became of `replaceSessionContext`."),
 ]
 PatchSessionContextResult: TypeAlias = Annotated[
-    types.PatchSessionContextPayload
-    | types.VersionConflict
-    | types.SessionNotFound
-    | types.InvalidInput
-    | types.Unauthenticated
-    | types.PermissionDenied
-    | types.WriteOutcomeUnknown,
+    types.PatchSessionContextPayload | Failures,
     strawberry.union("PatchSessionContextResult", description="What became of `patchSessionContext`."),
 ]
 AddSessionContextAttributeResult: TypeAlias = Annotated[
-    types.AddSessionContextAttributePayload
-    | types.VersionConflict
-    | types.SessionNotFound
-    | types.InvalidInput
-    | types.Unauthenticated
-    | types.PermissionDenied
-    | types.WriteOutcomeUnknown,
+    types.AddSessionContextAttributePayload | Failures,
     strawberry.union("AddSessionContextAttributeResult", description="What became of `addSessionContextAttribute`."),
 ]
 RemoveSessionContextAttributeResult: TypeAlias = Annotated[
-    types.RemoveSessionContextAttributePayload
-    | types.VersionConflict
-    | types.SessionNotFound
-    | types.InvalidInput
-    | types.Unauthenticated
-    | types.PermissionDenied
-    | types.WriteOutcomeUnknown,
+    types.RemoveSessionContextAttributePayload | Failures,
     strawberry.union(
         "RemoveSessionContextAttributeResult", description="What became of `removeSessionContextAttribute`."
     ),
 ]
 UpdateMySessionContextResult: TypeAlias = Annotated[
-    types.UpdateMySessionContextPayload
-    | types.VersionConflict
-    | types.SessionNotFound
-    | types.InvalidInput
-    | types.Unauthenticated
-    | types.PermissionDenied
-    | types.WriteOutcomeUnknown,
+    types.UpdateMySessionContextPayload | Failures,
     strawberry.union("UpdateMySessionContextResult", description="What became of `updateMySessionContext`."),
 ]
 AddMySessionContextAttributeResult: TypeAlias = Annotated[
-    types.AddMySessionContextAttributePayload
-    | types.VersionConflict
-    | types.SessionNotFound
-    | types.InvalidInput
-    | types.Unauthenticated
-    | types.PermissionDenied
-    | types.WriteOutcomeUnknown,
+    types.AddMySessionContextAttributePayload | Failures,
     strawberry.union(
         "AddMySessionContextAttributeResult", description="What became of `addMySessionContextAttribute`."
     ),
 ]
 RemoveMySessionContextAttributeResult: TypeAlias = Annotated[
-    types.RemoveMySessionContextAttributePayload
-    | types.VersionConflict
-    | types.SessionNotFound
-    | types.InvalidInput
-    | types.Unauthenticated
-    | types.PermissionDenied
-    | types.WriteOutcomeUnknown,
+    types.RemoveMySessionContextAttributePayload | Failures,
     strawberry.union(
         "RemoveMySessionContextAttributeResult", description="What became of `removeMySessionContextAttribute`."
     ),
@@ -144,7 +112,7 @@ class Query:
     @strawberry.field(
         description="The session contexts of several sessions of a tenant, read side by side: one entry for each id, "
         "in the order of the ids, null for a session that does not exist. At most 100, unless it is set otherwise.",
-        graphql_type=list[types.SessionContext | None],
+        graphql_type=list[types.SessionContext | None] | None,
     )
     async def session_contexts(
         self,
@@ -168,8 +136,9 @@ class Query:
 
 
 @strawberry.type(
-    description="Writes. Each answers with a union: the payload, or a typed failure to switch on. A failure that no "
-    "caller can do anything about (upstream is down, say) is an error with `extensions.code`."
+    description="Writes, one after another. Each answers with a union: the payload, or a typed failure to switch on. A "
+    "failure that no caller can do anything about (upstream is down, say) is an error with `extensions.code`, and the "
+    "field is null; what the other fields came to stands."
 )
 class Mutation:
     @strawberry.field(
@@ -178,7 +147,7 @@ class Mutation:
     )
     async def replace_session_context(
         self, info: Info, input: Annotated[inputs.ReplaceSessionContextInput, _INPUT]
-    ) -> ReplaceSessionContextResult:
+    ) -> ReplaceSessionContextResult | None:
         return await resolvers.replace_session_context(_call(info), input)
 
     @strawberry.field(
@@ -187,7 +156,7 @@ class Mutation:
     )
     async def patch_session_context(
         self, info: Info, input: Annotated[inputs.PatchSessionContextInput, _INPUT]
-    ) -> PatchSessionContextResult:
+    ) -> PatchSessionContextResult | None:
         return await resolvers.patch_session_context(_call(info), input)
 
     @strawberry.field(
@@ -196,7 +165,7 @@ class Mutation:
     )
     async def add_session_context_attribute(
         self, info: Info, input: Annotated[inputs.AddSessionContextAttributeInput, _INPUT]
-    ) -> AddSessionContextAttributeResult:
+    ) -> AddSessionContextAttributeResult | None:
         return await resolvers.add_session_context_attribute(_call(info), input)
 
     @strawberry.field(
@@ -205,7 +174,7 @@ class Mutation:
     )
     async def remove_session_context_attribute(
         self, info: Info, input: Annotated[inputs.RemoveSessionContextAttributeInput, _INPUT]
-    ) -> RemoveSessionContextAttributeResult:
+    ) -> RemoveSessionContextAttributeResult | None:
         return await resolvers.remove_session_context_attribute(_call(info), input)
 
     @strawberry.field(
@@ -214,19 +183,19 @@ class Mutation:
     )
     async def update_my_session_context(
         self, info: Info, input: Annotated[inputs.UpdateMySessionContextInput, _INPUT]
-    ) -> UpdateMySessionContextResult:
+    ) -> UpdateMySessionContextResult | None:
         return await resolvers.update_my_session_context(_call(info), input)
 
     @strawberry.field(description="Sets one attribute of your own session, whether or not it was there.")
     async def add_my_session_context_attribute(
         self, info: Info, input: Annotated[inputs.AddMySessionContextAttributeInput, _INPUT]
-    ) -> AddMySessionContextAttributeResult:
+    ) -> AddMySessionContextAttributeResult | None:
         return await resolvers.add_my_session_context_attribute(_call(info), input)
 
     @strawberry.field(description="Removes one attribute of your own session; one that is not there is no failure.")
     async def remove_my_session_context_attribute(
         self, info: Info, input: Annotated[inputs.RemoveMySessionContextAttributeInput, _INPUT]
-    ) -> RemoveMySessionContextAttributeResult:
+    ) -> RemoveMySessionContextAttributeResult | None:
         return await resolvers.remove_my_session_context_attribute(_call(info), input)
 
 

@@ -175,14 +175,33 @@ async def test_an_error_of_the_execution_is_a_request_that_succeeded(
     assert error["extensions"]["code"] == "INVALID_ARGUMENT"
 
 
-async def test_an_execution_that_leaves_no_data_at_all_is_still_one(
+async def test_an_execution_whose_every_field_fails_is_still_one(
     dev: Dev, upstream: Sandbox, client: httpx.AsyncClient
 ) -> None:
     query = '{ sessionContexts(tenant: "BAD", sessionIds: []) { currency } }'
     response = await post(client, dev, {"query": query}, accept=MODERN)
 
     assert response.status_code == 200
-    assert response.json()["data"] is None
+    assert response.json()["data"] == {"sessionContexts": None}
+
+
+async def test_a_write_that_fails_leaves_what_the_others_came_to(
+    dev: Dev, upstream: Sandbox, client: httpx.AsyncClient
+) -> None:
+    upstream.faults.arm("status=500", "remove-attribute", times=None)
+    given = f'tenant: "acme", sessionId: "{seed.CUSTOMER_SESSION}", name: "customProperty"'
+    query = f"""mutation {{
+      first: addSessionContextAttribute(input: {{{given}, value: 1}}) {{
+        ... on AddSessionContextAttributePayload {{ sessionContext {{ metadata {{ version }} }} }}
+      }}
+      second: removeSessionContextAttribute(input: {{{given}}}) {{ __typename }}
+    }}"""
+    response = await post(client, dev, {"query": query})
+
+    first = {"sessionContext": {"metadata": {"version": 11}}}
+    assert response.json()["data"] == {"first": first, "second": None}
+    (error,) = response.json()["errors"]
+    assert (error["path"], error["extensions"]["code"]) == (["second"], "UPSTREAM_FAULT")
 
 
 async def test_the_named_operation_is_the_one_that_is_executed(

@@ -93,22 +93,26 @@ async def test_its_python_service_gets_its_way_after_a_conflict(
 
 
 async def test_its_frontend_gets_its_way_after_a_conflict(dev: Dev, upstream: Sandbox, customer: Caller) -> None:
-    """The code has no annotations, so that it is JavaScript too."""
+    """And is told of errors that leave no result. The code has no annotations, so that it is JavaScript too."""
     (source,) = re.findall(r"```ts\n(.*?)```", README, re.DOTALL)
     headers = json.dumps({"content-type": "application/json", **customer.headers()})
     script = f"""{source}
         async function send(query, variables) {{
           const body = JSON.stringify({{ query, variables }});
           const answer = await fetch({json.dumps(dev.graphql_url)}, {{ method: "POST", headers: {headers}, body }});
-          return (await answer.json()).data;
+          return await answer.json();
         }}
-        setCurrency(send, "{seed.CUSTOMER_SESSION}", "SEK", 3).then((written) => console.log(JSON.stringify(written)));
+        const failing = (data) => async () => ({{ data, errors: [{{ message: "upstream is down" }}] }});
+        const outcome = (way) => setCurrency(way, "{seed.CUSTOMER_SESSION}", "SEK", 3).catch((error) => error.message);
+        Promise.all([send, failing({{ patchSessionContext: null }}), failing(undefined)].map(outcome))
+          .then((outcomes) => console.log(JSON.stringify(outcomes)));
     """
 
     process = await asyncio.create_subprocess_exec(*_node(), "--eval", script, stdout=asyncio.subprocess.PIPE)
     output, _ = await process.communicate()
 
-    assert json.loads(output) == {"currency": "SEK", "metadata": {"version": 11}}
+    written = {"currency": "SEK", "metadata": {"version": 11}}
+    assert json.loads(output) == [written, "upstream is down", "upstream is down"]
 
 
 def _node() -> list[str]:
