@@ -65,6 +65,8 @@ def formatted(error: GraphQLError) -> GraphQLFormattedError:
     cause = _cause(error)
     if isinstance(cause, errors.GatewayError):
         _let_go(error)
+        if isinstance(cause, errors.InvalidArgument):
+            cause = types.in_terms_of_inputs(cause)
         return _formatted(error, cause.message, _extensions(cause))
     if cause is None:
         _let_go(error)
@@ -127,7 +129,5 @@ def _extensions(error: errors.GatewayError) -> dict[str, object]:
     if isinstance(error, errors.UpstreamError | errors.CallerRateLimited) and error.retry_after is not None:
         extensions["retryAfter"] = round(error.retry_after, 3)
     if isinstance(error, errors.InvalidArgument):
-        extensions["violations"] = [
-            {"field": types.input_path(each.field), "message": each.message} for each in error.violations
-        ]
+        extensions["violations"] = [{"field": each.field, "message": each.message} for each in error.violations]
     return extensions

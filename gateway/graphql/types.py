@@ -7,16 +7,13 @@ of the type. Descriptions are the schema's documentation; `schema/session_contex
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import strawberry
 from strawberry import ID
 
-from gateway import model
+from gateway import errors, model
 from gateway.graphql.scalars import JSON, Version
-
-if TYPE_CHECKING:
-    from gateway import errors
 
 
 @strawberry.type(description="What upstream keeps about a session context.")
@@ -151,7 +148,10 @@ class SessionNotFound(Failure):
 
 @strawberry.type(description="One thing wrong with the input.")
 class Violation:
-    field: str = strawberry.field(description="Path of the field in the input, for example `sessionContext.currency`.")
+    field: str = strawberry.field(
+        description="Path of the field in the input, for example `sessionContext.currency`; or the name of a header, "
+        "`saas-token`."
+    )
     message: str = strawberry.field(description="What is wrong with it, and what to do.")
 
 
@@ -161,12 +161,11 @@ class InvalidInput(Failure):
 
     @classmethod
     def of(cls, error: errors.InvalidArgument, mutation: str) -> InvalidInput:
+        ours = in_terms_of_inputs(error, mutation)
         return cls(
-            code=error.reason,
-            message=error.message,
-            violations=[
-                Violation(field=input_path(each.field, mutation), message=each.message) for each in error.violations
-            ],
+            code=ours.reason,
+            message=ours.message,
+            violations=[Violation(field=each.field, message=each.message) for each in ours.violations],
         )
 
 
@@ -197,24 +196,36 @@ class WriteOutcomeUnknown(Failure):
         return cls(code=error.reason, message=error.message)
 
 
-def input_path(field: str, mutation: str = "") -> str:
-    """The path of a field as GraphQL's inputs spell it, from its path in the protobuf contract."""
+def in_terms_of_inputs(error: errors.InvalidArgument, mutation: str = "") -> errors.InvalidArgument:
+    """The same error with its fields, which are those of the protobuf contract, as GraphQL's inputs spell them.
+
+    `mutation` is the root field it is of; empty for a query.
+    """
+    return errors.InvalidArgument(
+        errors.Violation(_input_path(each.field, mutation), each.message) for each in error.violations
+    )
+
+
+def _input_path(field: str, mutation: str) -> str:
     for theirs, ours in _RENAMED.get(mutation, _ARGUMENTS).items():
         if field == theirs or field.startswith(f"{theirs}."):
-            field = f"{ours}{field.removeprefix(theirs)}".removeprefix(".")
+            inner = "" if ours in _WITHOUT_FIELDS else field.removeprefix(theirs)
+            field = f"{ours}{inner}".removeprefix(".")
     return ".".join(_camel(part) for part in field.split("."))
 
 
 _ARGUMENTS: Final = {"read_options": ""}
 _PATCH: Final = {"session_context": "patch", "update_mask": "patch"}
-_ATTRIBUTE: Final = {"attribute_name": "name"}
+_ADD: Final = {"attribute_name": "name", "session_context": "value", "update_mask": "name"}
+_REMOVE: Final = {"attribute_name": "name", "session_context": "name", "update_mask": "name"}
+_WITHOUT_FIELDS: Final = frozenset({"name", "value"})
 _RENAMED: Final = {
     "patchSessionContext": _PATCH,
     "updateMySessionContext": _PATCH,
-    "addSessionContextAttribute": _ATTRIBUTE,
-    "removeSessionContextAttribute": _ATTRIBUTE,
-    "addMySessionContextAttribute": _ATTRIBUTE,
-    "removeMySessionContextAttribute": _ATTRIBUTE,
+    "addSessionContextAttribute": _ADD,
+    "removeSessionContextAttribute": _REMOVE,
+    "addMySessionContextAttribute": _ADD,
+    "removeMySessionContextAttribute": _REMOVE,
 }
 """Fields whose names in a mutation's input are others than in the protobuf contract."""
 

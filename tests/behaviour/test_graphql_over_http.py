@@ -12,12 +12,16 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import structlog.testing
+from graphql import get_named_type, is_input_object_type
 
+from gateway.errors import InvalidArgument
 from gateway.graphql.documents import Documents
 from gateway.graphql.headers import BrowserHeaders
 from gateway.graphql.http import GraphQLEndpoint
 from gateway.graphql.limits import Limits
+from gateway.graphql.resolvers import RESOLVERS
 from gateway.graphql.schema import make_schema
+from gateway.graphql.types import in_terms_of_inputs
 from gateway.sandbox import seed
 from gateway.telemetry.requests import Requests
 from stage import opened
@@ -261,6 +265,105 @@ async def test_a_session_that_is_not_there_is_null_and_no_error(
 
     assert response.status_code == 200
     assert response.json() == {"data": {"sessionContext": None}}
+
+
+# Violations
+
+OF_ANY = 'tenant: "BAD", sessionId: ""'
+PATCHED = '{currency: "CHFF", context: {_: 1, long: 1}}'.replace("long", "a" * 257)
+WRONG: list[tuple[str, set[str]]] = [
+    (f"sessionContext({OF_ANY}, maxAge: -1)", {"tenant", "sessionId", "maxAge"}),
+    ('sessionContexts(tenant: "BAD", sessionIds: ["good", ""], maxAge: -1)', {"tenant", "sessionIds[1]", "maxAge"}),
+    (f'sessionContexts(tenant: "acme", sessionIds: {json.dumps(["s"] * 101)})', {"sessionIds"}),
+    ('mySessionContext(tenant: "BAD", maxAge: -1)', {"tenant", "maxAge"}),
+    (
+        f"replaceSessionContext(input: {{{OF_ANY}, sessionContext: {{"
+        f'{PATCHED[1:-1]}, additionalProperties: {{currency: "EUR"}}}}}})',
+        {
+            "tenant",
+            "sessionId",
+            "expectedVersion",
+            "sessionContext.currency",
+            "sessionContext.context",
+            "sessionContext.additionalProperties",
+            "saas-token",
+        },
+    ),
+    (f"replaceSessionContext(input: {{{OF_ANY}, sessionContext: {{context: 1}}}})", {"sessionContext.context"}),
+    (
+        f"patchSessionContext(input: {{{OF_ANY}, patch: {PATCHED}}})",
+        {"tenant", "sessionId", "patch.currency", "patch.context", "saas-token"},
+    ),
+    (f"patchSessionContext(input: {{{OF_ANY}, patch: {{}}}})", {"tenant", "sessionId", "patch", "saas-token"}),
+    (f"patchSessionContext(input: {{{OF_ANY}, patch: {{context: 1}}}})", {"patch.context"}),
+    (f'addSessionContextAttribute(input: {{{OF_ANY}, name: "", value: 1}})', {"tenant", "sessionId", "name"}),
+    (f'addSessionContextAttribute(input: {{{OF_ANY}, name: ""}})', {"value"}),
+    (
+        f'addSessionContextAttribute(input: {{{OF_ANY}, name: "", value: 1, expectedVersion: 1}})',
+        {"tenant", "sessionId", "name", "saas-token"},
+    ),
+    (f'removeSessionContextAttribute(input: {{{OF_ANY}, name: ".."}})', {"tenant", "sessionId", "name"}),
+    (
+        f'updateMySessionContext(input: {{tenant: "BAD", patch: {PATCHED}}})',
+        {"tenant", "patch.currency", "patch.context"},
+    ),
+    ('updateMySessionContext(input: {tenant: "BAD", patch: {}})', {"tenant", "patch"}),
+    ('addMySessionContextAttribute(input: {tenant: "BAD", name: "", value: 1})', {"tenant", "name"}),
+    ('removeMySessionContextAttribute(input: {tenant: "BAD", name: "."})', {"tenant", "name"}),
+]
+
+
+@pytest.mark.parametrize(("field", "expected"), WRONG)
+async def test_what_is_wrong_is_told_in_the_words_of_the_schema(
+    dev: Dev, upstream: Sandbox, client: httpx.AsyncClient, field: str, expected: set[str]
+) -> None:
+    name = field.partition("(")[0]
+    if "input:" not in field:
+        query = f"{{ {field} {{ currency }} }}"
+    else:
+        query = f"mutation {{ {field} {{ ... on InvalidInput {{ code message violations {{ field message }} }} }} }}"
+    token = {"authorization": f"Bearer {seed.CUSTOMER_TOKEN}"} if "my" in name.lower() else {}
+    answer = (await post(client, dev, {"query": query}, **token)).json()
+
+    failure = answer["data"][name]
+    if failure is None:
+        (error,) = answer["errors"]
+        failure = {"message": error["message"], **error["extensions"]}
+    assert failure["code"] == "INVALID_ARGUMENT"
+    told = failure["violations"]
+    assert {each["field"] for each in told} == expected
+    assert failure["message"] == "; ".join(f"{each['field']}: {each['message']}" for each in told)
+    for each in expected - {"saas-token"}:
+        assert is_in_schema(name, each)
+    assert not upstream.requests
+
+
+@pytest.mark.parametrize("name", sorted(RESOLVERS.keys() - {"sessionContext", "sessionContexts", "mySessionContext"}))
+@pytest.mark.parametrize("field", ["session_context", "session_context.currency", "update_mask", "expected_version"])
+def test_what_comes_up_later_is_told_so_too(name: str, field: str) -> None:
+    """Upstream refuses it, it is too large, or an attribute leads into what is no object."""
+    if (name, field) == ("replaceSessionContext", "update_mask"):
+        return
+    (violation,) = in_terms_of_inputs(InvalidArgument.of(field, "is refused by upstream"), name).violations
+
+    assert is_in_schema(name, violation.field)
+
+
+def is_in_schema(root_field: str, path: str) -> bool:
+    """Whether an argument, or a field of an input, stands at this path."""
+    core = make_schema().core
+    assert core.query_type
+    assert core.mutation_type
+    fields = {**core.query_type.fields, **core.mutation_type.fields}
+    given: Any = {name: each.type for name, each in fields[root_field].args.items()}
+    if "input" in given:
+        given = {name: each.type for name, each in get_named_type(given["input"]).fields.items()}
+    for name in path.partition("[")[0].split("."):
+        if name not in given:
+            return False
+        inner = get_named_type(given[name])
+        given = {key: each.type for key, each in inner.fields.items()} if is_input_object_type(inner) else {}
+    return True
 
 
 # Requests by POST
