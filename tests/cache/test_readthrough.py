@@ -27,6 +27,7 @@ from redis.asyncio import Redis
 
 from gateway.cache.contexts import CachedClient
 from gateway.cache.freshness import FRESH_ENOUGH, CacheStatus, Policy, ReadOptions
+from gateway.cache.readthrough import NotThere
 from gateway.deadline import Deadline
 from gateway.development import DEV_DEFAULTS
 from gateway.errors import (
@@ -349,7 +350,7 @@ class TestManyAtATime:
             await all_wait(it, 100)
             held.go.set()
             told = await asyncio.gather(*reading, return_exceptions=True)
-        assert {type(each) for each in told} == {SessionNotFound}
+        assert {type(each) for each in told} == {NotThere}
         assert upstream.reads == ["missing"]
 
     async def test_wait_each_as_long_as_they_will(self, gateway: Opener, upstream: Upstream) -> None:
