@@ -224,12 +224,12 @@ class NotRepresentable(GatewayError):
 
 
 class AnswerTooLarge(GatewayError):
-    """The answer to a read has more bytes than an answer may have."""
+    """The answer has more bytes than an answer may have. What was to be written has been."""
 
     reason = "ANSWER_TOO_LARGE"
 
-    def __init__(self, size: int, bound: int) -> None:
-        super().__init__(f"the answer is too large: {size} bytes, and {bound} are allowed")
+    def __init__(self, bound: int) -> None:
+        super().__init__(f"the answer has more than {bound} bytes: ask for less at a time")
 
 
 class RequestNotReceived(GatewayError):

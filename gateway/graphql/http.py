@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from strawberry.types import ExecutionResult
 
 from gateway.deadline import Deadline
-from gateway.errors import CallerRateLimited, GatewayError, UpstreamSpared
+from gateway.errors import AnswerTooLarge, CallerRateLimited, GatewayError, UpstreamSpared
 from gateway.graphql.asked import Asking
 from gateway.graphql.connected import while_connected
 from gateway.graphql.documents import NotExecutable
@@ -19,14 +19,14 @@ from gateway.graphql.errors import code_of, time_to_wait
 from gateway.graphql.head import LEGACY, Refused
 from gateway.graphql.requests import Request
 from gateway.graphql.resolvers import Context
-from gateway.graphql.responses import TOO_LARGE, failed, refused, result_response, too_large, turned_away
+from gateway.graphql.responses import failed, not_sent, refused, result_response, turned_away
 from gateway.graphql.sizes import exceeds
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
 
     import strawberry
-    from graphql import DocumentNode
+    from graphql import DocumentNode, GraphQLError
     from starlette.types import Receive, Scope, Send
 
     from gateway.access.guard import Guard
@@ -124,8 +124,9 @@ class GraphQLEndpoint:
             if away is not None:
                 return turned_away(result, media_type, *away)
         if exceeds(result.data, self._max_answer):
-            told.failed(TOO_LARGE)
-            return too_large(self._max_answer, media_type)
+            error = AnswerTooLarge(self._max_answer)
+            told.failed(error.reason)
+            return not_sent(error, media_type)
         return result_response(result, media_type, context.reads, tell_of_cache=asked.wants_cache_told)
 
     def _context(self, request: Request, document: DocumentNode, deadline: Deadline) -> Context:
@@ -157,13 +158,21 @@ def _is_browser(request: Request) -> bool:
 def _turned_away(result: ExecutionResult, context: Context) -> tuple[int, float] | None:
     """Status and seconds to wait, if this gateway has turned away all calls of the request, so that nothing was done.
 
-    Where upstream is spared they had been let in, and each has failed then, with an error of its own.
+    Where upstream is spared they had been let in, and each has failed then, with an error for each session context.
     """
     failed = result.errors or ()
-    if any(value is not None for value in (result.data or {}).values()):
+    if any(_is_answered(key, value, failed) for key, value in (result.data or {}).items()):
         return None
-    for status, cause, let_in in ((429, CallerRateLimited, 0), (503, UpstreamSpared, len(failed))):
+    fields = len({error.path[0] for error in failed if error.path})
+    for status, cause, let_in in ((429, CallerRateLimited, 0), (503, UpstreamSpared, fields)):
         wait = time_to_wait(failed, cause)
         if wait is not None and context.let_in == let_in:
             return status, wait
     return None
+
+
+def _is_answered(key: str, value: object, failed: Sequence[GraphQLError]) -> bool:
+    """Whether a root field has an answer, or a list of which not every entry failed: some may be null without that."""
+    if isinstance(value, list):
+        return not value or len(value) > sum(error.path is not None and error.path[0] == key for error in failed)
+    return value is not None

@@ -23,13 +23,11 @@ if TYPE_CHECKING:
     from graphql import GraphQLError, GraphQLFormattedError
     from strawberry.types import ExecutionResult
 
+    from gateway.errors import AnswerTooLarge
     from gateway.graphql.head import Refused
     from gateway.graphql.resolvers import CacheRead
 
-__all__ = ["TOO_LARGE", "failed", "refused", "result_response", "too_large", "turned_away"]
-
-TOO_LARGE: Final = "ANSWER_TOO_LARGE"
-"""The code of an answer that has no room."""
+__all__ = ["failed", "not_sent", "refused", "result_response", "turned_away"]
 
 _CONTENT_TYPE: Final = {each: (b"content-type", f"{each}; charset=utf-8".encode()) for each in (MODERN, LEGACY)}
 _PRIVATE: Final = (b"cache-control", b"private, no-store")
@@ -62,12 +60,10 @@ def turned_away(result: ExecutionResult, media_type: str, status: int, wait: flo
     return _response(status, document, media_type, {"retry-after": str(max(1, math.ceil(wait)))})
 
 
-def too_large(most: int, media_type: str) -> Response:
-    """The operation was executed, and its answer is larger than so many bytes."""
-    message = f"the answer has more than {most} bytes: ask for less; what was to be written has been"
-    return _response(
-        200, {"errors": [{"message": message, "extensions": {"code": TOO_LARGE}}], "data": None}, media_type
-    )
+def not_sent(error: AnswerTooLarge, media_type: str) -> Response:
+    """The operation was executed, and what it came to is too large to be sent."""
+    errors = [{"message": error.message, "extensions": {"code": error.reason}}]
+    return _response(200, {"errors": errors, "data": None}, media_type)
 
 
 def refused(refusal: Refused, media_type: str) -> Response:

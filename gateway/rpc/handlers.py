@@ -90,7 +90,7 @@ class Methods(grpc.GenericRpcHandler):
             encoded = answer if isinstance(answer, bytes) else encode(answer)
             if max_answer is not None and len(encoded) > max_answer:
                 if not writes:
-                    await abort(call.context, AnswerTooLarge(len(encoded), max_answer))
+                    await abort(call.context, AnswerTooLarge(max_answer))
                 answer.ClearField("session_context")  # what was written stays written, whoever can read it back
                 encoded = encode(answer)
             return encoded

@@ -277,8 +277,10 @@ WRONG: list[tuple[str, set[str]]] = [
     (f'sessionContexts(tenant: "acme", sessionIds: {json.dumps(["s"] * 101)})', {"sessionIds"}),
     ('mySessionContext(tenant: "BAD", maxAge: -1)', {"tenant", "maxAge"}),
     (
-        f"replaceSessionContext(input: {{{OF_ANY}, sessionContext: {{"
-        f'{PATCHED[1:-1]}, additionalProperties: {{currency: "EUR"}}}}}})',
+        (
+            f"replaceSessionContext(input: {{{OF_ANY}, sessionContext: {{"
+            f'{PATCHED[1:-1]}, additionalProperties: {{currency: "EUR"}}}}}})'
+        ),
         {
             "tenant",
             "sessionId",

@@ -162,6 +162,7 @@ class TestTheBreaker:
 
 ONE = f'sessionContext(tenant: "acme", sessionId: "{SESSION}") {{ currency }}'
 OTHER = f'sessionContext(tenant: "acme", sessionId: "{seed.ANONYMOUS_SESSION}") {{ currency }}'
+BATCH = f'sessionContexts(tenant: "acme", sessionIds: ["{SESSION}", "x"]) {{ currency }}'
 REMOVE = f'removeSessionContextAttribute(input: {{tenant: "acme", sessionId: "{SESSION}", name: "x"}}) {{ __typename }}'
 
 
@@ -172,10 +173,22 @@ REMOVE = f'removeSessionContextAttribute(input: {{tenant: "acme", sessionId: "{S
         (f"{{ {ONE} }}", 503),
         (f"{{ a: {ONE} b: {OTHER} }}", 503),
         (f"mutation {{ {REMOVE} }}", 503),
+        (f"{{ {BATCH} }}", 503),
+        (f"{{ {ONE} {BATCH} }}", 503),
+        (f'{{ {ONE} none: sessionContexts(tenant: "acme", sessionIds: []) {{ currency }} }}', 200),
         (f"{{ {ONE} __typename }}", 200),
         (f'{{ a: {ONE} b: sessionContext(tenant: "nobody", sessionId: "x") {{ currency }} }}', 200),
     ],
-    ids=["a read", "two reads", "a write", "something else was answered", "something else failed"],
+    ids=[
+        "a read",
+        "two reads",
+        "a write",
+        "a batch",
+        "a read and a batch",
+        "a batch of none was answered",
+        "something else was answered",
+        "something else failed",
+    ],
 )
 async def test_http_says_503_when_all_of_a_request_is_turned_away(document: str, status: int, media_type: str) -> None:
     async with gateway("graphql", **OPEN_BREAKER) as (dev, door):

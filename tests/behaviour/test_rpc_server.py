@@ -229,7 +229,7 @@ REASONS: list[tuple[errors.GatewayError, str, str, dict[str, str]]] = [
         {"min_version": "8", "current_version": "7"},
     ),
     (errors.NotRepresentable("no"), "NOT_REPRESENTABLE", "FAILED_PRECONDITION", {}),
-    (errors.AnswerTooLarge(2, 1), "ANSWER_TOO_LARGE", "RESOURCE_EXHAUSTED", {}),
+    (errors.AnswerTooLarge(1), "ANSWER_TOO_LARGE", "RESOURCE_EXHAUSTED", {}),
     (errors.RequestNotReceived(), "REQUEST_NOT_RECEIVED", "DEADLINE_EXCEEDED", {}),
     (errors.WriteOutcomeUnknown(timed_out=False), "WRITE_OUTCOME_UNKNOWN", "UNKNOWN", {}),
     (errors.WriteOutcomeUnknown(timed_out=True), "WRITE_OUTCOME_UNKNOWN", "DEADLINE_EXCEEDED", {}),

@@ -158,7 +158,7 @@ def _examples() -> Iterator[errors.GatewayError]:
     yield errors.VersionConflict(1, None)
     yield errors.MinVersionNotReached(2, 1)
     yield errors.NotRepresentable("")
-    yield errors.AnswerTooLarge(2, 1)
+    yield errors.AnswerTooLarge(1)
     yield errors.RequestNotReceived()
     yield errors.WriteOutcomeUnknown(timed_out=False)
     yield errors.RateLimited("")
