@@ -5,6 +5,7 @@ import "@graphiql/plugin-history/style.css";
 import "graphiql/graphiql.css";
 import "./main.css";
 
+import { useGraphiQL } from "@graphiql/react";
 import { GraphiQL } from "graphiql";
 import { createRoot } from "react-dom/client";
 
@@ -20,7 +21,7 @@ async function fetcher(parameters, options) {
       "content-type": "application/json",
       ...options?.headers,
     },
-    body: JSON.stringify(parameters),
+    body: JSON.stringify({ ...parameters, variables: parameters.variables && asTyped(parameters.variables) }),
   });
   return JSON.parse(await response.text(), asWritten);
 }
@@ -28,6 +29,23 @@ async function fetcher(parameters, options) {
 /** Keeps what JavaScript's numbers cannot hold, as the gateway does, in browsers that can (JSON.rawJSON). */
 function asWritten(_key, value, context) {
   return typeof value === "number" && JSON.rawJSON ? JSON.rawJSON(context.source) : value;
+}
+
+/** Variables as they stand in their editor, unless that holds comments: what GraphiQL has parsed has lost digits. */
+function asTyped(parsed) {
+  try {
+    return JSON.parse(variableEditor.getValue(), asWritten);
+  } catch {
+    return parsed;
+  }
+}
+
+let variableEditor;
+
+/** Stands inside GraphiQL, where its editors can be had. */
+function Name() {
+  variableEditor = useGraphiQL((state) => state.variableEditor);
+  return "Session Gateway";
 }
 
 /** localStorage, under a name of our own: other people's GraphiQL runs on localhost too, and all use the same keys. */
@@ -50,6 +68,8 @@ createRoot(document.getElementById("playground")).render(
     defaultTabs={operations.map((query) => ({ query }))}
     defaultHeaders={JSON.stringify(headers, null, 2)}
   >
-    <GraphiQL.Logo>Session Gateway</GraphiQL.Logo>
+    <GraphiQL.Logo>
+      <Name />
+    </GraphiQL.Logo>
   </GraphiQL>,
 );

@@ -105,16 +105,17 @@ async def open_tab(page: Page, title: str) -> None:
 async def noticed(page: Page, text: str, patience: float = _PATIENCE) -> None:
     """Wait until GraphiQL has noticed what is in its editor: until then it would send the previous operation's name."""
     await page.wait_for_function(
-        "text => Object.entries(localStorage).some(([key, value]) => key.endsWith(':query') && value.includes(text))",
+        "text => Object.entries(localStorage).some("
+        "([key, value]) => /:(query|variables)$/.test(key) && value.includes(text))",
         arg=text,
         timeout=patience,
     )
 
 
-async def write(page: Page, text: str) -> None:
+async def write(page: Page, text: str, editor: str = "Operation Editor") -> None:
     """Write in place of what is in the editor; again if it was not ready to be written to, as while it still loads."""
     for patience in (_PATIENCE / 4, _PATIENCE / 2, _PATIENCE):
-        await page.get_by_role("region", name="Operation Editor").locator(".view-lines").click()
+        await page.get_by_role("region", name=editor).locator(".view-lines").first.click()
         await page.keyboard.press("Control+A")
         await page.keyboard.press("Delete")
         await page.keyboard.insert_text(text)
@@ -170,6 +171,25 @@ async def test_runs_what_one_types_and_shows_numbers_as_they_are(dev: Dev, upstr
         await write(page, f'{{ sessionContext(tenant: "acme", sessionId: "{ODD_SESSION}") {{ context }} }}')
         await execute(page)
         await expect(page.get_by_role("region", name="Result Window")).to_contain_text('"big": 9007199254740993')
+
+
+@pytest.mark.parametrize("comment", ["", "// a comment\n"])
+async def test_sends_numbers_as_they_are_typed(dev: Dev, upstream: Sandbox, browser: Browser, comment: str) -> None:
+    """Not beside a comment, which JSON does not know; then they are what JavaScript makes of them."""
+    async with visit(browser, dev.graphql_url) as page:
+        given = f'tenant: "acme", sessionId: "{CUSTOMER_SESSION}", name: "typed", value: $v'
+        await write(page, f"mutation ($v: JSON) {{ addSessionContextAttribute(input: {{{given}}}) {{ __typename }} }}")
+        await page.get_by_role("button", name="Variables").click()
+        await write(page, comment + '{"v": [9007199254740993, 1.0, 12345678901234567890]}', "Variables")
+        await execute(page)
+        await expect(page.get_by_role("region", name="Result Window")).to_contain_text("AttributePayload")
+
+    digits = (
+        b'"typed":[9007199254740992,1,12345678901234567000]'
+        if comment
+        else b'"typed":[9007199254740993,1.0,12345678901234567890]'
+    )
+    assert digits in (upstream.store.get("acme", CUSTOMER_SESSION) or b"")
 
 
 async def test_marks_what_the_schema_does_not_know(dev: Dev, browser: Browser) -> None:
