@@ -13,21 +13,21 @@ def exceeds(value: object, most: int) -> bool:
     What is counted is never more than there will be. Counting ends where it exceeds.
     """
     size = 0
-    pending = [value]
-    while pending:
-        each = pending.pop()
-        if isinstance(each, Raw):
-            size += memoryview(each).nbytes
-        elif isinstance(each, str):
-            size += len(each) + 2
-        elif isinstance(each, dict):
-            size += 2 + sum(map(len, each)) + 3 * len(each)
-            pending += each.values()
-        elif isinstance(each, list):
-            size += 2 + len(each)
-            pending += each
-        else:
-            size += 1
+    found = [value]
+    for each in found:  # which grows meanwhile
+        match each:
+            case Raw():
+                size += memoryview(each).nbytes
+            case str():
+                size += len(each) + 2
+            case dict():
+                size += 4 * len(each) + 1  # a name has one character at least
+                found += each.values()
+            case list():
+                size += len(each) + 1
+                found += each
+            case _:
+                size += 1
         if size > most:
             return True
     return False

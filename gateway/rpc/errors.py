@@ -76,7 +76,7 @@ def answers(
         try:
             return await method(self, request, call)
         except errors.GatewayError as error:
-            refusal = error
+            refusal = error.with_traceback(None)  # this frame is in it, and would hold it in turn
         except Exception:  # noqa: BLE001 - the outermost frame of a call: nothing of a defect may reach the caller
             incident = uuid.uuid4().hex
             _log.exception("defect", incident=incident)

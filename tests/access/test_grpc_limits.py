@@ -114,7 +114,7 @@ async def test_an_answer_that_is_too_large_is_refused_and_the_connection_lives(
     for call in (managed.GetSessionContext(REQUEST), managed.BatchGetSessionContexts(batch)):
         failed = await failure(call)
         assert failed.code() == EXHAUSTED
-        assert "and 16384 are allowed" in (failed.details() or "")
+        assert "more than 16384 bytes" in (failed.details() or "")
         assert refusal(failed).reason == "ANSWER_TOO_LARGE"
     assert caplog.records == []
 
