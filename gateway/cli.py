@@ -1,6 +1,7 @@
 """The command line: `session-gateway serve | dev | sandbox | check | keys | cache | schema`.
 
-A command imports what only it needs: a supervisor of workers has no use for gRPC, nor `keys new` for GraphQL.
+Each command imports what only it needs, when it runs: a supervisor of workers has no use for gRPC, nor `keys new` for
+GraphQL.
 """
 
 from __future__ import annotations

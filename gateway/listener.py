@@ -124,7 +124,7 @@ class _Server(uvicorn.Server):
     def discourage(self) -> None:
         """Ask clients to make new connections from now on, which may bring them to another gateway."""
         farewell = (b"connection", b"close")
-        self.config.encoded_headers.append(farewell)  # for every second from the next on
+        self.config.encoded_headers.append(farewell)  # of which uvicorn makes the other list anew each second
         self.server_state.default_headers.append(farewell)
 
     async def close_when_told(self) -> None:
@@ -148,8 +148,8 @@ class _Server(uvicorn.Server):
     async def abandon(self) -> None:
         """Cut off whatever is open still.
 
-        To who answers it is as if the client had gone. What was cancelled is a defect to uvicorn: so only what does not
-        end by that.
+        Those who answer see that the client has gone. Only those who go on after that are cancelled, as uvicorn logs a
+        cancelled one as an error.
         """
         for server in self.servers:
             server.close()

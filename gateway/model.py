@@ -14,6 +14,7 @@ from msgspec import Meta, Raw, Struct
 __all__ = [
     "JSON",
     "MAX_VERSION",
+    "SCALAR_FIELDS",
     "UPSTREAM_NAMES",
     "Metadata",
     "Replacement",
@@ -133,6 +134,8 @@ def _additional_properties(source: bytes) -> dict[str, JSON] | None:
     return {name: _value.decode(raw) for name, raw in document.items() if name not in _KNOWN}
 
 
+SCALAR_FIELDS: Final = ("customer_id", "site_code", "currency", "cart_id", "target_location", "language")
+"""Top-level fields that are strings, and that callers may write."""
 UPSTREAM_NAMES: Final = dict(zip(_Fields.__struct_fields__, _Fields.__struct_encode_fields__, strict=True))
 """Our names of the top-level fields, and upstream's."""
 

@@ -41,7 +41,7 @@ _REMEMBERED: Final = 7200
 
 
 def always(*, secure: bool) -> Headers:
-    """The headers of every answer, by whether the connection is (TLS)."""
+    """Headers that every answer has; with HSTS if the connection is TLS's."""
     return [*_ALWAYS, *_BY_TLS] if secure else [*_ALWAYS]
 
 

@@ -82,8 +82,7 @@ class SessionContextPatch:
     context: Maybe[JSON | None] = strawberry.field(description=_PATCH_CONTEXT)
 
     def patch(self) -> Patch:
-        fields = ("customer_id", "site_code", "currency", "cart_id", "target_location", "language")
-        return Patch((*_fields(self, fields), *_attributes(self.context)))
+        return Patch((*_fields(self, model.SCALAR_FIELDS), *_attributes(self.context)))
 
 
 @strawberry.input(

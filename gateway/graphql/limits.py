@@ -83,7 +83,7 @@ class Excess:
 
     @classmethod
     def of(cls, limit: str, bound: int, value: int) -> Excess:
-        """Fragments double what fragments doubled: past what GraphQL's Int can hold, it is all the same."""
+        """Nested fragments make counts grow exponentially, so the value is at most GraphQL's largest Int."""
         return cls(limit, bound, min(value, _MANY))
 
     def __str__(self) -> str:

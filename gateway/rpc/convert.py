@@ -14,7 +14,7 @@ from google.protobuf.struct_pb2 import NULL_VALUE
 
 from gateway.errors import InvalidArgument, NotRepresentable
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
-from gateway.model import Replacement
+from gateway.model import SCALAR_FIELDS, Replacement
 
 if TYPE_CHECKING:
     from google.protobuf.struct_pb2 import Struct, Value
@@ -45,7 +45,6 @@ MAX_NAMES: Final = (_MAX_DEPTH - _VALUE_DEPTH) // _MEMBER_DEPTH + 1
 _EXACT: Final = 2**53
 """Up to here a double holds every integer."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_OPTIONAL: Final = ("customer_id", "site_code", "currency", "cart_id", "target_location", "language")
 
 
 def session_context_message(context: SessionContext) -> pb.SessionContext:
@@ -61,7 +60,7 @@ def fill_session_context(message: pb.SessionContext, context: SessionContext) ->
     To make it by itself and have it copied there costs as much again. Raises NotRepresentable.
     """
     message.session_id = context.session_id
-    for name in _OPTIONAL:
+    for name in SCALAR_FIELDS:
         if (value := getattr(context, name)) is not None:
             setattr(message, name, value)
     metadata, ours = message.metadata, context.metadata

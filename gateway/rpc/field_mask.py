@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import InvalidArgument
+from gateway.model import SCALAR_FIELDS
 from gateway.rpc.convert import MAX_NAMES, json_from_struct, json_from_value
 from gateway.sessions.changes import CLEAR, Assignment, Clear, Patch
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["parse_path", "patch_from_message"]
 
-_SCALARS: Final = ("customer_id", "site_code", "currency", "cart_id", "target_location", "language")
 _SEGMENT = re.compile(r"`((?:[^`]|``)*)`|(\w+)")
 
 _MAX_PATHS: Final = 1_000
@@ -84,13 +84,13 @@ def parse_path(path: str) -> Path:
 def _field_path(path: str) -> Path:
     """A path that leads into no field which has none of its own. Raises InvalidArgument."""
     field, *inner = parsed = parse_path(path)
-    if inner and field in _SCALARS:
+    if inner and field in SCALAR_FIELDS:
         raise InvalidArgument.of("update_mask", f"{path!r} leads into {field!r}, which has no fields")
     return parsed
 
 
 def _set_paths(message: pb.SessionContext) -> Iterator[Path]:
-    for field in _SCALARS:
+    for field in SCALAR_FIELDS:
         if message.HasField(field):
             yield (field,)
     for name in message.context.fields:
@@ -124,7 +124,7 @@ def _attributes_set(assignment: Assignment) -> Iterable[str]:
 
 def _value(message: pb.SessionContext, path: Path) -> JSON | Clear:
     field, *inner = path
-    if field in _SCALARS:
+    if field in SCALAR_FIELDS:
         value: str = getattr(message, field)
         return value if message.HasField(field) else CLEAR
     if field != "context":

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from gateway import validation
 from gateway.cache.freshness import FRESH_ENOUGH
 from gateway.errors import GatewayError, InvalidArgument, SessionNotFound, Unauthenticated, Violation
+from gateway.model import SCALAR_FIELDS
 from gateway.sessions import checks
 from gateway.sessions.changes import CLEAR, Assignment, Patch, Replace
 from gateway.sessions.writer import Change
@@ -34,9 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OWN_WRITABLE", "WRITABLE", "OwnSessionContexts", "SessionContexts"]
 
-WRITABLE: Final = frozenset(
-    {"customer_id", "site_code", "currency", "cart_id", "target_location", "language", "context"}
-)
+WRITABLE: Final = frozenset({*SCALAR_FIELDS, "context"})
 OWN_WRITABLE: Final = frozenset({"site_code", "currency", "target_location", "language", "context"})
 """What upstream's PATCH applies; it ignores all else (API reference, operation 6)."""
 _READABLE: Final = 512

@@ -148,15 +148,16 @@ class Plan:
         definition = self._root.fields.get(name)
         if definition is None or name not in RESOLVERS:  # introspection
             raise Peculiar(name)
+        if isinstance(definition.type, GraphQLNonNull):  # its failure would null the others too: none of ours does
+            raise Peculiar(name)
         nodes = [each.node for each in details]
-        type_ = definition.type.of_type if isinstance(definition.type, GraphQLNonNull) else definition.type
         return _Field(
             key=key,
             name=name,
             resolve=RESOLVERS[name],
             arguments=Arguments(self._compiler.schema, definition, nodes[0]),
             project=projector.projection(self._root, details),
-            has_failures=is_union_type(type_),
+            has_failures=is_union_type(definition.type),
             reads_back=selects(nodes, self._fragments, projector.conditions, "sessionContext"),
             encoded=self._compiler.encoded,
             form=next(self._compiler.forms),
@@ -173,11 +174,7 @@ class Bound(NamedTuple):
     async def execute(self, context: Context) -> ExecutionResult:
         """Execute the operation. What goes wrong is in the result."""
         errors: list[GraphQLError] = []
-        try:
-            data = self.blank | await self.follow(context, self.steps, errors)
-        except GraphQLError as error:
-            errors.append(error)
-            return ExecutionResult(data=None, errors=errors)
+        data = self.blank | await self.follow(context, self.steps, errors)
         return ExecutionResult(data=data, errors=errors or None)
 
 
@@ -207,7 +204,7 @@ class _Field:
     """Under which `encoded` has what this field makes of session contexts."""
 
     async def answer(self, context: Context, arguments: Mapping[str, object], errors: list[GraphQLError]) -> object:
-        """Resolve it and project what comes of it. Raises GraphQLError where that nulls the whole answer."""
+        """Resolve it and project what comes of it. Null where that failed, which is added to the errors."""
         try:
             value = await self.resolve(Call(context, self.key, self.reads_back), **arguments)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the field's error
@@ -234,21 +231,15 @@ _Follow: TypeAlias = "Callable[[Context, _Steps, list[GraphQLError]], Awaitable[
 
 
 async def _side_by_side(context: Context, steps: _Steps, errors: list[GraphQLError]) -> dict[str, object]:
-    """All at once. The first failure that nulls the whole answer ends the others (graphql-core, gather_with_cancel)."""
+    """All at once."""
     if len(steps) == 1:
         ((field, arguments),) = steps
         return {field.key: await field.answer(context, arguments, errors)}
-    tasks = [asyncio.create_task(field.answer(context, arguments, errors)) for field, arguments in steps]
-    try:
-        answers = await asyncio.gather(*tasks)
-    except Exception:
-        for task in tasks:
-            task.cancel()
-        raise
-    finally:
-        if pending := [task for task in tasks if not task.done()]:
-            await asyncio.wait(pending)
-    return {field.key: answer for (field, _), answer in zip(steps, answers, strict=True)}
+    async with asyncio.TaskGroup() as tasks:
+        answers = [
+            (field.key, tasks.create_task(field.answer(context, arguments, errors))) for field, arguments in steps
+        ]
+    return {key: answer.result() for key, answer in answers}
 
 
 async def _in_turn(context: Context, steps: _Steps, errors: list[GraphQLError]) -> dict[str, object]:
