@@ -108,9 +108,9 @@ class CachedClient:
             self._managed if cached else None,
             self._own if cached else None,
             self._session_ids,
-            tenant,
-            self._own_key(tenant, access_token),
-            _expiry(access_token),
+            tenant=tenant,
+            key=self._own_key(tenant, access_token),
+            expires_at=_expiry(access_token),
         )
 
     def _own_key(self, tenant: str, access_token: SecretStr) -> str:
@@ -177,12 +177,13 @@ class CachedSession:
 class CachedOwnSession:
     """The session that a token belongs to, a `Subject` too. `managed` is told of writes, `own` is read through."""
 
-    def __init__(  # noqa: PLR0917
+    def __init__(
         self,
         inner: OwnResource,
         managed: ReadThrough | None,
         own: ReadThrough | None,
         session_ids: MemoryStore[str],
+        *,
         tenant: str,
         key: str,
         expires_at: float,

@@ -10,7 +10,7 @@ close  after it
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from gateway.stores import MemoryStore, StoredEntry
     from gateway.telemetry import Observer
 
-__all__ = ["OpenWrite", "Shelf", "Ticket"]
+__all__ = ["LARGEST", "OpenWrite", "Shelf", "Ticket"]
+
+LARGEST: Final = 262_144
+"""Bytes of a session context that is kept. Most have a few thousand, and entries are counted and not weighed: as many
+that are as large as upstream lets them be would not fit into memory."""
 
 
 class Ticket(Struct, frozen=True):
@@ -50,11 +54,12 @@ class Shelf:
     holds, where that is another than its own; None when that is not known, so that any write may count.
     """
 
-    def __init__(  # noqa: PLR0917
+    def __init__(
         self,
         marks: Marks,
         observer: Observer,
         lifetime: float,
+        *,
         memory: MemoryStore[Entry] | None = None,
         shared: SharedCache | None = None,
         invalidations: Invalidations | None = None,
@@ -97,11 +102,13 @@ class Shelf:
     async def keep(self, key: str, entry: Entry, ticket: Ticket) -> bool:
         """Keep what a read brought back that began with this ticket.
 
-        False when a write stands against it, or a newer version that has been seen, or nothing can keep it: Redis is in
-        trouble, and there is no memory in front of it.
+        False when a write stands against it, or a newer version that has been seen, or it is too large, or nothing can
+        keep it: Redis is in trouble, and there is no memory in front of it.
         """
         self._saw(key, entry)
-        kept = self.good(key, entry) and await self._share(key, entry, ticket) and await self._remember(key, entry)
+        fits = entry.context is None or len(entry.context.source) <= LARGEST
+        kept = fits and self.good(key, entry) and await self._share(key, entry, ticket)
+        kept = kept and await self._remember(key, entry)
         self._observer.cache_put(CachePut(kept))
         return kept
 

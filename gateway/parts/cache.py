@@ -88,8 +88,10 @@ async def open_cache(
             )
             shared = tracing.around("shared_cache", shared, "get", "put", "forget", "open", "close")
         in_front = memory if shared is None or cache.memory_tier else None
-        managed = Shelf(marks, metrics, policy.lifetime, in_front, shared, invalidations)
-        own = Shelf(marks, metrics, policy.lifetime, own_memory, None, invalidations, marked_by=marked_by)
+        managed = Shelf(marks, metrics, policy.lifetime, memory=in_front, shared=shared, invalidations=invalidations)
+        own = Shelf(
+            marks, metrics, policy.lifetime, memory=own_memory, invalidations=invalidations, marked_by=marked_by
+        )
         yield CachedClient(
             client,
             await read_through(managed),

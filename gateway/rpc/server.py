@@ -92,7 +92,8 @@ async def serve_rpc(
         )
 
         described = reflection.aio.ReflectionServicer((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME))
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(described, methods)  # type: ignore[no-untyped-call]
+        add = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
+        add(described, methods)  # type: ignore[no-untyped-call]  # grpcio-reflection has no types
     bound = _bind(server, host, port, certificates, shared=shared)
     await server.start()
     _let_work_go_first()

@@ -38,12 +38,13 @@ class Tokens:
         self._clock = clock
         self._tokens: dict[str, Token] = {}
 
-    def issue(  # noqa: PLR0917
+    def issue(
         self,
         tenant: str,
         lifetime: float | None,
         session_id: str | None = None,
         customer_id: str | None = None,
+        *,
         scopes: tuple[str, ...] = (),
         value: str | None = None,
     ) -> str:

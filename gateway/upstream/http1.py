@@ -65,11 +65,11 @@ class Http1Connection(Connection):
 
     # What the event loop says.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # that of a stream
         self._origin.opened(self)
 
-    def data_received(self, data: bytes) -> None:  # noqa: D102
+    def data_received(self, data: bytes) -> None:
         answer = self._answer
         if answer is None:
             self.close()
@@ -98,7 +98,7 @@ class Http1Connection(Connection):
             self.transport.pause_reading()
         answer.wake()
 
-    def connection_lost(self, error: Exception | None) -> None:  # noqa: D102
+    def connection_lost(self, error: Exception | None) -> None:
         self._origin.ended(self)
         answer = self._answer
         if answer is None:
@@ -111,26 +111,26 @@ class Http1Connection(Connection):
 
     # What the parser says.
 
-    def on_message_begin(self) -> None:  # noqa: D102
+    def on_message_begin(self) -> None:
         if self._answer is None or self._answer.ended:
             raise HttpParserError("nobody has asked for this")
 
-    def on_header(self, name: bytes, value: bytes) -> None:  # noqa: D102
+    def on_header(self, name: bytes, value: bytes) -> None:
         if self._answer is not None and not self._answer.status:  # else it is of the trailer
             self._answer.fields.append((name, value))
 
-    def on_headers_complete(self) -> None:  # noqa: D102
+    def on_headers_complete(self) -> None:
         self._fruitless = 0
         status = self._parser.get_status_code()
         if self._answer is not None and status >= 200 and not self._answer.status:
             self._answer.status = status
 
-    def on_body(self, body: bytes) -> None:  # noqa: D102
+    def on_body(self, body: bytes) -> None:
         self._fruitless = 0
         if self._answer is not None:
             self._answer.add(body)
 
-    def on_message_complete(self) -> None:  # noqa: D102
+    def on_message_complete(self) -> None:
         answer = self._answer
         if answer is None:
             return

@@ -76,7 +76,7 @@ class Http2Connection(Connection):
         self._leaving = False
         """Whether no further request may follow."""
 
-    async def ready(self) -> None:  # noqa: D102
+    async def ready(self) -> None:
         await self._settled
 
     def ask(self, request: bytes) -> Incoming:
@@ -127,14 +127,14 @@ class Http2Connection(Connection):
 
     # What the event loop says.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # that of a stream
         self._origin.opened(self)
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(_WINDOW - self._h2.inbound_flow_control_window)
         self._flush()
 
-    def data_received(self, data: bytes) -> None:  # noqa: D102
+    def data_received(self, data: bytes) -> None:
         try:
             for event in self._h2.receive_data(self._without_goaway(data)):
                 self._take(event)
@@ -148,14 +148,14 @@ class Http2Connection(Connection):
             self._unheard_since = self._loop.time() if self._streams else None
             self._tell()
 
-    def pause_writing(self) -> None:  # noqa: D102
+    def pause_writing(self) -> None:
         self._full = True
 
-    def resume_writing(self) -> None:  # noqa: D102
+    def resume_writing(self) -> None:
         self._full = False
         self._send_bodies(self._streams.values())
 
-    def connection_lost(self, error: Exception | None) -> None:  # noqa: D102
+    def connection_lost(self, error: Exception | None) -> None:
         self._origin.ended(self)
         self._fail(httpx.ReadError, str(error or "the connection ended before the answer did"))
 

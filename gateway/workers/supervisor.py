@@ -288,6 +288,7 @@ async def _heard(link: Link) -> Message | None:
                 return receiving.result()
     finally:
         receiving.cancel()
+        await asyncio.wait([receiving])
     raise TimeoutError
 
 

@@ -7,6 +7,7 @@ import json
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
@@ -275,10 +276,9 @@ async def process(
             invalidations = await stack.enter_async_context(
                 Invalidations(connections.listener, store.channel, marks, shared.origin, max_silence=max_silence)
             )
-        shelf = Shelf(marks, observer, policy.lifetime, entries if memory else None, shared, invalidations, clock=clock)
-        own_shelf = Shelf(
-            marks, observer, policy.lifetime, own_entries, None, invalidations, marked_by=marked_by, clock=clock
-        )
+        make = partial(Shelf, marks, observer, policy.lifetime, invalidations=invalidations, clock=clock)
+        shelf = make(memory=entries if memory else None, shared=shared)
+        own_shelf = make(memory=own_entries, marked_by=marked_by)
         flights = await stack.enter_async_context(Flights[Fetched]())
         own_flights = await stack.enter_async_context(Flights[Fetched]())
         managed = ReadThrough(shelf, flights, policy, observer, longest_read=LONGEST_READ, clock=clock)

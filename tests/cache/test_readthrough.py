@@ -28,6 +28,7 @@ from redis.asyncio import Redis
 from gateway.cache.contexts import CachedClient
 from gateway.cache.freshness import FRESH_ENOUGH, CacheStatus, Policy, ReadOptions
 from gateway.cache.readthrough import NotThere
+from gateway.cache.shelf import LARGEST
 from gateway.deadline import Deadline
 from gateway.development import DEV_DEFAULTS
 from gateway.errors import (
@@ -78,6 +79,17 @@ class TestARead:
         async with gateway() as it:
             await get(session(it))
             assert (await get(session(it))).context.source == upstream.contexts["acme", "s"].source
+
+    @pytest.mark.parametrize(("length", "kept"), [(LARGEST - 1000, True), (LARGEST, False)])
+    async def test_is_kept_unless_it_is_large(
+        self, gateway: Opener, upstream: Upstream, length: int, kept: bool
+    ) -> None:
+        upstream.have("s", 1, note="x" * length)
+        async with gateway(Policy(10)) as it:
+            first, second = await get(session(it)), await get(session(it))
+            assert first.context == second.context
+            assert first.status.stored is second.status.hit is kept
+            assert it.observer.puts[0] == CachePut(kept)
 
     async def test_goes_upstream_again_when_its_time_is_over(
         self, gateway: Opener, upstream: Upstream, clock: Clock
