@@ -68,6 +68,10 @@ class Operation:
     name: str | None
     kind: OperationType
     cost: Cost
+    selections: int
+    """Fields and fragments of the document, those in fragments counted wherever they are spread."""
+    length: int
+    """Of the document."""
     field: str
     """Its root field, `several` where there are more than one. Names are the schema's if the document is valid."""
     plan: Plan | None = None
@@ -222,6 +226,8 @@ class Documents:
                 node.name.value if node.name else None,
                 node.operation,
                 cost,
+                measured.selections,
+                len(text),
                 root_field(node, document),
                 compiler.plan(document, node) if compiler else None,
             )

@@ -78,6 +78,8 @@ class CacheRead(Struct, frozen=True):
 
     path: list[str | int]
     status: CacheStatus
+    size: int = 0
+    """Bytes of the session context, as upstream has it."""
 
 
 class Call(Struct, frozen=True):
@@ -91,7 +93,7 @@ class Call(Struct, frozen=True):
 
     def told(self, found: Found) -> SessionContext:
         """What was found; where it came from is noted."""
-        self.context.reads.append(CacheRead([self.key], found.status))
+        self.context.reads.append(CacheRead([self.key], found.status, len(found.context.source)))
         return found.context
 
     def told_of_none(self, error: SessionNotFound) -> None:

@@ -452,3 +452,12 @@ async def test_an_answer_has_so_many_bytes(beside: str, backend: str) -> None:
             response = await post(client, dev, query, **{"x-api-key": "dev-key"})
             assert "errors" not in response.json()
             assert len(response.content) > 15_000
+
+
+async def test_names_count_in_the_size_of_an_answer() -> None:
+    names = [f"{letter * 3_000}: currency" for letter in "abcde"]
+    async with opened(graphql={"max_answer": 10_000}) as dev, httpx.AsyncClient() as client:
+        for number, fits in ((3, True), (5, False)):
+            query = {"query": f"{{ {READ} {{ {' '.join(names[:number])} }} }}"}
+            response = await post(client, dev, query, **{"x-api-key": "dev-key"})
+            assert ("errors" not in response.json()) is fits

@@ -156,7 +156,7 @@ class Projector:
             elif str(field.type) not in _AS_THEY_ARE:
                 projections.append((key, self.projection(type_, each)))
         read = _reader(attributes)
-        same = list(documents.values())
+        same = [names for names in documents.values() if len(names) > 1]
 
         def complete(value: object, path: Path, errors: list[GraphQLError]) -> object:
             fields = dict(zip(keys, read(value), strict=True))
@@ -170,7 +170,7 @@ class Projector:
 
 
 def _write_out(fields: dict[str, object], names: Sequence[str]) -> None:
-    """Encode JSON that stands there under these names: once for all of them, as it may be large."""
+    """Encode JSON that stands there under several names: once for all of them, as it may be large."""
     document = fields[names[0]]
     if document is not None:
         encoded = Raw(_encode(document))
