@@ -21,7 +21,7 @@ def exceeds(value: object, most: int) -> bool:
             case str():
                 size += len(each) + 2
             case dict():
-                size += 4 * len(each) + 1  # a name has one character at least
+                size += 3 * len(each) + 1 + sum(map(len, each))
                 found += each.values()
             case list():
                 size += len(each) + 1
