@@ -371,7 +371,7 @@ async def test_who_does_not_take_an_answer_is_cut_off() -> None:
 
 
 async def test_who_takes_an_answer_in_time_gets_the_whole() -> None:
-    async with listening(large, host="127.0.0.1", port=0, grace=0, protocol=_InAHurry) as url:
+    async with listening(large, host="127.0.0.1", port=0, grace=0) as url:
         answer = await answer_to(url, b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
     assert answer.endswith(b"x" * 20_000_000)
 
