@@ -46,9 +46,7 @@ async def serve_graphql(
 ) -> AsyncIterator[str]:
     """Listen while the block runs; yields the endpoint's URL. Scripts of other `origins` may call it (CORS).
 
-    Connections beyond `max_connections` are closed at once.
-
-    As `gateway.listener.listening` otherwise.
+    Connections beyond `max_connections` are closed at once. As `gateway.listener.listening` otherwise.
     """
     routes = routed(Route(PATH, endpoint), *(playground.routes() if playground else ()))
     app = BrowserHeaders(shared_with(origins, routes))

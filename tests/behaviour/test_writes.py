@@ -978,15 +978,20 @@ class TestInGrpcTerms:
         assert "big" in error.violations["session_context.rounded_attributes"]
         assert upstream.count("put") == 0
 
+    @pytest.mark.parametrize("method", ["ReplaceSessionContext", "PatchSessionContext"])
     async def test_a_fresh_version_is_not_taken_with_a_stale_body(
-        self, upstream: Sandbox, stub: pb_grpc.SessionContextServiceAsyncStub, metadata: tuple[tuple[str, str], ...]
+        self,
+        upstream: Sandbox,
+        stub: pb_grpc.SessionContextServiceAsyncStub,
+        metadata: tuple[tuple[str, str], ...],
+        method: str,
     ) -> None:
         stale = pb.SessionContext(session_id="another", currency="EUR", metadata=pb.Metadata(version=9))
-        request = pb.ReplaceSessionContextRequest(
+        request = getattr(pb, f"{method}Request")(
             tenant="acme", session_id=seed.CUSTOMER_SESSION, session_context=stale, expected_version=10
         )
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await stub.ReplaceSessionContext(request, metadata=metadata)
+            await getattr(stub, method)(request, metadata=metadata)
 
         violations = refusal(raised.value).violations
         assert violations.keys() == {"session_context.metadata.version", "session_context.session_id"}
@@ -1033,20 +1038,6 @@ class TestInGrpcTerms:
         await self.patched(stub, metadata, seed.ODD_SESSION, read.session_context, "currency")
         assert stored(upstream, seed.ODD_SESSION)["currency"] == "CHF"
         assert stored(upstream, seed.ODD_SESSION)["context"]["big"] == 9007199254740993
-
-    async def test_a_patch_is_of_what_its_message_was_made_from(
-        self, upstream: Sandbox, stub: pb_grpc.SessionContextServiceAsyncStub, metadata: tuple[tuple[str, str], ...]
-    ) -> None:
-        stale = pb.SessionContext(session_id="another", currency="CHF", metadata=pb.Metadata(version=9))
-        request = pb.PatchSessionContextRequest(
-            tenant="acme", session_id=seed.CUSTOMER_SESSION, session_context=stale, expected_version=10
-        )
-        with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await stub.PatchSessionContext(request, metadata=metadata)
-
-        violations = refusal(raised.value).violations
-        assert violations.keys() == {"session_context.metadata.version", "session_context.session_id"}
-        assert not upstream.requests
 
     async def test_a_patch_without_a_version_is_of_whatever_is_there(
         self, upstream: Sandbox, stub: pb_grpc.SessionContextServiceAsyncStub, metadata: tuple[tuple[str, str], ...]

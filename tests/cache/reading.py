@@ -8,18 +8,19 @@ import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from cache.cache_stage import SOON, Clock, Process, Upstream, process, settled
+import pytest
+from cache.cache_stage import SOON, Clock, Held, Process, Upstream, process, settled
 from pydantic import SecretStr
 
 from gateway.cache.contexts import session_key
 from gateway.cache.freshness import FRESH_ENOUGH, Policy, ReadOptions
+from gateway.errors import UpstreamUnavailable
 from waiting import eventually
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator
 
-    import pytest
     from cache.redis_server import RedisServer
 
     from gateway.cache.contexts import CachedOwnSession, CachedSession
@@ -76,6 +77,14 @@ async def version(resource: CachedSession | CachedOwnSession, options: ReadOptio
 
 async def write(resource: CachedSession | CachedOwnSession) -> None:
     await resource.write(b"%d" % next(_documents), SOON)
+
+
+async def fails(read: asyncio.Task[Found], held: Held, upstream: Upstream) -> None:
+    """A read that is held goes on, and upstream fails from now on; there is nothing to serve it instead."""
+    upstream.read_fails = lambda: UpstreamUnavailable("x")
+    held.go.set()
+    with pytest.raises(UpstreamUnavailable):
+        await read
 
 
 async def under_way(*reads: asyncio.Task[Found], upstream: Upstream, count: int) -> None:

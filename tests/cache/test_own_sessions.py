@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cache.cache_stage import SOON, Clock, Upstream, process, settled
-from cache.reading import ALL_WINDOWS, ASK_UPSTREAM, Opener, get, jwt, own, session, under_way, version, write
+from cache.reading import ALL_WINDOWS, ASK_UPSTREAM, Opener, fails, get, jwt, own, session, under_way, version, write
 
 from gateway.cache.freshness import Policy
-from gateway.errors import SessionNotFound, Unauthenticated, UpstreamUnavailable
+from gateway.errors import SessionNotFound, Unauthenticated
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -75,10 +75,7 @@ class TestAnOwnSession:
             reading = asyncio.create_task(get(own(it, token)))
             await held.arrived.wait()
             clock.advance(1)
-            upstream.read_fails = lambda: UpstreamUnavailable("x")
-            held.go.set()
-            with pytest.raises(UpstreamUnavailable):
-                await reading
+            await fails(reading, held, upstream)
 
     @pytest.mark.parametrize(
         "token",

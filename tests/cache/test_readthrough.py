@@ -13,6 +13,7 @@ from cache.reading import (
     KEY,
     Opener,
     all_wait,
+    fails,
     get,
     own,
     session,
@@ -260,10 +261,7 @@ class TestAStaleEntry:
             await held.arrived.wait()
             await write(session(it))
             assert await version(session(it)) == 2
-            upstream.read_fails = lambda: UpstreamUnavailable("x")
-            held.go.set()
-            with pytest.raises(UpstreamUnavailable):
-                await early
+            await fails(early, held, upstream)
 
     async def test_is_not_served_if_a_higher_version_was_shown_while_upstream_was_asked_in_vain(
         self, gateway: Opener, upstream: Upstream, clock: Clock
@@ -276,10 +274,7 @@ class TestAStaleEntry:
             await held.arrived.wait()
             upstream.have("s", 2)
             assert await version(session(it), ASK_UPSTREAM) == 2
-            upstream.read_fails = lambda: UpstreamUnavailable("x")
-            held.go.set()
-            with pytest.raises(UpstreamUnavailable):
-                await early
+            await fails(early, held, upstream)
 
     async def test_is_not_served_if_it_became_too_old_while_upstream_was_asked_in_vain(
         self, gateway: Opener, upstream: Upstream, clock: Clock
@@ -291,10 +286,7 @@ class TestAStaleEntry:
             reading = asyncio.create_task(get(session(it)))
             await held.arrived.wait()
             clock.advance(1)
-            upstream.read_fails = lambda: UpstreamUnavailable("x")
-            held.go.set()
-            with pytest.raises(UpstreamUnavailable):
-                await reading
+            await fails(reading, held, upstream)
 
     async def test_is_not_served_if_other_processes_writes_are_no_longer_heard_of(
         self, fragile: RedisServer, upstream: Upstream, clock: Clock
@@ -309,10 +301,7 @@ class TestAStaleEntry:
             await held.arrived.wait()
             fragile.kill()  # which breaks the connection
             await eventually(lambda: not invalidations.in_step)
-            upstream.read_fails = lambda: UpstreamUnavailable("x")
-            held.go.set()
-            with pytest.raises(UpstreamUnavailable):
-                await reading
+            await fails(reading, held, upstream)
 
     async def test_is_not_served_if_it_is_older_than_the_caller_has_seen(
         self, gateway: Opener, upstream: Upstream, clock: Clock

@@ -156,21 +156,21 @@ class Projector:
             elif str(field.type) not in _AS_THEY_ARE:
                 projections.append((key, self.projection(type_, each)))
         read = _reader(attributes)
-        same = [names for names in documents.values() if len(names) > 1]
+        shared = [names for names in documents.values() if len(names) > 1]
 
         def complete(value: object, path: Path, errors: list[GraphQLError]) -> object:
             fields = dict(zip(keys, read(value), strict=True))
             for key, project in projections:
                 fields[key] = project(fields[key], path, key, errors)
-            for names in same:
-                _write_out(fields, names)
+            for names in shared:
+                _encode_once(fields, names)
             return fields
 
         return complete
 
 
-def _write_out(fields: dict[str, object], names: Sequence[str]) -> None:
-    """Encode JSON that stands there under several names: once for all of them, as it may be large."""
+def _encode_once(fields: dict[str, object], names: Sequence[str]) -> None:
+    """Encode JSON that stands there under several names, for all of them: it may be large."""
     document = fields[names[0]]
     if document is not None:
         encoded = Raw(_encode(document))
