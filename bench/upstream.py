@@ -29,10 +29,10 @@ import httpx
 import uvloop
 from pydantic import SecretStr
 
+from gateway.configuration import load_settings
 from gateway.deadline import Deadline
 from gateway.parts.upstream import open_upstream
 from gateway.request import Request, enter
-from gateway.settings import load_settings
 from gateway.stores import MemoryStore
 from gateway.telemetry.prometheus import Metrics
 from gateway.upstream.client import SessionContextClient

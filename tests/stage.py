@@ -12,10 +12,10 @@ import httpx
 from doors import GraphQLDoor, GrpcDoor
 from gateway import sandbox
 from gateway.app import Addresses, open_gateway
+from gateway.configuration import load_settings
 from gateway.development import DEV_DEFAULTS, dev_headers
 from gateway.ending import Ending
 from gateway.sandbox import Sandbox
-from gateway.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -20,11 +20,12 @@ from access.issuing import AUDIENCE, FakeIssuer, issuing, rsa_key
 from access.test_table import GRANTS, KEYS, bearer, key
 from observability.collector import collecting
 
+from gateway.configuration import load_settings
 from gateway.credentials import CallerCredentials
 from gateway.logs import configure_logs
 from gateway.sandbox import seed
 from gateway.sessions.service import OwnSessionContexts, SessionContexts
-from gateway.settings import Log, load_settings
+from gateway.settings import Log
 from stage import opened
 
 if TYPE_CHECKING:

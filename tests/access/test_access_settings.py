@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway.settings import ConfigurationError, Settings, load_settings
+from gateway.configuration import load_settings
+from gateway.settings import ConfigurationError, Settings
 
 HASH = f"sha256:{'0' * 32}:{'0' * 64}"
 KEY = {"hash": HASH, "permissions": ["sessions:read"], "tenants": ["acme"]}

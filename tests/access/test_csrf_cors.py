@@ -13,12 +13,13 @@ import pytest
 import pytest_asyncio
 from starlette.responses import PlainTextResponse
 
+from gateway.configuration import load_settings
 from gateway.development import DEV_DEFAULTS
 from gateway.graphql.headers import BrowserHeaders
 from gateway.listener import listening
 from gateway.protocol import BoundedProtocol
 from gateway.sandbox import seed
-from gateway.settings import ConfigurationError, load_settings
+from gateway.settings import ConfigurationError
 from stage import opened
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from google.rpc import status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from doors import refusal
+from gateway.configuration import load_settings
 from gateway.development import DEV_DEFAULTS
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
 from gateway.sandbox import seed
-from gateway.settings import load_settings
 from stage import channel_to, opened
 from waiting import eventually
 

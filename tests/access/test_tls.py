@@ -23,10 +23,11 @@ from cryptography import x509
 from processes import running
 
 from gateway import cli
+from gateway.configuration import load_settings
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
 from gateway.sandbox import seed
-from gateway.settings import ConfigurationError, load_settings
+from gateway.settings import ConfigurationError
 from gateway.tls import CertificateError, CertificateFiles, Certificates, load
 from stage import opened
 

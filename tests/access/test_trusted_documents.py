@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
+from gateway.configuration import load_settings
 from gateway.development import DEV_DEFAULTS
 from gateway.graphql.manifest import BadManifest, parse_manifest
 from gateway.graphql.schema import make_schema
 from gateway.parts.documents import prepare_documents
 from gateway.sandbox import seed
-from gateway.settings import ConfigurationError, load_settings
+from gateway.settings import ConfigurationError
 from stage import opened
 
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ from gateway.cache.contexts import CachedClient
 from gateway.cache.freshness import FRESH_ENOUGH, CacheStatus, Policy, ReadOptions
 from gateway.cache.readthrough import NotThere
 from gateway.cache.shelf import LARGEST
+from gateway.configuration import load_settings
 from gateway.deadline import Deadline
 from gateway.development import DEV_DEFAULTS
 from gateway.errors import (
@@ -44,7 +45,6 @@ from gateway.errors import (
 )
 from gateway.parts.cache import open_cache
 from gateway.readiness import Readiness
-from gateway.settings import load_settings
 from gateway.stores import MemoryStore
 from gateway.telemetry import CachePut, CacheRead
 from gateway.telemetry.prometheus import Metrics

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from gateway import cli
+from gateway.configuration import load_settings
 from gateway.sandbox import seed
-from gateway.settings import load_settings
 from stage import opened
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from click.testing import CliRunner
 from pydantic import BaseModel
 
 from gateway import cli
+from gateway.configuration import CONFIG_VARIABLE, load_settings
 from gateway.development import DEV_DEFAULTS
-from gateway.settings import CONFIG_VARIABLE, ConfigurationError, Settings, load_settings
+from gateway.settings import ConfigurationError, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -18,12 +18,12 @@ from graphql import GraphQLInterfaceType, build_schema
 from grpc_status import rpc_status
 
 from gateway import errors
+from gateway.configuration import load_settings
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
 from gateway.graphql.schema import make_schema
 from gateway.rpc.errors import status_of
 from gateway.sandbox import seed
-from gateway.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,8 @@ import httpx
 import pytest
 from shipping.shipped import BIN, ROOT, documents, instruction, load, render
 
-from gateway.settings import Admin, ConfigurationError, GraphQL, Grpc, Settings, load_settings
+from gateway.configuration import load_settings
+from gateway.settings import Admin, ConfigurationError, GraphQL, Grpc, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

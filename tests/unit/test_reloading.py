@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.configuration import load_settings
 from gateway.readiness import Readiness
 from gateway.reloading import merged, reloading
-from gateway.settings import Settings, load_settings
+from gateway.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

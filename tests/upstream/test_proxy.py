@@ -17,8 +17,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from gateway.configuration import load_settings
 from gateway.proxy import Proxy
-from gateway.settings import ConfigurationError, load_settings
+from gateway.settings import ConfigurationError
 from gateway.upstream.transport import Transport
 from waiting import eventually
 

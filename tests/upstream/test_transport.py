@@ -16,10 +16,11 @@ import httpx
 import pytest
 from access.certificates import HERE, Authority, Files
 
+from gateway.configuration import load_settings
 from gateway.deadline import Deadline
 from gateway.errors import UpstreamNotAsked, UpstreamTimeout
 from gateway.proxy import Proxy
-from gateway.settings import ConfigurationError, load_settings
+from gateway.settings import ConfigurationError
 from gateway.upstream.connections import Origin
 from gateway.upstream.http import Http
 from gateway.upstream.http2 import Http2Connection

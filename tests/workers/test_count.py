@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.settings import Settings, load_settings
+from gateway.configuration import load_settings
 from gateway.workers.count import available_cores, count_workers
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from gateway.settings import Settings
 
 CORES = len(os.sched_getaffinity(0))
 

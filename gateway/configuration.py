@@ -1,0 +1,133 @@
+"""Reads the settings: the environment and the configuration file are read here and nowhere else.
+
+A setting comes from the environment (`SESSION_GATEWAY_GRPC__PORT=50052`), else from the TOML file (`[grpc]`, `port =
+50052`), else it has its default. Bad ones are refused as a whole, a line for each, before anything listens.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from typing import TYPE_CHECKING, Final
+
+from pydantic import ValidationError
+from pydantic_settings import EnvSettingsSource, InitSettingsSource, SettingsError
+
+from gateway.settings import PREFIX, ConfigurationError, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from pydantic_core import ErrorDetails
+    from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
+__all__ = ["CONFIG_VARIABLE", "load_settings"]
+
+CONFIG_VARIABLE: Final = f"{PREFIX}CONFIG"
+"""Names the configuration file, where the command line does not."""
+
+
+def load_settings(
+    file: Path | None = None,
+    defaults: Mapping[str, object] | None = None,
+    overrides: Mapping[str, object] | None = None,
+) -> Settings:
+    """Read the overrides, over the environment, over the TOML file, over the defaults. Raises ConfigurationError."""
+
+    class Layered(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings passes all four by name
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            over = InitSettingsSource(settings_cls, dict(overrides or {}))
+            return over, env_settings, InitSettingsSource(settings_cls, given), init_settings
+
+    problems = list(_unknown_variables())
+    try:
+        given = _read(file)
+        settings = Layered(**dict(defaults or {}))  # type: ignore[arg-type]  # checked by the model itself
+    except ConfigurationError as error:
+        problems += error.problems
+    except (SettingsError, RecursionError):
+        problems += list(_unreadable_variables()) or ["the settings are nested too deeply"]
+    except ValidationError as error:
+        problems += map(_problem, error.errors(include_input=False, include_url=False))
+    else:
+        if not problems:
+            return settings
+    raise ConfigurationError(*problems) from None
+
+
+def _read(file: Path | None) -> dict[str, object]:
+    """What the file holds. Raises ConfigurationError."""
+    try:
+        return {} if file is None else tomllib.loads(file.read_text("utf-8-sig"))
+    except OSError as error:
+        raise ConfigurationError(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{file}: is not UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{file}: is not TOML: {error}") from None
+    except ValueError as error:  # a number of more digits than Python takes (sys.set_int_max_str_digits)
+        raise ConfigurationError(f"{file}: holds what cannot be read: {error}") from None
+    except RecursionError:
+        raise ConfigurationError(f"{file}: is nested too deeply") from None
+
+
+def _unknown_variables() -> Iterator[str]:
+    """Variables with our prefix that are none of ours: a misspelt setting must not be passed over."""
+    for name in os.environ:
+        section = name.removeprefix(PREFIX).partition("__")[0].lower()
+        if name.startswith(PREFIX) and name != CONFIG_VARIABLE and section not in Settings.model_fields:
+            yield f"{name}: is not a setting"
+    if os.environ.get("AIOCACHE_DISABLE") == "1":
+        yield "AIOCACHE_DISABLE: must not be set: tokens are kept through aiocache, which this turns off"
+
+
+def _unreadable_variables() -> Iterator[str]:
+    """Variables that have to be JSON and are not. pydantic-settings names only the section of the first."""
+    for name, value in os.environ.items():
+        source = EnvSettingsSource(Settings)
+        source.env_vars = {name.lower(): value}
+        try:
+            source()
+        except SettingsError:
+            yield f'{name}: is not JSON: a list is written ["acme", "globex"], a section {{"port": 8000}}'
+        except RecursionError:
+            yield f"{name}: is nested too deeply"
+
+
+def _problem(error: ErrorDetails) -> str:
+    path = [str(each) for each in error["loc"] if each != "[key]"]
+    variable = PREFIX + "__".join(path).upper()
+    match error["type"]:
+        case "missing":
+            what = f"is missing: set it in the file, or {variable} in the environment"
+        case "extra_forbidden":
+            what = "is not a setting"
+        case "string_pattern_mismatch" if path[0] == "access":
+            what = _misspelt(path)
+        case "string_pattern_mismatch":
+            what = "must be 3 to 16 lowercase letters and digits, beginning with a letter"
+        case "too_short" if path != ["tenants"]:
+            what = "is empty"
+        case "too_short":
+            what = "is missing: configure at least one, [tenants.NAME] with client_id and client_secret"
+        case _:
+            what = error["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(path)}: {what}" if path else what
+
+
+def _misspelt(path: list[str]) -> str:
+    """What is wrong with a text of the section `access`."""
+    if path[-1] == "hash":
+        return "is not the hash of a key: `session-gateway keys new NAME` prints one"
+    if "tenants" in path[3:]:
+        return "must be 3 to 16 lowercase letters and digits, beginning with a letter, or *"
+    return "the name must be at most 63 lowercase letters, digits and hyphens"
