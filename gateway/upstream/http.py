@@ -7,6 +7,8 @@ than the rest of the exchange.
 
 from __future__ import annotations
 
+import zlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 import httpx
@@ -29,6 +31,8 @@ __all__ = ["Answer", "Auth", "Exchange", "Http", "Send"]
 
 MAX_BODY: Final = 10 * 1024 * 1024
 """Largest answer that is read, in bytes: the platform's own bound for a body (API reference)."""
+_WINDOWS: Final = {"gzip": (31,), "x-gzip": (31,), "deflate": (15, -15)}
+"""By coding, what zlib is told of it: some servers leave out what should stand around deflate's (RFC 9110, 8.4.1.2)."""
 
 
 class Answer(Struct, frozen=True):
@@ -142,7 +146,7 @@ class Http:
         except httpx.TimeoutException as error:
             raise UpstreamTimeout("upstream did not answer in time") from error
         except httpx.DecodingError as error:
-            raise UpstreamMalformed("upstream's answer is not in the encoding it names") from error
+            raise UpstreamMalformed("upstream's answer is not in an encoding that can be read") from error
         except httpx.TransportError as error:
             raise UpstreamUnavailable("the connection to upstream failed") from error
 
@@ -169,16 +173,21 @@ async def _read(response: httpx.Response) -> bytes:
     stream = response.stream
     if not isinstance(stream, httpx.AsyncByteStream):
         raise TypeError("an asynchronous transport answers with an asynchronous stream")
-    plain = response.extensions.get("identity") or "content-encoding" not in response.headers
-    if plain and isinstance(stream, httpx.ByteStream):  # it has come whole
+    coding = None if response.extensions.get("identity") else response.headers.get("content-encoding")
+    if isinstance(stream, httpx.ByteStream):  # it has come whole
         body = b"".join(stream)
         if len(body) > MAX_BODY:
             raise _too_large()
-        return body
+    else:
+        body = await _gathered(stream)
+    return _decoded(body, coding) if coding and body else body
+
+
+async def _gathered(stream: httpx.AsyncByteStream) -> bytes:
     chunks: list[bytes] = []
     size = 0
     try:
-        async for chunk in stream if plain else response.aiter_bytes():  # which costs more, and decodes
+        async for chunk in stream:
             chunks.append(chunk)
             size += len(chunk)
             if size > MAX_BODY:
@@ -186,6 +195,28 @@ async def _read(response: httpx.Response) -> bytes:
     finally:
         await stream.aclose()
     return b"".join(chunks)
+
+
+def _decoded(body: bytes, coding: str) -> bytes:
+    """Out of an encoding, which servers may choose where none was asked for (RFC 9110, section 12.5.3).
+
+    Not by httpx, which decodes all of it, and each of several codings, before anybody can see how large it gets: a few
+    KB can stand for GB. An encoding that is not known is left as it is.
+    """
+    if "," in coding:
+        raise httpx.DecodingError("an answer in several encodings")
+    windows = _WINDOWS.get(coding.strip().lower())
+    if windows is None:
+        return body
+    for window in windows:
+        decoder = zlib.decompressobj(window)
+        with suppress(zlib.error):
+            decoded = decoder.decompress(body, MAX_BODY + 1)
+            if len(decoded) > MAX_BODY:
+                raise _too_large()
+            if decoder.eof:
+                return decoded
+    raise httpx.DecodingError("an answer that is not in the encoding it names")
 
 
 def _too_large() -> UpstreamMalformed:

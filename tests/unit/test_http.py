@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import gzip
 import socket
+import tracemalloc
+import zlib
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -113,8 +115,12 @@ class TestAnAnswer:
         ) as url:
             assert (await send(url)).body == b"abc"
 
-    async def test_comes_back_decoded(self) -> None:
-        async with server(once(whole(gzip.compress(b'{"a":1}'), b"content-encoding: gzip"))) as url:
+    @pytest.mark.parametrize(
+        ("encoding", "window"), [(b"gzip", 31), (b"X-Gzip", 31), (b"deflate", 15), (b"deflate", -15)]
+    )
+    async def test_comes_back_decoded(self, encoding: bytes, window: int) -> None:
+        body = zlib.compress(b'{"a":1}', wbits=window)
+        async with server(once(whole(body, b"content-encoding: " + encoding))) as url:
             assert (await send(url)).body == b'{"a":1}'
 
     async def test_that_ends_with_the_connection_comes_back(self) -> None:
@@ -348,6 +354,27 @@ class TestAMalformedAnswer:
     async def test_is_one_that_grows_too_large_when_it_is_decoded(self) -> None:
         bomb = gzip.compress(bytes(2 * MAX_BODY))
         async with server(once(whole(bomb, b"content-encoding: gzip"))) as url:
+            with pytest.raises(UpstreamMalformed):
+                await send(url)
+
+    @pytest.mark.parametrize("times", [1, 2])
+    async def test_is_not_decoded_any_further_than_may_be_read(self, times: int) -> None:
+        """A few KB that were compressed twice can stand for more than there is memory."""
+        bomb = bytes(10 * MAX_BODY)
+        for _ in range(times):
+            bomb = gzip.compress(bomb)
+        async with server(once(whole(bomb, b"content-encoding: " + b", ".join([b"gzip"] * times)))) as url:
+            tracemalloc.start()
+            try:
+                with pytest.raises(UpstreamMalformed):
+                    await send(url)
+                assert tracemalloc.get_traced_memory()[1] < 4 * MAX_BODY
+            finally:
+                tracemalloc.stop()
+
+    async def test_is_one_whose_compressed_end_is_missing(self) -> None:
+        cut = gzip.compress(b'{"a":1}')[:-5]
+        async with server(once(whole(cut, b"content-encoding: gzip"))) as url:
             with pytest.raises(UpstreamMalformed):
                 await send(url)
 
