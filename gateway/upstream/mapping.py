@@ -85,9 +85,11 @@ def retry_after(answer: Answer) -> float | None:
     if value.isascii() and value.isdigit():
         return min(float(value), _LONGEST_WAIT)
     try:
-        seconds = (parsedate_to_datetime(value).astimezone(UTC) - datetime.now(UTC)).total_seconds()
+        at = parsedate_to_datetime(value)
+        at = at.replace(tzinfo=at.tzinfo or UTC).astimezone(UTC)  # one of three forms names no zone (5.6.7)
     except (ValueError, OverflowError):
         return None
+    seconds = (at - datetime.now(UTC)).total_seconds()
     return min(max(0.0, seconds), _LONGEST_WAIT)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ from gateway.upstream.http import Answer
 from gateway.upstream.mapping import Authority, error_for, retry_after, says_session_missing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gateway.model import JSON
 
 CALLER, GATEWAY = Authority.CALLER, Authority.GATEWAY
@@ -242,6 +245,16 @@ class TestARefusal:
                 assert isinstance(error(403, body, authority=CALLER, versioned=True), PermissionDenied)
 
 
+@pytest.fixture
+def new_york(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The machine is there."""
+    with monkeypatch.context() as there:
+        there.setenv("TZ", "America/New_York")
+        time.tzset()
+        yield
+    time.tzset()
+
+
 class TestRetryAfter:
     @pytest.mark.parametrize("status", [429, 502, 503])
     def test_goes_along_with_the_statuses_that_pass(self, status: int) -> None:
@@ -262,6 +275,14 @@ class TestRetryAfter:
     def test_is_a_date(self) -> None:
         at = datetime.now(UTC) + timedelta(seconds=100)
         seconds = retry_after(answer(429, retry_after=format_datetime(at, usegmt=True)))
+        assert seconds is not None
+        assert 90 < seconds <= 100
+
+    @pytest.mark.parametrize("form", ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"])
+    @pytest.mark.usefixtures("new_york")
+    def test_is_a_date_of_any_form_wherever_the_machine_is(self, form: str) -> None:
+        """RFC 9110, section 5.6.7: all three have to be understood, and all are in UTC."""
+        seconds = retry_after(answer(429, retry_after=(datetime.now(UTC) + timedelta(seconds=100)).strftime(form)))
         assert seconds is not None
         assert 90 < seconds <= 100
 
