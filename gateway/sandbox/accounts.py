@@ -93,13 +93,15 @@ class Accounts:
         return self._shopper_answer(tenant, session_id)
 
     def anonymous_refresh(self, request: Request) -> Answer:
-        """GET /customerlogin/auth/anonymous/refresh: a new token of the same session."""
+        """GET /customerlogin/auth/anonymous/refresh: a new token of the same session, whose context is written too."""
         tenant = request.query.get("tenant", "")
         if refusal := self._refused(tenant, request):
             return refusal
         known = self._refresh.pop(request.query.get("refresh_token", ""), None)
         if known is None or known[0] != tenant:
             return answers.fault("Invalid refresh token", "oauth.v2.InvalidRefreshToken")
+        if self._store.get(*known) is not None:
+            self._store.write(*known, self._store.fields(*known), "refresh")
         return self._shopper_answer(*known)
 
     def customer_login(self, tenant: str, request: Request) -> Answer:

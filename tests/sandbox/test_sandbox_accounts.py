@@ -117,6 +117,19 @@ class TestAnonymousLogin:
         again = await emporix.http.get("/customerlogin/auth/anonymous/refresh", params=query)
         assert (again.status_code, fault_code(again)) == (401, "oauth.v2.InvalidRefreshToken")
 
+    async def test_writes_the_context_when_it_is_refreshed(self, emporix: Emporix) -> None:
+        """As live use shows: whoever has read it before holds an old version."""
+        login = await emporix.anonymous(currency="EUR")
+        before = emporix.stored(login["sessionId"])
+        emporix.clock.advance(60)
+        query = {"tenant": "acme", "client_id": "acme-client", "refresh_token": login["refresh_token"]}
+        await emporix.http.get("/customerlogin/auth/anonymous/refresh", params=query)
+        after = emporix.stored(login["sessionId"])
+        assert before is not None
+        assert after is not None
+        assert (before.pop("metadata")["version"], after.pop("metadata")["version"]) == (1, 2)
+        assert before == after
+
     async def test_is_not_refreshed_by_another_tenants_token(self, emporix: Emporix) -> None:
         login = await emporix.anonymous()
         query = {"tenant": "globex", "client_id": "globex-client", "refresh_token": login["refresh_token"]}
