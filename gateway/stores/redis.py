@@ -90,13 +90,13 @@ local generation, ttl, opened, closed, open_for, channel, message, if_entry =
 local kind = field('kind')
 if if_entry == '1' and (kind ~= 'e' or field('data') == '') then return 0 end
 local floor = decimal((kind == 'm' and field('floor')) or (kind == 'e' and field('version')))
-if kind ~= 'm' then redis.call('DEL', KEYS[1]) end
+-- What takes no memory comes first: a Redis that is full refuses a script whose first write takes some, and no other.
+if kind == 'm' then redis.call('HDEL', KEYS[1], 'writer:' .. closed) else redis.call('DEL', KEYS[1]) end
 redis.call('HSET', KEYS[1], 'kind', 'm', 'generation', generation, 'floor', floor)
 if opened ~= '' then
   local time = redis.call('TIME')
   redis.call('HSET', KEYS[1], 'writer:' .. opened, time[1] * 1000 + math.floor(time[2] / 1000) + open_for)
 end
-if closed ~= '' then redis.call('HDEL', KEYS[1], 'writer:' .. closed) end
 redis.call('PEXPIRE', KEYS[1], ttl)
 redis.call('PUBLISH', channel, message)
 return 1

@@ -16,7 +16,7 @@ from aiocache.base import BaseCache
 from cache.redis_server import TYPES_OF_GARBAGE, RedisServer, free_port, put_garbage, running
 from pydantic import SecretStr
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from gateway.stores import StoredEntry
 from gateway.stores.redis import RedisStore, open_redis
@@ -175,6 +175,24 @@ class TestAWrite:
         _, lease = await look(store)
         assert not await put(store, entry(2**53), lease)
         assert await put(store, entry(2**53 + 1), lease)
+
+    async def test_is_marked_in_a_redis_that_is_full(self, fragile: RedisServer) -> None:
+        async with (
+            Redis.from_url(fragile.url) as redis,
+            open_redis(SecretStr(fragile.url), cluster=False, patience=5.0) as connections,
+        ):
+            store = RedisStore(connections.client, "")
+            _, saw_nothing = await look(store)
+            await redis.config_set("maxmemory", 1)
+            with pytest.raises(OutOfMemoryError):
+                await redis.set("other", "value")
+            await mark(store, opened="w")
+            assert not await put(store, entry(7), saw_nothing)
+            await mark(store, closed="w")
+            assert not await put(store, entry(7), saw_nothing)
+            assert await put(store, entry(8), (await look(store))[1])
+            await mark(store, opened="x")
+            assert (await look(store))[0] is None
 
     async def test_is_told_to_who_listens(self, store: RedisStore, redis: Redis) -> None:
         async with redis.pubsub() as messages:
