@@ -201,11 +201,7 @@ class CachedOwnSession:
         """Read, from the cache where the options allow. Raises SessionNotFound, MinVersionNotReached."""
         if self._own is None:
             return _uncached(await self.fetch(deadline), options)
-        try:
-            return await self._own.get(self, options, deadline)
-        except Unauthenticated:
-            await self._own.forget(self.key)
-            raise
+        return await self._own.get(self, options, deadline)
 
     async def read(self, deadline: Deadline) -> SessionContext:
         """Read from upstream."""
@@ -229,8 +225,13 @@ class CachedOwnSession:
             return await self._inner.remove_attribute(name, deadline)
 
     async def fetch(self, deadline: Deadline) -> SessionContext:
-        """Ask upstream; what it answers is not kept."""
-        context = await self._inner.read(deadline)
+        """Ask upstream; what it answers is not kept. If it refuses the token, what was kept for that goes."""
+        try:
+            context = await self._inner.read(deadline)
+        except Unauthenticated:
+            if self._own is not None:
+                await self._own.forget(self.key)
+            raise
         await self._session_ids.set(self.key, context.session_id, ttl=_SESSION_IDS_KEPT)
         if self._own is None and self._managed is not None:
             self._managed.saw(session_key(self._tenant, context.session_id), context.metadata.version)

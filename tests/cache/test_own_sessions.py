@@ -12,6 +12,7 @@ from cache.reading import ALL_WINDOWS, ASK_UPSTREAM, Opener, fails, get, jwt, ow
 
 from gateway.cache.freshness import Policy
 from gateway.errors import SessionNotFound, Unauthenticated
+from waiting import eventually
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -206,6 +207,29 @@ class TestAnOwnSession:
             del upstream.tokens["token-1"]
             with pytest.raises(Unauthenticated):
                 await get(own(it), ASK_UPSTREAM)
+            with pytest.raises(Unauthenticated):
+                await get(own(it))
+
+    async def test_goes_when_upstream_refuses_its_token_as_it_is_refreshed_behind(
+        self, gateway: Opener, upstream: Upstream, clock: Clock
+    ) -> None:
+        async with gateway(ALL_WINDOWS) as it:
+            await get(own(it))
+            del upstream.tokens["token-1"]
+            clock.advance(12)
+            assert (await get(own(it))).status.hit
+            await eventually(lambda: not it.own._flights._flights)
+            with pytest.raises(Unauthenticated):
+                await get(own(it))
+
+    async def test_goes_when_upstream_refuses_its_token_as_it_is_read_for_a_write(
+        self, gateway: Opener, upstream: Upstream
+    ) -> None:
+        async with gateway() as it:
+            await get(own(it))
+            del upstream.tokens["token-1"]
+            with pytest.raises(Unauthenticated):
+                await own(it).read(SOON)
             with pytest.raises(Unauthenticated):
                 await get(own(it))
 
