@@ -210,7 +210,7 @@ class ReadThrough:
             return "request"
         if entry is None:
             return "miss"
-        return "request" if self._age(entry) < self._policy.ttl else "stale"
+        return "request" if self._ttl(entry, self._age(entry)) > 0 else "stale"
 
     def _will_do(self, subject: Subject, entry: Entry, options: ReadOptions) -> bool:
         """Whether what somebody else's read brought back is what this caller asks for."""

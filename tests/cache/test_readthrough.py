@@ -467,6 +467,17 @@ class TestThatThereIsNone:
             clock.advance(3)
             assert await version(session(it, "new")) == 3
 
+    async def test_is_stale_when_its_own_time_is_over(self, gateway: Opener, upstream: Upstream, clock: Clock) -> None:
+        async with gateway(Policy(10, missing_ttl=3)) as it:
+            with pytest.raises(SessionNotFound):
+                await get(session(it, "new"))
+            upstream.have("new", 3)
+            with pytest.raises(SessionNotFound):
+                await get(session(it, "new"))
+            clock.advance(3)
+            assert (await get(session(it, "new"))).status.fwd == "stale"
+            assert it.observer.reads[-1] == CacheRead("stale", collapsed=False)
+
     @pytest.mark.parametrize("missing_ttl", [0.0, 10.0])
     async def test_drops_the_entry_that_there_was(
         self, gateway: Opener, upstream: Upstream, missing_ttl: float
