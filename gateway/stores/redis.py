@@ -133,11 +133,11 @@ class RedisStore:
         self.channel = f"{prefix}marks"
 
     async def probe(self) -> bool:
-        """Do what a read does that finds nothing: look, and leave a mark, which is gone after a millisecond.
+        """Do what a write does: leave a mark, gone after a millisecond, and publish a message, which means nothing.
 
-        A replica answers PING, and fails this. Returns true, or raises.
+        A replica answers PING, and fails this; so does a user who may not publish. Returns true, or raises.
         """
-        await self.get("probe", lease="probe", ttl=0.001)
+        await self.mark("probe", generation="probe", ttl=0.001)
         return True
 
     async def get(self, key: str, *, lease: str, ttl: float) -> tuple[StoredEntry | None, str]:

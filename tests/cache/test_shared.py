@@ -544,6 +544,14 @@ async def test_a_replica_which_answers_and_takes_no_writes_is_not_usable(fragile
         assert await shared.usable()
 
 
+@pytest.mark.parametrize("channels", ["resetchannels", "&*"])
+async def test_redis_is_not_usable_by_a_user_who_may_not_tell_of_writes(fragile: RedisServer, channels: str) -> None:
+    async with Redis.from_url(fragile.url) as redis:
+        await redis.execute_command("ACL", "SETUSER", "gateway", "on", ">secret", "~*", "+@all", channels)  # type: ignore[no-untyped-call]
+    async with sharing(fragile.url.replace("//", "//gateway:secret@"), budget=5) as (shared, _):
+        assert await shared.usable() == (channels == "&*")
+
+
 async def test_no_two_names_are_the_same(server: RedisServer) -> None:
     async with sharing(server.url) as (one, _), sharing(server.url) as (two, _):
         names = [each._name() for each in (one, two, one, two)]
