@@ -25,7 +25,7 @@ from urllib.parse import urlsplit, urlunsplit
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from gateway.stores.base import BaseCache
 from gateway.stores.stored import StoredEntry
@@ -251,6 +251,7 @@ async def open_redis(
         "socket_connect_timeout": patience,
         "protocol": 2,  # by RESP 3 a connection takes two round trips more until it is of use
         "retry": Retry(NoBackoff(), 0),  # whoever calls has something better to do than to wait for another try
+        "retry_on_error": [ReadOnlyError],  # not at all, but the connection is closed: the name may have moved on
     }
     if cluster:
         client: Client = RedisCluster.from_url(address, **options)

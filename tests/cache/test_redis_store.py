@@ -16,7 +16,7 @@ from aiocache.base import BaseCache
 from cache.redis_server import TYPES_OF_GARBAGE, RedisServer, free_port, put_garbage, running
 from pydantic import SecretStr
 from redis.asyncio import Redis
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
 
 from gateway.stores import StoredEntry
 from gateway.stores.redis import RedisStore, open_redis
@@ -432,6 +432,17 @@ class TestAnAddress:
         assert "hush-hush" not in "".join(told)
         assert "hush-hush" not in caplog.text
         assert "hush-hush" not in repr(logs)
+
+    async def test_is_dialled_again_when_what_answers_there_has_become_a_replica(self, fragile: RedisServer) -> None:
+        async with open_redis(SecretStr(fragile.url), cluster=False, patience=5.0) as connections:
+            before = await connections.client.client_id()
+            store = RedisStore(connections.client, "")
+            await store.probe()
+            assert await connections.client.client_id() == before
+            await connections.client.replicaof("127.0.0.1", free_port())
+            with pytest.raises(ReadOnlyError):
+                await store.probe()
+            assert await connections.client.client_id() != before
 
     async def test_is_used_only_when_something_is_asked(self) -> None:
         async with opened_at(f"redis://127.0.0.1:{free_port()}"):
