@@ -111,14 +111,24 @@ async def test_the_settings_are_good(environment: dict[str, str]) -> None:
     assert (status, process.out) == (0, ["tenant acme: ok"])
 
 
+async def test_processes_are_few_whatever_the_machine_has(environment: dict[str, str]) -> None:
+    """A worker has 35 MiB and some 12 threads at its start, beside what all have in common."""
+    gateway = SERVICES["gateway"]
+
+    workers = int(environment["SESSION_GATEWAY_WORKERS"])
+    assert 64 + 64 * workers < int(gateway["mem_limit"].removesuffix("m"))
+    assert 16 + 32 * workers < gateway["pids_limit"]
+
+
 async def test_both_doors_answer_and_the_cache_is_used(gateway: Process) -> None:
     doors = await addresses(gateway)
 
     assert await currencies(doors) == ["EUR", "EUR"]
-    async with httpx.AsyncClient() as client:
-        metrics = (await client.get(f"{doors.admin}/metrics")).text
+    async with httpx.AsyncClient() as client, asyncio.timeout(10):
+        metrics = ""
+        while not re.search(r'cache_reads_total\{.*outcome="hit".*\} 1\.0', metrics):  # workers tell every second
+            metrics = (await client.get(f"{doors.admin}/metrics")).text
         page = (await client.get(doors.graphql, headers={"accept": "text/html"})).text
-    assert re.search(r'cache_reads_total\{.*outcome="hit".*\} 1\.0', metrics)
     assert not re.search(r"cache_failures_total\{.*\} [1-9]", metrics)
     assert page.startswith("<!doctype html>")
 

@@ -14,6 +14,7 @@ from shipping.shipped import BIN, ROOT, documents, instruction, load, render
 
 from gateway.configuration import load_settings
 from gateway.settings import Admin, ConfigurationError, GraphQL, Grpc, Settings
+from gateway.workers.count import count_workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -230,6 +231,14 @@ def test_the_settings_are_good(settings: Settings) -> None:
     assert settings.cache.backend.get_secret_value().startswith("valkey://")
     assert settings.access.configured
     assert not any(each.on_loopback for each in (settings.graphql, settings.grpc, settings.admin))
+
+
+def test_a_pod_has_one_process_whatever_its_node_has(settings: Settings) -> None:
+    """Each core of the node would have one else, and many need more memory than the pod may have."""
+    assert "cpu" not in CONTAINER["resources"]["limits"]
+
+    assert CONTAINER["args"] == ["serve"]
+    assert count_workers(settings) == (1, None)
 
 
 def test_the_network_lets_the_gateway_reach_what_it_needs(settings: Settings) -> None:
