@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from gateway.garbage import uncollected
@@ -24,6 +25,7 @@ _SERVING: Final = {"serve", "dev", "sandbox"}
 
 def main() -> None:
     """Run the command line."""
+    _open_what_is_closed()
     serves = not _SERVING.isdisjoint(sys.argv[1:2])
     if serves:  # until `gateway.ending` obeys signals, or holds them
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -36,6 +38,16 @@ def main() -> None:
     if not serves:
         signal.signal(signal.SIGINT, interrupted)  # click says the same from here on
     cli.main()
+
+
+def _open_what_is_closed() -> None:
+    """Have the standard streams lead nowhere where they were closed by whoever started this.
+
+    Their numbers, the lowest that are free, would go to connections: libuv ends a process that closes such a one.
+    """
+    for name, mode in {"stdin": "r", "stdout": "w", "stderr": "w"}.items():
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))
 
 
 def _end(_: int, __: FrameType | None) -> None:

@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ import grpc
 import httpx
 import pytest
 import pytest_asyncio
+from cache.redis_server import free_port
 from click.testing import CliRunner
 from processes import Process, run, running
 
@@ -162,6 +163,35 @@ async def test_calls_that_never_end_do_not_keep_it_from_stopping() -> None:
 
     assert "Traceback" not in process.said
     assert all(json.loads(each) for each in process.err)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+async def test_it_needs_none_of_the_standard_streams(upstream_url: str, closed: str, workers: str) -> None:
+    variables = {
+        **ANYWHERE,
+        "SESSION_GATEWAY_UPSTREAM__BASE_URL": upstream_url,
+        "SESSION_GATEWAY_TENANTS__ACME__CLIENT_ID": "acme-client",
+        "SESSION_GATEWAY_TENANTS__ACME__CLIENT_SECRET": "acme-secret",
+        "SESSION_GATEWAY_ADMIN__PORT": str(free_port()),
+    }
+    admin = f"http://127.0.0.1:{variables['SESSION_GATEWAY_ADMIN__PORT']}"
+    program = ("sh", "-c", f'exec "$0" "$@" {closed}', str(SCRIPT))
+    async with (
+        running("serve", "--workers", workers, program=program, **variables) as process,
+        httpx.AsyncClient() as client,
+        asyncio.timeout(40),
+    ):
+        status = 0
+        while status != 200:
+            await asyncio.sleep(0.05)
+            assert process.process.returncode is None
+            with suppress(httpx.TransportError):
+                status = (await client.get(f"{admin}/readyz")).status_code
+
+        process.process.terminate()
+
+        assert await process.end(within=30) == 0
 
 
 # A port in use
