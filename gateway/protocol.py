@@ -36,7 +36,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """Bytes of a request's head, its line and its headers, that may have come without its end. A GET carries its
     document there."""
     patience: ClassVar[float] = 10.0
-    """Seconds for a head to arrive, from its first byte on, and for the first byte on a new connection."""
+    """Seconds for a head to arrive, from its first byte on, for the first byte on a new connection, and for the rest of
+    a body that has been answered already."""
     reading: ClassVar[float] = 60.0
     """Seconds for a client to take what does not go into the transport's buffer at once, which is some 64 KiB."""
 
@@ -85,6 +86,8 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._head > self.max_head and not self.transport.is_closing():
                 self.transport.write(_TOO_LARGE)
                 self.transport.close()
+        elif self._head is None and self._waiting is None and self.at_rest():
+            self._wait()  # for the rest of a body that was answered, as nobody else does
 
     def on_headers_complete(self) -> None:
         """Refuse what the parser takes for another protocol's, still: to it the request is at its end here."""
@@ -100,6 +103,12 @@ class BoundedProtocol(HttpToolsProtocol):
         """Begin to count anew."""
         self.message_complete()
         super().on_message_complete()
+        if self.at_rest() and not self.transport.is_closing():
+            # It was answered before its body had come, for which uvicorn has given its timer up.
+            self._wait_no_more()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def at_rest(self) -> bool:
         """Whether nothing is being answered."""

@@ -340,6 +340,27 @@ async def test_a_head_that_does_not_come_ends_the_connection(parts: list[bytes])
         await writer.wait_closed()
 
 
+@pytest.mark.parametrize("rest", [b"a", b"ab"], ids=["a part", "the whole"])
+async def test_what_is_left_of_a_body_that_was_answered_keeps_no_connection(rest: bytes) -> None:
+    class Quick(_Impatient):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.timeout_keep_alive = 0.5  # type: ignore[assignment]  # uvicorn says int; any number will do
+
+    async with listening(PlainTextResponse("ok"), host="127.0.0.1", port=0, grace=0, protocol=Quick) as url:
+        address = urlsplit(url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        async with asyncio.timeout(5):
+            writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n")
+            await reader.readuntil(b"ok")
+            writer.write(rest)
+            with suppress(ConnectionError):  # where that came too late
+                assert await reader.read() == b""
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+
 # Answers and connections
 
 
