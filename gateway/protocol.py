@@ -33,8 +33,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """Ends connections that ask for more than they may have. There may be `max_connections` of them to a listener."""
 
     max_head: ClassVar[int] = 65_536
-    """Bytes of a request's head, its line and its headers, that may have come without its end. A GET carries its
-    document there."""
+    """Bytes of a request's head, its line and its headers, that may have come without its end; and of what follows a
+    body, its trailer, as well. A GET carries its document there."""
     patience: ClassVar[float] = 10.0
     """Seconds for a head to arrive, from its first byte on, for the first byte on a new connection, and for the rest of
     a body that has been answered already."""
@@ -46,6 +46,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._max_connections = max_connections
         self._head: int | None = 0
         """Bytes of the head that is arriving; None while a body is."""
+        self._beside = 0
+        """Bytes that have come since the last one of the body: of the frames of chunks, or of a trailer."""
         self._waiting: asyncio.TimerHandle | None = None
         self._taking: asyncio.TimerHandle | None = None
 
@@ -74,10 +76,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._taken()
 
     def data_received(self, data: bytes) -> None:
-        """Count what has come of the head."""
+        """Count what has come of the head, or beside the body."""
         if self._head == 0:
             data = _staying_with_http(data)
-        if self._head is not None:
+        if self._head is None:
+            self._beside += len(data)
+        else:
             self._head += len(data)
         super().data_received(data)
         if self._head:  # is still not at its end
@@ -86,8 +90,16 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._head > self.max_head and not self.transport.is_closing():
                 self.transport.write(_TOO_LARGE)
                 self.transport.close()
-        elif self._head is None and self._waiting is None and self.at_rest():
-            self._wait()  # for the rest of a body that was answered, as nobody else does
+        elif self._head is None:
+            if self._waiting is None and self.at_rest():  # nobody waits for the rest of a body that is answered
+                self._wait()
+            if self._beside > self.max_head:
+                self.transport.close()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field of a head. Those of a trailer are of use to nobody here, and there is no end to them."""
+        if self._head is not None:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Refuse what the parser takes for another protocol's, still: to it the request is at its end here."""
@@ -98,6 +110,11 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self.head_complete()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Begin to count anew what comes beside it."""
+        self._beside = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Begin to count anew."""
@@ -118,6 +135,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """A body follows, if anything."""
         self._wait_no_more()
         self._head = None
+        self._beside = 0
 
     def message_complete(self) -> None:
         """The next head may follow."""

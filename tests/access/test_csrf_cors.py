@@ -361,6 +361,14 @@ async def test_what_is_left_of_a_body_that_was_answered_keeps_no_connection(rest
                 await writer.wait_closed()
 
 
+@pytest.mark.parametrize("part", [b"a: " + b"a" * 600_000, b"a: a\r\n" * 100_000], ids=["one field", "many fields"])
+async def test_a_trailer_that_does_not_end_ends_the_connection(dev: Dev, upstream: Sandbox, part: bytes) -> None:
+    head = b"POST /graphql HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+
+    with suppress(ConnectionError):  # it did not read all of it
+        assert await answer_to(dev.graphql_url, head, b"0\r\n", part) == b""
+
+
 # Answers and connections
 
 

@@ -37,6 +37,8 @@ class Answers:
         self.waiting = 0
         self.heads = 0
         """How many of the heads were parsed."""
+        self.headers: Headers = []
+        """The last of them."""
         self.client: Any = None
         """The last."""
         self.gone = 0
@@ -44,6 +46,7 @@ class Answers:
 
     def head(self, headers: Headers) -> Headers:
         self.heads += 1
+        self.headers = headers
         return headers
 
     async def answer(self, head: Headers, body: bytes, client: Client) -> Response | None:
@@ -65,6 +68,7 @@ class Answers:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """All that is not answered directly."""
+        self.headers = scope["headers"]
         body, more = b"", True
         while more:
             message = await receive()
@@ -283,6 +287,17 @@ async def test_chunked_bodies_are_never_taken_by_their_head() -> None:
             writer.write(head + chunks)
             assert (await answer_of(reader))[2] == body
         assert answers.heads == 3
+
+
+@pytest.mark.parametrize("path", ["/direct", "/other"])
+async def test_a_trailer_is_no_part_of_the_head(path: str) -> None:
+    """RFC 9110, 6.5.1: what a proxy lets through there must not pass for what it looks at in the head."""
+    async with connected() as (answers, reader, writer):
+        head = f"POST {path} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+        writer.write(head.encode() + b"1\r\na\r\n0\r\nx-api-key: b\r\n\r\n")
+        await answer_of(reader)
+
+        assert [name for name, _ in answers.headers] == [b"host", b"transfer-encoding"]
 
 
 async def test_heads_are_forgotten_when_there_are_many_or_they_are_long() -> None:
