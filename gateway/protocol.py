@@ -96,6 +96,11 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._beside > self.max_head:
                 self.transport.close()
 
+    def on_message_begin(self) -> None:
+        """Count from the first byte on, where it came together with the end of the last message."""
+        self._head = self._head or 1
+        super().on_message_begin()
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field of a head. Those of a trailer are of use to nobody here, and there is no end to them."""
         if self._head is not None:

@@ -300,6 +300,19 @@ async def test_a_trailer_is_no_part_of_the_head(path: str) -> None:
         assert [name for name, _ in answers.headers] == [b"host", b"transfer-encoding"]
 
 
+async def test_the_end_of_a_head_is_no_request_however_it_looks() -> None:
+    """Its begin came together with the request before it."""
+    async with connected() as (answers, reader, writer):
+        writer.write(post(b"1"))
+        await answer_of(reader)  # this head is known from now on
+        writer.write(post(b"2") + b"POST /other HTTP/1.1\r\nx-a: ")
+        assert (await answer_of(reader))[2] == b"2"
+        writer.write(post(b"3"))
+
+        assert (await answer_of(reader))[2] == b"asgi POST /other 3"
+        assert answers.bodies == [b"1", b"2"]
+
+
 async def test_heads_are_forgotten_when_there_are_many_or_they_are_long() -> None:
     async with connected() as (answers, reader, writer):
         for n in range(20):
