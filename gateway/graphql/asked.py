@@ -79,7 +79,7 @@ class Asking:
             and plan.size <= _LARGEST
             and len(body) <= _LONGEST
             and asked.operation.kind is OperationType.QUERY
-            and parameters.extensions is None  # a hash that comes along is to bring its document into use
+            and "persistedQuery" not in (parameters.extensions or ())  # which is to bring its document into use
             and not self._documents.measure_only  # then each request is logged that is beyond the limits
         ):
             if len(self._known) == _MOST:

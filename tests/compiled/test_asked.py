@@ -11,7 +11,7 @@ from gateway.deadline import Deadline
 from gateway.graphql import asked as module
 from gateway.graphql.asked import Asking
 from gateway.graphql.compiled import Compiler
-from gateway.graphql.documents import Documents, NotExecutable
+from gateway.graphql.documents import Documents, NotExecutable, digest_of
 from gateway.graphql.head import Head, Refused
 from gateway.graphql.limits import Limits
 from gateway.graphql.requests import Request, Whole
@@ -73,10 +73,30 @@ async def test_a_query_that_was_asked_before_is_not_looked_at_again() -> None:
 
 
 @pytest.mark.parametrize(
+    ("extensions", "wants_cache_told"),
+    [({"cache": True}, True), ({"clientLibrary": {"name": "@apollo/client", "version": "4.1.0"}}, False)],
+    ids=["ours", "as Apollo's client sends them with every request"],
+)
+async def test_extensions_do_not_stand_in_the_way(extensions: dict[str, Any], *, wants_cache_told: bool) -> None:
+    these, documents = asking()
+    first = await ask(these, query=READ, variables=WHOSE, extensions=extensions)
+    second = await ask(these, query=READ, variables=WHOSE, extensions=extensions)
+    plain = await ask(these, query=READ, variables=WHOSE)
+
+    assert second is first
+    assert (first.wants_cache_told, plain.wants_cache_told) == (wants_cache_told, False)
+    assert documents.looked == 2
+
+
+@pytest.mark.parametrize(
     "parameters",
     [
         {"query": WRITE},
-        {"query": READ, "variables": WHOSE, "extensions": {"cache": True}},
+        {
+            "query": READ,
+            "variables": WHOSE,
+            "extensions": {"persistedQuery": {"version": 1, "sha256Hash": digest_of(READ)}},
+        },
         {"query": "{ __schema { queryType { name } } }"},
         {"query": READ, "variables": WHOSE, "more": "x" * 5000},
         {
@@ -85,7 +105,7 @@ async def test_a_query_that_was_asked_before_is_not_looked_at_again() -> None:
             + " }"
         },
     ],
-    ids=["mutation", "extensions", "no plan", "long", "a large plan"],
+    ids=["mutation", "a hash", "no plan", "long", "a large plan"],
 )
 async def test_all_else_is(parameters: dict[str, Any]) -> None:
     these, documents = asking()
