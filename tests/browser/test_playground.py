@@ -65,7 +65,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @asynccontextmanager
-async def visit(browser: Browser, url: str) -> AsyncIterator[Page]:
+async def visit(browser: Browser, url: str, *, width: int = 1400) -> AsyncIterator[Page]:
     """Open the page in a new profile. Fails when a request left the origin, or when the browser had to complain.
 
     A violation of the Content-Security-Policy is such a complaint.
@@ -82,7 +82,7 @@ async def visit(browser: Browser, url: str) -> AsyncIterator[Page]:
         if message.type in {"error", "warning"}:
             complaints.append(message.text)
 
-    context = await browser.new_context(viewport={"width": 1400, "height": 850})
+    context = await browser.new_context(viewport={"width": width, "height": 850})
     context.set_default_timeout(_PATIENCE)
     context.on("request", on_request)
     context.on("console", on_console)
@@ -190,6 +190,23 @@ async def test_sends_numbers_as_they_are_typed(dev: Dev, upstream: Sandbox, brow
         else b'"typed":[9007199254740993,1.0,12345678901234567890]'
     )
     assert digits in (upstream.store.get("acme", CUSTOMER_SESSION) or b"")
+
+
+async def test_a_phone_has_room_for_the_answer(dev: Dev, upstream: Sandbox, browser: Browser) -> None:
+    async with visit(browser, dev.graphql_url, width=375) as page:
+        await execute(page)
+        answer = page.get_by_role("region", name="Result Window")
+        await expect(answer).to_contain_text('"currency": "EUR"')
+        box = await answer.bounding_box()
+        page_is_larger = await page.evaluate(
+            "() => { const { scrollWidth, scrollHeight, clientWidth, clientHeight } = document.documentElement;"
+            " return scrollWidth > clientWidth || scrollHeight > clientHeight; }"
+        )
+
+    assert box is not None
+    assert box["width"] > 250
+    assert box["height"] > 250
+    assert not page_is_larger
 
 
 async def test_marks_what_the_schema_does_not_know(dev: Dev, browser: Browser) -> None:
