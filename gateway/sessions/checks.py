@@ -9,7 +9,7 @@ from gateway.errors import Violation
 from gateway.model import UPSTREAM_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from pydantic import SecretStr
 
@@ -67,8 +67,7 @@ def replacement(value: Replacement, session_id: str, version: int | None) -> Ite
     for name in value.additional_properties or {}:
         if name in UPSTREAM_NAMES.values():
             yield Violation("session_context.additional_properties", f"must not hold {name!r}, which has its own field")
-    for name in value.context or {}:
-        yield from validation.segment("session_context.context", name)
+    yield from _names("session_context.context", value.context or ())
 
 
 def patch(value: Patch, allowed: Collection[str], session_id: str | None, version: int | None) -> Iterator[Violation]:
@@ -85,10 +84,16 @@ def patch(value: Patch, allowed: Collection[str], session_id: str | None, versio
             yield Violation("update_mask", f"{name!r} cannot be changed here; what can: {', '.join(sorted(allowed))}")
         elif name == "context" and not inner and isinstance(assignment.value, dict):
             inner = [*assignment.value]
-        for each in inner:
-            yield from validation.segment(f"session_context.{name}", each)
+        yield from _names(f"session_context.{name}", inner)
         if name == "currency" and isinstance(assignment.value, str):
             yield from validation.currency("session_context.currency", assignment.value)
+
+
+def _names(field: str, names: Iterable[str]) -> Iterator[Violation]:
+    """The field has attributes of these names: it is to say that not it is empty, or too long, but one of these."""
+    for name in names:
+        for each in validation.segment(field, name):
+            yield Violation(each.field, f"the name of an attribute {each.message}")
 
 
 def _origin(value: Replacement | Patch, session_id: str | None, version: int | None) -> Iterator[Violation]:

@@ -841,6 +841,7 @@ class TestWhatIsRefusedBeforeTheWire:
             "session_context.currency",
             "session_context.context",
         }
+        assert error.violations["session_context.context"] == "the name of an attribute must not be empty"
         assert not upstream.requests
 
     async def test_is_told_as_a_whole_for_ones_own(self, door: Door, upstream: Sandbox, customer: Caller) -> None:
