@@ -157,7 +157,10 @@ class Violation:
 
 @strawberry.type(description="The input was refused. Nothing was written.")
 class InvalidInput(Failure):
-    violations: list[Violation] = strawberry.field(description="Everything that is wrong with it.")
+    violations: list[Violation] = strawberry.field(
+        description="Everything that is wrong with it. A value that is no object where it has to be one, or that is "
+        "left out where it is required, is told alone."
+    )
 
     @classmethod
     def of(cls, error: errors.InvalidArgument, mutation: str) -> InvalidInput:
