@@ -65,7 +65,7 @@ def error_for(answer: Answer, *, authority: Authority, session_id: str | None, v
             return _forbidden(authority, text, versioned=versioned)
         case 404:
             return _not_found(text, session_id, versioned=versioned)
-        case 409 | 412:
+        case 409 | 412 if versioned:  # what named no version can be in conflict with none
             return VersionConflict(None, None)
         case 429:
             return RateLimited("upstream's rate limit is reached", retry_after=retry_after(answer))

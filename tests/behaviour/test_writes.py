@@ -686,6 +686,23 @@ class TestAnAttribute:
         assert "color" not in removed.context
         assert calls(upstream) == ["add-own-attribute", "get-own", "remove-own-attribute", "get-own"]
 
+    @pytest.mark.parametrize("status", [409, 412])
+    async def test_that_is_said_to_be_in_conflict_is_set_again_and_then_given_up(
+        self, door: Door, upstream: Sandbox, status: int
+    ) -> None:
+        """It named no version. Nor is there a doubt: it was read back each time, and not there."""
+        upstream.faults.arm(f"status={status}", "add-attribute", times=None)
+
+        error = await refused(door.add_attribute("acme", seed.CUSTOMER_SESSION, "color", "red", Caller()))
+
+        assert error.reason == "UPSTREAM_FAULT"
+        assert calls(upstream) == ["add-attribute", "get"] * 5
+        upstream.faults.clear()
+        upstream.faults.arm(f"status={status}", "add-attribute")
+        after = await door.add_attribute("acme", seed.CUSTOMER_SESSION, "color", "red", Caller())
+        assert after is not None
+        assert (after.version, after.context["color"]) == (11, "red")
+
     async def test_is_set_by_a_versioned_write_with_a_version(
         self, door: Door, upstream: Sandbox, customer: Caller
     ) -> None:

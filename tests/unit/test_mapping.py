@@ -110,8 +110,8 @@ class TestWhateverTheBody:
             (403, CALLER, PermissionDenied),
             (404, GATEWAY, SessionNotFound),
             (404, CALLER, SessionNotFound),
-            (409, GATEWAY, VersionConflict),
-            (412, CALLER, VersionConflict),
+            (409, GATEWAY, UpstreamFault),
+            (412, CALLER, UpstreamFault),
             (429, GATEWAY, RateLimited),
             (500, CALLER, UpstreamFault),
             (501, GATEWAY, UpstreamFault),
@@ -141,6 +141,7 @@ class TestWhateverTheBody:
             (404, CALLER, VersionConflict),
             (409, GATEWAY, VersionConflict),
             (412, GATEWAY, VersionConflict),
+            (412, CALLER, VersionConflict),
         ],
     )
     def test_a_status_has_its_meaning_for_a_versioned_write(
