@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
@@ -77,10 +78,10 @@ async def _asked(http: Http, tenant: str, credentials: ClientCredentials) -> Ans
 
 
 class _TokenAnswer(Struct):
-    """What the token endpoint answers (RFC 6749, 5.1). `expires_in` is in seconds."""
+    """What the token endpoint answers (RFC 6749, 5.1). `expires_in` is in seconds, and by some endpoints a string."""
 
     access_token: Annotated[str, Meta(pattern=r"^[\x21-\x7e]+\Z")]
-    expires_in: Annotated[float, Meta(gt=0)]
+    expires_in: Annotated[float, Meta(gt=0, le=sys.float_info.max)]
     scope: str = ""
 
 
@@ -88,7 +89,7 @@ def _parse(answer: Answer, tenant: str) -> ServiceToken:
     if answer.status != 200:
         raise _refusal(answer, tenant)
     try:
-        parsed = msgspec.json.decode(answer.body, type=_TokenAnswer)
+        parsed = msgspec.json.decode(answer.body, type=_TokenAnswer, strict=False)
     except (ValueError, RecursionError) as error:
         raise UpstreamMalformed("the token endpoint's answer is not a token") from error
     now = time.monotonic()

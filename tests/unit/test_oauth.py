@@ -540,6 +540,18 @@ class TestAnOddAnswerOfTheTokenEndpoint:
                 assert "hush" not in str(caught.value)
         assert len(here.emporix.token_requests) == 1
 
+    @pytest.mark.parametrize("seconds", ["0", "-1", "", "inf", "nan", "1e999", "true", "soon"])
+    async def test_is_one_whose_lifetime_is_a_string_and_no_time(self, seconds: str) -> None:
+        async with world(Emporix(lambda number: token_answer("hush", expires_in=seconds))) as here:
+            with pytest.raises(UpstreamUnreachable):
+                await here.tokens.get("acme", LATER)
+
+    async def test_is_none_when_the_lifetime_is_a_number_in_a_string(self) -> None:
+        """So does the platform's edge (Apigee) write it by itself."""
+        async with world(Emporix(lambda number: token_answer("hush", expires_in="14399"))) as here:
+            token = await here.tokens.get("acme", LATER)
+            assert token.expires_at - token.obtained_at == pytest.approx(14_389)
+
     @pytest.mark.parametrize("expires_in", [1, 0.5, LONG, 10**12, 1e300, 10**30])
     async def test_is_none_when_the_lifetime_is_merely_short_or_long(self, expires_in: float) -> None:
         async with world(Emporix(lambda number: token_answer("hush", expires_in=expires_in))) as here:
