@@ -105,7 +105,9 @@ def _parse(answer: Answer, tenant: str) -> ServiceToken:
 
 def _refusal(answer: Answer, tenant: str) -> UpstreamError:
     if answer.status in {400, 401, 403}:
-        return GatewayCredentialsRefused(f"the token endpoint refuses the client id or secret of tenant {tenant!r}")
+        return GatewayCredentialsRefused(
+            f"the token endpoint refuses the client id, secret or scope of tenant {tenant!r}"
+        )
     if answer.status == 429:
         return RateLimited("the token endpoint's rate limit is reached", retry_after=retry_after(answer))
     return UpstreamUnavailable(f"the token endpoint failed ({answer.status})", retry_after=retry_after(answer))

@@ -436,6 +436,13 @@ class TestAFailingTokenEndpoint:
             assert each.retry_after is not None
             assert 0 < each.retry_after <= 0.5
 
+    @pytest.mark.parametrize("status", [400, 401, 403])
+    async def test_that_refuses_is_told_of_with_all_that_it_may_refuse(self, status: int) -> None:
+        """RFC 6749, section 5.2: the scope is among it."""
+        async with world(Emporix(responds(status, content=b'{"error": "invalid_scope"}'))) as here:
+            with pytest.raises(GatewayCredentialsRefused, match="client id, secret or scope of tenant 'acme'"):
+                await here.tokens.get("acme", LATER)
+
     async def test_fails_requests_before_they_are_sent(self) -> None:
         async with world(Emporix(responds(503))) as here:
             with pytest.raises(UpstreamUnreachable):
