@@ -53,6 +53,8 @@ class Accounts:
         self._clock = clock
         self._later = later
         self._refresh: dict[str, tuple[str, str]] = {}
+        self._coming: dict[tuple[str, str], Document] = {}
+        """What is known of sessions that have no context yet, by tenant and session id."""
 
     def service_token(self, request: Request) -> Answer:
         """POST /oauth/token: a client's own token. Scopes that it lacks are dropped without a word."""
@@ -88,8 +90,8 @@ class Accounts:
             return refusal
         session_id = str(uuid.uuid4())
         fields = {"sessionId": session_id, **{each: request.query[each] for each in _FIELDS if each in request.query}}
-        document = {name: Raw(msgspec.json.encode(value)) for name, value in fields.items()}
-        self._create_context(tenant, session_id, document)
+        self._coming[tenant, session_id] = {name: Raw(msgspec.json.encode(value)) for name, value in fields.items()}
+        self._create_context(tenant, session_id)
         return self._shopper_answer(tenant, session_id)
 
     def anonymous_refresh(self, request: Request) -> Answer:
@@ -116,11 +118,11 @@ class Accounts:
         if (login.email, login.password) != (seed.CUSTOMER_EMAIL, seed.CUSTOMER_PASSWORD):
             return answers.json(401, {"code": 401, "status": "Unauthorized", "message": "Wrong email or password"})
         session_id = anonymous.session_id
-        customer = Raw(msgspec.json.encode(seed.CUSTOMER_ID))
+        customer = {"customerId": Raw(msgspec.json.encode(seed.CUSTOMER_ID))}
         if self._store.get(tenant, session_id) is not None:
-            self._store.write(
-                tenant, session_id, {**self._store.fields(tenant, session_id), "customerId": customer}, "login"
-            )
+            self._store.write(tenant, session_id, {**self._store.fields(tenant, session_id), **customer}, "login")
+        elif (tenant, session_id) in self._coming:
+            self._coming[tenant, session_id].update(customer)
         lifetime = self._switches.shopper_token_lifetime
         return answers.json(
             200,
@@ -137,7 +139,8 @@ class Accounts:
         """What the cart service does: the session context gets a cart, and comes into being if it must."""
         cart = {"cartId": Raw(msgspec.json.encode(secrets.token_hex(12)))}
         if self._store.get(tenant, session_id) is None:
-            self._store.create(tenant, session_id, {"sessionId": Raw(msgspec.json.encode(session_id)), **cart}, "cart")
+            known = self._coming.pop((tenant, session_id), {"sessionId": Raw(msgspec.json.encode(session_id))})
+            self._store.create(tenant, session_id, {**known, **cart}, "cart")
         else:
             self._store.write(tenant, session_id, {**self._store.fields(tenant, session_id), **cart}, "cart")
 
@@ -146,10 +149,11 @@ class Accounts:
             return answers.fault("Invalid ApiKey", "oauth.v2.InvalidApiKey")
         return None
 
-    def _create_context(self, tenant: str, session_id: str, document: Document) -> None:
+    def _create_context(self, tenant: str, session_id: str) -> None:
         def create() -> None:
-            if self._store.get(tenant, session_id) is None:
-                self._store.create(tenant, session_id, document, "login")
+            known = self._coming.pop((tenant, session_id), None)
+            if known is not None and self._store.get(tenant, session_id) is None:
+                self._store.create(tenant, session_id, known, "login")
 
         if self._switches.creation == "on-login":
             create()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sandbox.sandbox_api import SCOPE, bearer, claims, fault_code, managed, own
@@ -150,6 +150,21 @@ class TestWhenTheContextComesIntoBeing:
         context = (await emporix.http.get(own(), headers=headers)).json()
         assert context["cartId"]
         assert context["metadata"]["version"] == 1
+
+    @pytest.mark.parametrize("creation", ["on-login", "on-cart", "eventual"])
+    async def test_changes_nothing_about_what_it_holds(self, emporix: Emporix, creation: Any) -> None:
+        """What the shopper began with, and who has logged in by then."""
+        emporix.sandbox.switches.creation = creation
+        emporix.sandbox.switches.eventual_ms = 100
+        login = await emporix.anonymous(currency="EUR", siteCode="main")
+        assert (await emporix.login(login["access_token"])).status_code == 200
+        if creation != "on-cart":
+            await created(emporix, login["sessionId"])
+        await emporix.http.post(f"/_sandbox/carts/acme/{login['sessionId']}")
+        context = emporix.stored(login["sessionId"])
+        assert context is not None
+        assert context.keys() == {"sessionId", "currency", "siteCode", "customerId", "cartId", "metadata"}
+        assert (context["sessionId"], context["customerId"]) == (login["sessionId"], seed.CUSTOMER_ID)
 
     async def test_is_some_time_after_the_login(self, emporix: Emporix) -> None:
         emporix.sandbox.switches.creation = "eventual"
