@@ -33,6 +33,11 @@ _MAX_MARKS: Final = 100_000
 """Marks that are kept; past that, the oldest is folded into one that counts for every session. As many floors; past
 that, the one that was seen the longest ago is forgotten."""
 
+_MAX_WRITERS: Final = 100
+"""Writes under way that one mark tells apart; past that, they count as one, which ends when the last of them does."""
+_OTHERS: Final = Writer(0)
+"""That one."""
+
 
 @dataclass(slots=True)
 class _Mark:
@@ -121,8 +126,10 @@ class Marks:
     def open(self, key: str) -> Writer:
         """A write is about to be sent."""
         mark = self._raised(key)
-        writer = Writer(mark.generation)
-        mark.writers[writer] = self._clock() + self._open_for
+        writer, until = Writer(mark.generation), self._clock() + self._open_for
+        if len(mark.writers) >= _MAX_WRITERS:
+            mark.writers = {_OTHERS: until}
+        mark.writers[writer] = until
         return writer
 
     def close(self, key: str, writer: Writer | None = None) -> None:

@@ -43,6 +43,8 @@ CONNECT_TIMEOUT: Final = 1.0
 """Seconds for a connection to be made, or to become free. What waits for it has less time (`cache.budget`)."""
 _MAX_CONNECTIONS: Final = 32
 """At a time, in one process. More do not make it faster: with 256, a thousand reads at once took 7 times as long."""
+_MAX_WRITERS: Final = 100
+"""Writes under way that one mark tells apart. A put looks at each, and whoever gives up what he writes leaves one."""
 
 _PRELUDE: Final = """
 local function higher(a, b)  -- versions as decimals: a double would round those beyond 2^53
@@ -95,7 +97,12 @@ if kind == 'm' then redis.call('HDEL', KEYS[1], 'writer:' .. closed) else redis.
 redis.call('HSET', KEYS[1], 'kind', 'm', 'generation', generation, 'floor', floor)
 if opened ~= '' then
   local time = redis.call('TIME')
-  redis.call('HSET', KEYS[1], 'writer:' .. opened, time[1] * 1000 + math.floor(time[2] / 1000) + open_for)
+  local ends = time[1] * 1000 + math.floor(time[2] / 1000) + open_for
+  if redis.call('HLEN', KEYS[1]) > {_MAX_WRITERS} then  -- they count as one, which ends no sooner than the last of them
+    redis.call('DEL', KEYS[1])
+    redis.call('HSET', KEYS[1], 'kind', 'm', 'generation', generation, 'floor', floor, 'writer:others', ends)
+  end
+  redis.call('HSET', KEYS[1], 'writer:' .. opened, ends)
 end
 redis.call('PEXPIRE', KEYS[1], ttl)
 redis.call('PUBLISH', channel, message)

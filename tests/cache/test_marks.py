@@ -72,6 +72,19 @@ class TestARead:
         assert marks.allows("a", marks.generation())
         assert not marks.allows("a", before)
 
+    def test_is_not_good_while_one_of_very_many_writes_is_under_way_and_they_take_no_more_room(
+        self, marks: Marks, clock: Clock
+    ) -> None:
+        first = marks.open("k")
+        writers = [marks.open("k") for _ in range(500)]
+        assert len(marks._marks["k"].writers) < 200
+        for writer in writers:
+            marks.close("k", writer)
+        assert not marks.allows("k", marks.generation())
+        marks.close("k", first)
+        clock.advance(OPEN_FOR)
+        assert marks.allows("k", marks.generation())
+
     def test_that_began_before_another_processes_write_is_not_good(self, marks: Marks) -> None:
         generation = marks.generation()
         marks.close("a")

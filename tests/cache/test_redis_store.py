@@ -162,6 +162,24 @@ class TestAWrite:
         while not await put(store, entry(7), lease):
             pass
 
+    async def test_that_never_ended_is_one_of_a_bounded_number(
+        self, store: RedisStore, redis: Redis, prefix: str
+    ) -> None:
+        for number in range(500):
+            await mark(store, opened=f"w{number}")
+        assert await redis.hlen(f"{prefix}k") < 200
+        for number in range(400, 500):
+            await mark(store, closed=f"w{number}")
+        _, lease = await look(store)
+        assert not await put(store, entry(7), lease)
+
+    async def test_of_very_many_is_over_for_a_put_when_the_last_no_longer_counts(self, store: RedisStore) -> None:
+        for number in range(150):
+            await mark(store, opened=f"w{number}", open_for=0.1)
+        _, lease = await look(store)
+        while not await put(store, entry(7), lease):
+            pass
+
     async def test_that_never_began_may_end(self, store: RedisStore) -> None:
         await mark(store, closed="w")
         assert await put(store, entry(7), (await look(store))[1])
