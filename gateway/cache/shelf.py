@@ -133,8 +133,11 @@ class Shelf:
         self._marks.close(key, write.local)
 
     def good(self, key: str, entry: Entry) -> bool:
-        """Whether neither a write stands against what was read, nor a higher version that has been seen."""
-        return self._clock() < entry.until and self._marks.allows(
+        """Whether neither a write stands against what was read, nor a higher version that has been seen.
+
+        Nor the clock: what it says was read later than now was read before it was set back, nobody knows how long ago.
+        """
+        return entry.stored_at <= self._clock() < entry.until and self._marks.allows(
             key if self._marked_by is None else self._marked_by(key, entry), entry.generation, entry.version
         )
 
@@ -144,7 +147,7 @@ class Shelf:
 
     def good_now(self, key: str, entry: Entry) -> bool:
         """As `good`, of what upstream has just answered: no higher version counts that was seen before it was asked."""
-        return self._clock() < entry.until and self._marks.lets_pass(
+        return entry.stored_at <= self._clock() < entry.until and self._marks.lets_pass(
             key if self._marked_by is None else self._marked_by(key, entry), entry.generation, entry.version
         )
 

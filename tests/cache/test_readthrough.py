@@ -52,6 +52,7 @@ from gateway.tracing import Untraced
 from waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
     from cache.cache_stage import Process
@@ -598,6 +599,18 @@ async def test_what_redis_cannot_keep_is_stored_only_if_memory_keeps_it(
             await other.replicaof("127.0.0.1", free_port())
         assert (await get(session(it))).status.stored == memory
         assert it.observer.puts == [CachePut(kept=memory)]
+
+
+@pytest.mark.parametrize("way", [session, own])
+async def test_an_entry_of_before_the_clock_was_set_back_is_of_no_use(
+    upstream: Upstream, clock: Clock, way: Callable[[Process], CachedSession | CachedOwnSession]
+) -> None:
+    async with process(upstream, policy=ALL_WINDOWS, clock=clock) as it:
+        await get(way(it))
+        upstream.have("s", 2)
+        clock.advance(-3_600)
+        assert await version(way(it)) == 2
+        assert (await get(way(it))).status.hit
 
 
 @pytest.mark.parametrize("memory", [False, True], ids=["redis", "two tiers"])
