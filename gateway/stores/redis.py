@@ -62,6 +62,10 @@ end
 if redis.call('PTTL', KEYS[1]) == -1 then redis.call('DEL', KEYS[1]) end  -- nor is what does not expire
 """
 
+# In what follows, what takes no memory comes first: a Redis that is full refuses a script whose first write takes some,
+# and no other. And what is there is changed, not deleted and made anew: a server of a cluster that hands its slot over
+# to another does not go on with a key that is gone.
+
 _PUT: Final = f"""{_PRELUDE}
 local lease, version, stored_at, data, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local kind = field('kind')
@@ -71,7 +75,10 @@ if kind == 'm' then
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   local fields = redis.call('HGETALL', KEYS[1])
   for i = 1, #fields, 2 do
-    if string.sub(fields[i], 1, 7) == 'writer:' and tonumber(decimal(fields[i + 1])) > now then return 0 end
+    if string.sub(fields[i], 1, 7) == 'writer:' then
+      if tonumber(decimal(fields[i + 1])) > now then return 0 end
+      redis.call('HDEL', KEYS[1], fields[i])
+    end
   end
 elseif kind == 'e' then
   local there = decimal(field('version'))
@@ -80,9 +87,9 @@ elseif kind == 'e' then
 else
   return 0
 end
-redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'kind', 'e', 'version', version, 'stored_at', stored_at, 'data', data)
 redis.call('PEXPIRE', KEYS[1], ttl)
+redis.call('HDEL', KEYS[1], 'generation', 'floor')
+redis.call('HSET', KEYS[1], 'kind', 'e', 'version', version, 'stored_at', stored_at, 'data', data)
 return 1
 """
 
@@ -92,8 +99,9 @@ local generation, ttl, opened, closed, open_for, channel, message, if_entry =
 local kind = field('kind')
 if if_entry == '1' and (kind ~= 'e' or field('data') == '') then return 0 end
 local floor = decimal((kind == 'm' and field('floor')) or (kind == 'e' and field('version')))
--- What takes no memory comes first: a Redis that is full refuses a script whose first write takes some, and no other.
-if kind == 'm' then redis.call('HDEL', KEYS[1], 'writer:' .. closed) else redis.call('DEL', KEYS[1]) end
+if kind == 'm' then redis.call('HDEL', KEYS[1], 'writer:' .. closed)
+elseif kind == 'e' then redis.call('HDEL', KEYS[1], 'version', 'stored_at', 'data')
+else redis.call('DEL', KEYS[1]) end
 redis.call('HSET', KEYS[1], 'kind', 'm', 'generation', generation, 'floor', floor)
 if opened ~= '' then
   local time = redis.call('TIME')

@@ -7,7 +7,7 @@ import itertools
 import logging
 import re
 import traceback
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +16,7 @@ from aiocache.base import BaseCache
 from cache.redis_server import TYPES_OF_GARBAGE, RedisServer, free_port, put_garbage, running
 from pydantic import SecretStr
 from redis.asyncio import Redis
+from redis.crc import key_slot
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
 
 from gateway.stores import StoredEntry
@@ -502,6 +503,30 @@ class TestACluster:
             assert {(await look(store, key))[0] for key in keys} == {entry(8)}
             assert (await store.stats())["entries"] == 20
             assert await store.clear(b"all of them") == 20
+
+    async def test_that_hands_a_slot_over_does_all_the_same(self, nodes: tuple[RedisServer, ...]) -> None:
+        await joined(nodes)
+        slot = key_slot(b"p:k")
+        async with AsyncExitStack() as stack:
+            clients = [
+                await stack.enter_async_context(Redis(port=node.port, password=PASSWORD, decode_responses=True))
+                for node in nodes
+            ]
+            source, target = clients[slot // 5_461], clients[slot // 5_461 - 1]
+            names = [await client.execute_command("CLUSTER", "MYID") for client in (source, target)]  # type: ignore[no-untyped-call]
+            address = SecretStr(f"redis://:{QUOTED}@127.0.0.1:{nodes[0].port}")
+            store = RedisStore((await stack.enter_async_context(open_redis(address, cluster=True))).client, "p:")
+            await have(store, entry(7))
+            await target.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[0])  # type: ignore[no-untyped-call]
+            await source.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[1])  # type: ignore[no-untyped-call]
+
+            await mark(store, opened="w")
+            assert not await put(store, entry(7), (await look(store))[1])
+            await mark(store, closed="w")
+            assert await put(store, entry(8), (await look(store))[1])
+            assert await put(store, entry(9), "")
+            assert (await look(store))[0] == entry(9)
+            assert await source.exists("p:k")
 
 
 READY = re.compile(r"cluster_state\W+ok\b")
