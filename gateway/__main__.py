@@ -47,7 +47,7 @@ def _open_what_is_closed() -> None:
     """
     for name, mode in {"stdin": "r", "stdout": "w", "stderr": "w"}.items():
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - for its whole life
 
 
 def _end(_: int, __: FrameType | None) -> None:
