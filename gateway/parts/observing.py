@@ -34,6 +34,8 @@ async def open_tracing(settings: Settings) -> AsyncIterator[Tracing]:
         raise ConfigurationError(
             "telemetry.traces: OpenTelemetry is not installed: install session-gateway[otel]"
         ) from None
+    except ValueError as error:  # bounds that the SDK reads as it is imported
+        raise ConfigurationError(f"OpenTelemetry's variables: {error}") from None
     try:
         async with open_spans() as spans:
             yield spans

@@ -53,13 +53,21 @@ _log = structlog.stdlib.get_logger(__name__)
 @asynccontextmanager
 async def open_spans() -> AsyncIterator[Spans]:
     """Make spans and send them while the block runs. Raises BadTracing for variables that ask for what is not here."""
-    provider = TracerProvider(resource=_resource(version(_NAME)), shutdown_on_exit=False)
-    for each in _exporters():
-        provider.add_span_processor(BatchSpanProcessor(each))
+    provider = _provider()
     try:
         yield Spans(provider.get_tracer(_NAME, version(_NAME)))
     finally:
         await _shut_down(provider)
+
+
+def _provider() -> TracerProvider:
+    try:
+        provider = TracerProvider(resource=_resource(version(_NAME)), shutdown_on_exit=False)
+        for each in _exporters():
+            provider.add_span_processor(BatchSpanProcessor(each))
+    except ValueError as error:  # of numbers that are none, or do not fit: a batch that is larger than the queue
+        raise BadTracing(f"OpenTelemetry's variables: {error}") from None
+    return provider
 
 
 def _resource(version: str) -> Resource:

@@ -95,7 +95,8 @@ class _Requests(Requests):
         span = self._tracer.start_span(method, caller, SpanKind.SERVER)
         otel_context.attach(trace.set_span_in_context(span, caller))  # until its end, which may come in another task
         self._spans[id(request)] = span
-        request.trace_id = f"{span.get_span_context().trace_id:032x}"
+        if (made := span.get_span_context()).is_valid:  # it is not where OTEL_SDK_DISABLED has it so
+            request.trace_id = f"{made.trace_id:032x}"
         return request
 
     def end(self, request: Request) -> None:

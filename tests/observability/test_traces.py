@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging.handlers
 import os
 import secrets
@@ -332,6 +333,18 @@ async def test_what_is_not_sent_yet_goes_out_at_the_end() -> None:
     assert [(each.name, each.service) for each in collector.spans] == [("query __typename", "mine")]
 
 
+async def test_disabled_by_opentelemetrys_own_variable_there_is_no_trace_to_look_for() -> None:
+    variables = {"OTEL_SDK_DISABLED": "true", "SESSION_GATEWAY_TELEMETRY__TRACES": "true"}
+    async with running("dev", **ANYWHERE, **variables, SESSION_GATEWAY_LOG__FORMAT="json") as process:
+        graphql = await process.says(r"GraphQL +(http://\S+/graphql) ")
+        async with httpx.AsyncClient() as client:
+            await client.post(graphql, json={"query": "{ __typename }"}, headers=KEY)
+        line = json.loads(await process.says(r'(.*"gateway.requests".*)'))
+
+    assert line["code"] == "OK"
+    assert "trace_id" not in line
+
+
 async def test_a_collector_that_hangs_does_not_hold_up_the_end() -> None:
     async with collecting() as collector:
         collector.answering.clear()
@@ -382,6 +395,9 @@ SERVE = {
             "OTEL_EXPORTER_OTLP_HEADERS: must be name=value",
         ),
         ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "canary", "OTEL_EXPORTER_OTLP_TRACES_HEADERS: must be name=value"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "256", "OpenTelemetry's variables: max_export_batch_size must be less than"),
+        ("OTEL_SPAN_EVENT_COUNT_LIMIT", "few", "OpenTelemetry's variables: OTEL_SPAN_EVENT_COUNT_LIMIT must be"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "few", "OpenTelemetry's variables: OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT must"),
     ],
 )
 async def test_what_the_variables_ask_for_and_is_not_here_is_refused(variable: str, value: str, message: str) -> None:
@@ -390,6 +406,7 @@ async def test_what_the_variables_ask_for_and_is_not_here_is_refused(variable: s
     assert status == 2
     assert f"session-gateway: {message}" in process.said
     assert "canary" not in process.said
+    assert "Traceback" not in process.said
 
 
 @given(st.one_of(st.text(), st.from_regex(r"\A[a-z%: ]+[=:][ -~%0AD]*\Z")))
