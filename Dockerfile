@@ -49,7 +49,8 @@ USER 65532:65532
 EXPOSE 8000 50051 9000
 STOPSIGNAL SIGTERM
 # Alive, that is; whether it wants calls is /readyz, for whoever sends them. Orchestrators with probes ignore this.
+# Asked past whatever proxy the environment names, as Docker's own configuration has it name one in every container.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
-    CMD ["python", "-Ic", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ.get('SESSION_GATEWAY_ADMIN__PORT', '9000') + '/livez', timeout=2)"]
+    CMD ["python", "-Ic", "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:' + os.environ.get('SESSION_GATEWAY_ADMIN__PORT', '9000') + '/livez', timeout=2)"]
 ENTRYPOINT ["session-gateway"]
 CMD ["serve"]
