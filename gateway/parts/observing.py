@@ -50,7 +50,7 @@ def open_requests(settings: Settings, metrics: Metrics, tracing: Tracing, stack:
     lines = AccessLog.lines()
     if lines is not None:
         metrics.watch_lines(lambda: lines.dropped)
-        if settings.log.access:
+        if settings.log.access and AccessLog.wanted():
             log = AccessLog(lines, asyncio.get_running_loop())
             stack.callback(log.end)
             watchers.append(log)

@@ -63,10 +63,13 @@ class AccessLog:
 
     @staticmethod
     def lines() -> Lines | None:
-        """Where the log goes, if this process has one and wants to know this much."""
-        if not logging.getLogger(_NAME).isEnabledFor(logging.INFO):
-            return None
+        """Where the log goes, if this process has one."""
         return next((each for each in logging.getLogger().handlers if isinstance(each, Lines)), None)
+
+    @staticmethod
+    def wanted() -> bool:
+        """Whether the log is told this much."""
+        return logging.getLogger(_NAME).isEnabledFor(logging.INFO)
 
     def requests_finished(self, requests: Sequence[Request]) -> None:
         """Write of them."""

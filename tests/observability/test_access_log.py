@@ -213,6 +213,18 @@ async def test_a_log_that_nobody_reads_stops_nothing() -> None:
     assert {each["event"] for each in lines} == {"request", "lines_dropped"}
 
 
+@pytest.mark.parametrize("level", ["info", "warning"])
+async def test_lines_that_could_not_be_written_are_counted_whatever_the_level(level: str) -> None:
+    program = ("sh", "-c", 'exec "$0" "$@" 2>/dev/full', str(SCRIPT))
+    async with running("dev", program=program, **ANYWHERE, SESSION_GATEWAY_LOG__LEVEL=level) as process:
+        graphql, admin = [await process.says(rf"{each} +(http://\S+) ") for each in ("GraphQL", "admin")]
+        async with httpx.AsyncClient() as client:
+            await client.post(graphql, json={"query": QUERY})  # without a key: the audit log has it as a warning
+            metrics = parsed((await client.get(f"{admin}/metrics")).text)
+
+    assert metrics["session_gateway_log_lines_dropped_total", frozenset()] > 0
+
+
 async def _refused(url: str, number: int, request_id: str) -> int:
     """Send so many requests at a time that are refused; returns how many were answered."""
     host, _, port = url.removeprefix("http://").partition("/")[0].partition(":")
