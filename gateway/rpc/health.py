@@ -36,14 +36,14 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         self._services = frozenset(("", *services))
         self._readiness = readiness
         self._max_watches = max_watches
-        self._ended = False
+        self._ended = asyncio.Event()
         self._changed = asyncio.Event()
         self._watches = 0
         readiness.when_changed(self._tell_watches)
 
     def end(self) -> None:
-        """Say NOT_SERVING from now on. Watches tell so, and end."""
-        self._ended = True
+        """Say NOT_SERVING from now on. Watches tell so, and end; there are no new ones."""
+        self._ended.set()
         self._tell_watches()
 
     def _tell_watches(self) -> None:
@@ -69,6 +69,8 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> None:
         """See the proto."""
+        if self._ended.is_set():  # who is told a status here again comes back at once, and again; who is not, later
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "this gateway is stopping")
         if self._watches >= self._max_watches:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self._watches} watch already, as many as may")
         self._watches += 1
@@ -79,7 +81,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
                 if answer != told:
                     await context.write(answer)
                     told = answer
-                if self._ended and answer == self._answer(request.service):
+                if self._ended.is_set() and answer == self._answer(request.service):
                     return
                 await changed.wait()
         finally:
@@ -88,5 +90,5 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     def _answer(self, service: str) -> health_pb2.HealthCheckResponse:
         if service not in self._services:
             return _Status(status=_Status.SERVICE_UNKNOWN)
-        serving = self._readiness.ready and not self._ended
+        serving = self._readiness.ready and not self._ended.is_set()
         return _Status(status=_Status.SERVING if serving else _Status.NOT_SERVING)

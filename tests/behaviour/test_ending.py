@@ -100,6 +100,22 @@ async def test_who_watches_hears_of_the_end_before_the_server_closes() -> None:
             each.cancel()
 
 
+async def test_who_would_watch_after_the_end_is_turned_away() -> None:
+    """Clients that check health ask again after every watch: at once, and again, where it had an answer."""
+    aged: dict[str, object] = {"connections": {"max_age": 50}}
+    async with stoppable(grpc=aged, shutdown={"grace": 100}) as it, channel_to(it.dev.doors.grpc) as channel:
+        health = health_of(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest())
+        await watch.read()
+
+        it.ending.begin()
+        assert (await watch.read()).status == NOT_SERVING
+
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            assert not [each async for each in health.Watch(health_pb2.HealthCheckRequest())]
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
 async def test_a_call_that_is_under_way_when_the_end_comes_is_answered() -> None:
     async with stoppable() as it, channel_to(it.dev.doors.grpc) as channel:
         managed = pb_grpc.SessionContextServiceStub(channel)
