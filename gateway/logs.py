@@ -61,6 +61,12 @@ def configure_logs(settings: Log) -> None:
     logging.getLogger("gateway").setLevel(level)
     quiet = max(logging.WARNING, logging.getLevelName(settings.level.upper()))
     logging.getLogger("uvicorn").setLevel(quiet)  # it reports each listener's coming and going
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_shows_no_metadata)
+
+
+def _shows_no_metadata(record: logging.LogRecord) -> bool:
+    """Not what gRPC says of metadata that is no text: it shows the whole value, which may be a token but for a byte."""
+    return record.msg != "Invalid encoding on %s"
 
 
 def _of_request(_: object, __: str, event: EventDict) -> EventDict:

@@ -18,6 +18,8 @@ import httpx
 from access.calls import ATTRIBUTE, CALLS, Clients
 from access.issuing import AUDIENCE, FakeIssuer, issuing, rsa_key
 from access.test_table import GRANTS, KEYS, bearer, key
+from h2.connection import H2Connection
+from h2.events import ResponseReceived, TrailersReceived
 from observability.collector import collecting
 
 from gateway.configuration import load_settings
@@ -157,6 +159,7 @@ async def everything(clients: Clients, fake: FakeIssuer) -> list[list[str]]:
         {**key("both"), **bearer("canary of a token with spaces"), "saas-token": "canary of a saas-token"},
     ):
         await all_calls({name: value for name, value in headers.items() if value.isascii()})
+    await no_text(clients, seen)
     fake.status = 500
     await defects(clients, good, all_calls)
     await nonsense(clients, good, seen)
@@ -214,6 +217,34 @@ async def nonsense(clients: Clients, headers: Mapping[str, str], seen: list[list
             await call(message, metadata=tuple(headers.items()))
         except grpc.aio.AioRpcError as error:
             seen.append(["nonsense", "BAD_REQUEST", f"{error.details()}{error.trailing_metadata()}"])
+
+
+async def no_text(clients: Clients, seen: list[list[str]]) -> None:
+    """Credentials with a byte that no text has, as a client sends them that is not gRPC's own."""
+    connection = H2Connection()
+    connection.initiate_connection()
+    connection.send_headers(
+        1,
+        [
+            (b":method", b"POST"),
+            (b":scheme", b"http"),
+            (b":authority", b"gateway"),
+            (b":path", b"/emporix.sessioncontext.v1.SessionContextService/GetSessionContext"),
+            (b"te", b"trailers"),
+            (b"content-type", b"application/grpc"),
+            *((name, b"canary-of-no-text\xff") for name in (b"x-api-key", b"authorization", b"saas-token")),
+        ],
+    )
+    connection.send_data(1, bytes(5), end_stream=True)
+    host, _, port = clients.dev.doors.grpc.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(connection.data_to_send())
+    while True:
+        for event in connection.receive_data(await reader.read(65_536)):
+            if isinstance(event, TrailersReceived | ResponseReceived) and event.stream_ended:
+                seen.append(["no text", "CALLER_UNAUTHENTICATED", str(event.headers)])
+                writer.close()
+                return
 
 
 def reprs() -> list[str]:
