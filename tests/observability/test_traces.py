@@ -31,6 +31,7 @@ from gateway.listener import bind
 from gateway.sandbox import seed
 from gateway.tracing import BadTracing, export
 from stage import opened
+from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -164,6 +165,20 @@ async def test_a_request_is_one_tree_from_its_callers_span_to_upstream(
     (asked,) = clients.dev.sandbox.requests
     assert asked.headers["traceparent"] == f"00-{trace}-{attempt.id}-01"
     assert asked.headers["tracestate"] == "vendor=opaque"
+
+
+async def test_a_call_whose_caller_goes_away_has_the_status_that_its_caller_sees(
+    clients: Clients, collector: Collector
+) -> None:
+    trace = new_trace()
+    clients.dev.sandbox.faults.arm("hang", "get")
+    reading = asyncio.create_task(read(clients, "grpc", trace, FRESH))
+    await eventually(lambda: clients.dev.sandbox.under_way == 1)
+    reading.cancel()
+
+    request = {each.name: each for each in await collector.trace(trace)}[ROOTS["grpc"]]
+    assert request.attributes["error.type"] == "CANCELLED"
+    assert request.attributes["rpc.grpc.status_code"] == grpc.StatusCode.CANCELLED.value[0]
 
 
 @pytest.mark.parametrize("door", DOORS)
@@ -479,6 +494,7 @@ async def test_while_it_is_off_nothing_of_tracing_is_imported() -> None:
     status, said = await program("""
 import asyncio, sys
 from stage import opened
+from waiting import eventually
 
 async def main() -> None:
     async with opened():
