@@ -78,7 +78,7 @@ class SessionContextServiceServicer:
     def GetSessionContext(self, request, context):
         """Reads one session context.
 
-        May answer from a cache: the response metadata `cache-status` (RFC 9211) and `age` (seconds) tell.
+        May answer from a cache: the trailing metadata `cache-status` (RFC 9211) and `age` (seconds) tell.
 
         Errors: NOT_FOUND (SESSION_NOT_FOUND, with google.rpc.ResourceInfo) when there is none, or none yet; OUT_OF_RANGE
         (MIN_VERSION_NOT_REACHED) when upstream's is older than `read_options.min_version`.

@@ -78,7 +78,7 @@ class SessionContextServiceStub:
     GetSessionContext: _grpc.UnaryUnaryMultiCallable[_session_context_pb2.GetSessionContextRequest, _session_context_pb2.GetSessionContextResponse]
     """Reads one session context.
 
-    May answer from a cache: the response metadata `cache-status` (RFC 9211) and `age` (seconds) tell.
+    May answer from a cache: the trailing metadata `cache-status` (RFC 9211) and `age` (seconds) tell.
 
     Errors: NOT_FOUND (SESSION_NOT_FOUND, with google.rpc.ResourceInfo) when there is none, or none yet; OUT_OF_RANGE
     (MIN_VERSION_NOT_REACHED) when upstream's is older than `read_options.min_version`.
@@ -135,7 +135,7 @@ class SessionContextServiceAsyncStub(SessionContextServiceStub):
     GetSessionContext: _aio.UnaryUnaryMultiCallable[_session_context_pb2.GetSessionContextRequest, _session_context_pb2.GetSessionContextResponse]  # type: ignore[assignment]
     """Reads one session context.
 
-    May answer from a cache: the response metadata `cache-status` (RFC 9211) and `age` (seconds) tell.
+    May answer from a cache: the trailing metadata `cache-status` (RFC 9211) and `age` (seconds) tell.
 
     Errors: NOT_FOUND (SESSION_NOT_FOUND, with google.rpc.ResourceInfo) when there is none, or none yet; OUT_OF_RANGE
     (MIN_VERSION_NOT_REACHED) when upstream's is older than `read_options.min_version`.
@@ -195,7 +195,7 @@ class SessionContextServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_context_pb2.GetSessionContextResponse, _abc.Awaitable[_session_context_pb2.GetSessionContextResponse]]:
         """Reads one session context.
 
-        May answer from a cache: the response metadata `cache-status` (RFC 9211) and `age` (seconds) tell.
+        May answer from a cache: the trailing metadata `cache-status` (RFC 9211) and `age` (seconds) tell.
 
         Errors: NOT_FOUND (SESSION_NOT_FOUND, with google.rpc.ResourceInfo) when there is none, or none yet; OUT_OF_RANGE
         (MIN_VERSION_NOT_REACHED) when upstream's is older than `read_options.min_version`.
