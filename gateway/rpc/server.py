@@ -81,7 +81,8 @@ async def serve_rpc(
         ],
         maximum_concurrent_rpcs=limits.max_calls,
     )
-    pb_grpc.add_SessionContextServiceServicer_to_server(SessionContextServicer(guard, budget=budget), methods)
+    managed = SessionContextServicer(guard, budget=budget, max_answer=limits.max_answer)
+    pb_grpc.add_SessionContextServiceServicer_to_server(managed, methods)
     pb_grpc.add_OwnSessionContextServiceServicer_to_server(OwnSessionContextServicer(guard, budget=budget), methods)
     checks = HealthServicer(SERVICES, readiness or Readiness(), max_watches=_max_watches(limits.max_calls))
     health_pb2_grpc.add_HealthServicer_to_server(checks, methods)

@@ -1,6 +1,6 @@
 """The two services: each method converts, calls the use case, and converts back.
 
-Reads of one session answer in bytes, which `gateway.rpc.encoded` has at hand; all others with a message.
+Reads answer in bytes, those of one session in what `gateway.rpc.encoded` has at hand; writes with a message.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from gateway.cache.freshness import combined
 from gateway.cache.readthrough import Found, status_of
-from gateway.errors import GatewayError, InvalidArgument, NotRepresentable, SessionNotFound
+from gateway.errors import AnswerTooLarge, InvalidArgument, NotRepresentable, SessionNotFound
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
 from gateway.rpc.convert import fill_session_context, json_from_value, replacement_from_message, session_context_message
@@ -21,8 +21,11 @@ from gateway.sessions.service import OWN_WRITABLE, WRITABLE
 from gateway.sessions.writer import WriteOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gateway.access.guard import Guard
     from gateway.cache.freshness import CacheStatus
+    from gateway.errors import GatewayError
     from gateway.model import JSON, Replacement
     from gateway.rpc.call import Call
     from gateway.sessions.writer import Written
@@ -41,11 +44,15 @@ Write: TypeAlias = (
 
 
 class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
-    """The management side. `budget` bounds a call, in seconds, whatever deadline its caller sets."""
+    """The management side. `budget` bounds a call, in seconds, whatever deadline its caller sets.
 
-    def __init__(self, guard: Guard, *, budget: float) -> None:
+    `max_answer` is as in `Limits`: a batch is told of it so as not to make what is not sent.
+    """
+
+    def __init__(self, guard: Guard, *, budget: float, max_answer: int | None = None) -> None:
         self._guard = guard
         self._budget = budget
+        self._max_answer = max_answer
         self._answers = EncodedAnswers(pb.GetSessionContextResponse)
 
     @answers
@@ -58,19 +65,25 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
         return self._answers.of(found)
 
     @answers
-    async def BatchGetSessionContexts(
-        self, request: pb.BatchGetSessionContextsRequest, call: Call
-    ) -> pb.BatchGetSessionContextsResponse:
+    async def BatchGetSessionContexts(self, request: pb.BatchGetSessionContextsRequest, call: Call) -> bytes:
         """See the proto."""
         found = await self._guard.sessions(call.credentials()).batch_get(
             request.tenant, request.session_ids, call.deadline(self._budget), call.read_options(request)
         )
-        answer = pb.BatchGetSessionContextsResponse()
-        statuses: list[CacheStatus] = []
-        for session_id, each in zip(request.session_ids, found, strict=True):
-            statuses.append(_filled(answer.entries.add(session_id=session_id), each))
-        call.tell_of_cache(combined(statuses))
-        return answer
+        call.tell_of_cache(combined(_status(each) for each in found))
+        return self._batch(request.session_ids, found)
+
+    def _batch(self, session_ids: Sequence[str], found: Sequence[Found | GatewayError]) -> bytes:
+        """The answer, entry by entry: each session is encoded once, and none after it has become too large."""
+        encoded: dict[str, bytes] = {}
+        size = 0
+        for session_id, each in zip(session_ids, found, strict=True):
+            if session_id not in encoded:
+                encoded[session_id] = _answer_of_one(session_id, each)
+            size += len(encoded[session_id])
+            if self._max_answer is not None and size > self._max_answer:
+                raise AnswerTooLarge(self._max_answer)
+        return b"".join(encoded[session_id] for session_id in session_ids)
 
     @answers
     async def ReplaceSessionContext(
@@ -206,14 +219,25 @@ def _message_if_read(written: Written) -> pb.SessionContext | None:
         return None
 
 
-def _filled(entry: pb.BatchGetSessionContextsEntry, found: Found | GatewayError) -> CacheStatus:
-    """One read of a batch, put into its entry; returns where the answer came from.
+def _status(found: Found | GatewayError) -> CacheStatus:
+    """Where one read of a batch comes from.
 
     What does not exist is no failure, and any other failure fails the batch.
     """
     if isinstance(found, Found):
-        fill_session_context(entry.session_context, found.context)
         return found.status
     if isinstance(found, SessionNotFound):
         return status_of(found)
     raise found
+
+
+def _answer_of_one(session_id: str, found: Found | GatewayError) -> bytes:
+    """The answer to a batch of one; several of them, one after the other, are the answer to all.
+
+    Raises NotRepresentable.
+    """
+    answer = pb.BatchGetSessionContextsResponse()
+    entry = answer.entries.add(session_id=session_id)
+    if isinstance(found, Found):
+        fill_session_context(entry.session_context, found.context)
+    return answer.SerializeToString()

@@ -19,6 +19,8 @@ from gateway.configuration import load_settings
 from gateway.development import DEV_DEFAULTS
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
+from gateway.rpc import servicers
+from gateway.rpc.convert import fill_session_context
 from gateway.sandbox import seed
 from stage import channel_to, opened
 from waiting import eventually
@@ -26,6 +28,7 @@ from waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from gateway.model import SessionContext
     from stage import Dev
 
 MANAGED = "emporix.sessioncontext.v1.SessionContextService"
@@ -117,6 +120,35 @@ async def test_an_answer_that_is_too_large_is_refused_and_the_connection_lives(
         assert "more than 16384 bytes" in (failed.details() or "")
         assert refusal(failed).reason == "ANSWER_TOO_LARGE"
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("ids", [[seed.CUSTOMER_SESSION] * 100, [f"session-{each}" for each in range(100)]])
+async def test_a_batch_is_made_no_further_than_it_may_be_sent(
+    strict: Dev,
+    managed: pb_grpc.SessionContextServiceAsyncStub,
+    monkeypatch: pytest.MonkeyPatch,
+    ids: list[str],
+) -> None:
+    """To make all of it held up everybody for half a minute, and took a gigabyte."""
+    made: list[str] = []
+
+    def fill(message: pb.SessionContext, context: SessionContext) -> None:
+        made.append(context.session_id)
+        fill_session_context(message, context)
+
+    monkeypatch.setattr(servicers, "fill_session_context", fill)
+    document = seed.SESSIONS["acme", seed.CUSTOMER_SESSION].replace(b"customValue", b"x" * 6_000)
+    for each in ids:
+        strict.sandbox.store.seed("acme", each, document.replace(seed.CUSTOMER_SESSION.encode(), each.encode()))
+
+    few, all_of_them = (pb.BatchGetSessionContextsRequest(tenant="acme", session_ids=each) for each in (ids[:2], ids))
+    answer = await managed.BatchGetSessionContexts(few)
+    assert [each.session_context.session_id for each in answer.entries] == ids[:2]
+    made.clear()
+
+    failed = await failure(managed.BatchGetSessionContexts(all_of_them))
+    assert refusal(failed).reason == "ANSWER_TOO_LARGE"
+    assert len(made) == min(3, len(set(ids)))
 
 
 async def test_what_was_written_stays_written_when_it_is_too_large_to_be_read_back(
