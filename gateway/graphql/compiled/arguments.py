@@ -88,7 +88,8 @@ class Variables:
 
     def _coerced_with_sources(self, given: Mapping[str, object]) -> VariableValues:
         """As literals need them that have variables inside."""
-        values = get_variable_values(self._schema, self._definitions, dict(given))
+        # Not even one error is wanted: each repeats what was given, and there may be one for each of its fields.
+        values = get_variable_values(self._schema, self._definitions, dict(given), max_errors=0)
         if isinstance(values, list):
             raise Peculiar(*values)
         return values
