@@ -35,6 +35,8 @@ class BoundedProtocol(HttpToolsProtocol):
     max_head: ClassVar[int] = 65_536
     """Bytes of a request's head, its line and its headers, that may have come without its end; and of what follows a
     body, its trailer, as well. A GET carries its document there."""
+    max_fields: ClassVar[int] = 128
+    """Fields of a head: small ones take twenty times as much memory as they are long."""
     patience: ClassVar[float] = 10.0
     """Seconds for a head to arrive, from its first byte on, for the first byte on a new connection, and for the rest of
     a body that has been answered already."""
@@ -88,8 +90,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._waiting is None:
                 self._wait()
             if self._head > self.max_head and not self.transport.is_closing():
-                self.transport.write(_TOO_LARGE)
-                self.transport.close()
+                self._refuse_head()
         elif self._head is None:
             if self._waiting is None and self.at_rest():  # nobody waits for the rest of a body that is answered
                 self._wait()
@@ -103,8 +104,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field of a head. Those of a trailer are of use to nobody here, and there is no end to them."""
-        if self._head is not None:
-            super().on_header(name, value)
+        if self._head is None:
+            return
+        if len(self.headers) == self.max_fields:
+            self._refuse_head()
+            raise ValueError("too many fields")  # which ends parsing
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Refuse what the parser takes for another protocol's, still: to it the request is at its end here."""
@@ -115,6 +120,11 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self.head_complete()
         super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what cannot be parsed, unless it has been refused."""
+        if not self.transport.is_closing():
+            super().send_400_response(msg)
 
     def on_body(self, body: bytes) -> None:
         """Begin to count anew what comes beside it."""
@@ -145,6 +155,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def message_complete(self) -> None:
         """The next head may follow."""
         self._head = 0
+
+    def _refuse_head(self) -> None:
+        self.transport.write(_TOO_LARGE)
+        self.transport.close()
 
     def _wait(self) -> None:
         self._waiting = self.loop.call_later(self.patience, self.transport.close)

@@ -290,6 +290,15 @@ async def test_a_head_that_does_not_end_is_refused(dev: Dev, upstream: Sandbox, 
     assert answer.count(b"HTTP/1.1 ") == 1
 
 
+@pytest.mark.parametrize(("fields", "status"), [(127, b"404"), (128, b"431")])
+async def test_a_head_has_a_bounded_number_of_fields(dev: Dev, fields: int, status: bytes) -> None:
+    head = b"GET / HTTP/1.1\r\nhost: a\r\n" + b"a:\r\n" * (fields - 1) + b"connection: close\r\n\r\n"
+    answer = await answer_to(dev.graphql_url, head)
+
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
 async def test_a_url_that_does_not_end_is_refused(dev: Dev) -> None:
     assert (await answer_to(dev.graphql_url, b"GET /graphql?" + b"a" * 66_000)).startswith(b"HTTP/1.1 431 ")
 
