@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from gateway.errors import AnswerTooLarge, InvalidArgument, RequestNotReceived
 from gateway.rpc.errors import abort
-from gateway.rpc.told import told_of
+from gateway.rpc.instrumentation import instrumented
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,12 +23,11 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from gateway.rpc.call import Call
-    from gateway.rpc.told import Answer, Served
-    from gateway.telemetry.requests import Requests as Told
+    from gateway.rpc.instrumentation import Answer, Context, Served
+    from gateway.telemetry.requests import Requests
 
 __all__ = ["Methods"]
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 _LATE: Final = object()
@@ -39,14 +38,14 @@ class Methods(grpc.GenericRpcHandler):
     """Stands for a server where generated code adds servicers to one. `patience` is how long a request may take.
 
     grpc.aio is asked for none of its registered methods: for each of them it has a task that waits for a call, and
-    looks after all of these tasks at every call. `told` is told of calls, save of those of gRPC's own services, which
-    load balancers make all the time.
+    looks after all of these tasks at every call. `requests` are told of calls, save of those of gRPC's own services,
+    which load balancers make all the time.
     """
 
-    def __init__(self, told: Told, *, patience: float, max_answer: int | None) -> None:
-        self._told = told
+    def __init__(self, requests: Requests, *, patience: float, max_answer: int | None) -> None:
+        self._requests = requests
         self._methods: dict[str, Handler] = {}
-        self._requests = _Requests(patience)
+        self._reader = _Reader(patience)
         self._max_answer = max_answer
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
@@ -69,24 +68,24 @@ class Methods(grpc.GenericRpcHandler):
         if service.startswith("grpc."):
             return grpc.stream_unary_rpc_method_handler(self._unary(handler))
         answer = self._answer(handler, writes=not name.startswith(("Get", "BatchGet")))
-        return grpc.stream_unary_rpc_method_handler(told_of(self._told, f"{service}/{name}", answer))
+        return grpc.stream_unary_rpc_method_handler(instrumented(self._requests, f"{service}/{name}", answer))
 
     def _unary(self, handler: Handler) -> Served:
         decode, method, encode = _parts(handler, handler.unary_unary)
-        requests = self._requests
+        reader = self._reader
 
         async def answer(_: object, context: Context) -> bytes:
-            return encode(await method(await requests.read(context, decode), context))
+            return encode(await method(await reader.read(context, decode), context))
 
         return answer
 
     def _answer(self, handler: Handler, *, writes: bool) -> Answer:
         """A method of ours takes its call, and its answer is its message, or that in bytes already."""
         decode, method, encode = _parts(handler, handler.unary_unary)
-        requests, max_answer = self._requests, self._max_answer
+        reader, max_answer = self._reader, self._max_answer
 
         async def answer(call: Call) -> bytes:
-            answer = await method(await requests.read(call.context, decode), call)
+            answer = await method(await reader.read(call.context, decode), call)
             encoded = answer if isinstance(answer, bytes) else encode(answer)
             if max_answer is not None and len(encoded) > max_answer:
                 if not writes:
@@ -99,15 +98,15 @@ class Methods(grpc.GenericRpcHandler):
 
     def _streaming(self, handler: Handler) -> Handler:
         decode, method, encode = _parts(handler, handler.unary_stream)
-        requests = self._requests
+        reader = self._reader
 
         async def stream(_: object, context: Context) -> None:
-            await method(await requests.read(context, decode), context)
+            await method(await reader.read(context, decode), context)
 
         return grpc.stream_stream_rpc_method_handler(stream, response_serializer=encode)
 
 
-class _Requests:
+class _Reader:
     """Reads requests. Each may take `patience` seconds; one timer serves all, since one for each costs too much."""
 
     def __init__(self, patience: float) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
-from gateway.rpc.handlers import _Requests
+from gateway.rpc.handlers import _Reader
 
 if TYPE_CHECKING:
     import grpc
@@ -42,8 +42,8 @@ class Waiting:
         raise Aborted(code.name)
 
 
-def reading(requests: _Requests, call: Any) -> asyncio.Task[Any]:
-    return asyncio.create_task(requests.read(call, pb.GetSessionContextRequest.FromString))
+def reading(reader: _Reader, call: Any) -> asyncio.Task[Any]:
+    return asyncio.create_task(reader.read(call, pb.GetSessionContextRequest.FromString))
 
 
 async def ended(task: asyncio.Task[Any]) -> str:
@@ -54,33 +54,33 @@ async def ended(task: asyncio.Task[Any]) -> str:
 
 
 async def test_each_that_waits_too_long_is_ended_and_no_other() -> None:
-    requests = _Requests(PATIENCE)
+    reader = _Reader(PATIENCE)
     late, served, later = Waiting(), Waiting(), Waiting()
-    first, second = reading(requests, late), reading(requests, served)
+    first, second = reading(reader, late), reading(reader, served)
     await served.reading.wait()
     served.come()
     assert await second == REQUEST
-    third = reading(requests, later)
+    third = reading(reader, later)
 
     assert await ended(first) == "DEADLINE_EXCEEDED"
     assert await ended(third) == "DEADLINE_EXCEEDED"
 
 
 async def test_a_call_that_comes_while_another_is_being_ended_has_all_of_its_time() -> None:
-    requests = _Requests(PATIENCE)
-    await ended(reading(requests, Waiting()))
+    reader = _Reader(PATIENCE)
+    await ended(reading(reader, Waiting()))
     call = Waiting()
-    task = reading(requests, call)
+    task = reading(reader, call)
     await call.reading.wait()
     call.come()
 
     assert await task == REQUEST
-    assert await ended(reading(requests, Waiting())) == "DEADLINE_EXCEEDED"
+    assert await ended(reading(reader, Waiting())) == "DEADLINE_EXCEEDED"
 
 
 async def test_a_caller_who_goes_away_is_not_taken_for_a_late_request() -> None:
-    requests, call = _Requests(PATIENCE), Waiting()
-    task = reading(requests, call)
+    reader, call = _Reader(PATIENCE), Waiting()
+    task = reading(reader, call)
     await call.reading.wait()
 
     task.cancel()

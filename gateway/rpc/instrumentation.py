@@ -1,4 +1,4 @@
-"""Calls are told of like all requests, and callers get each one's id in the trailing metadata."""
+"""What is recorded of every call, as of every request (`gateway.request`); its caller gets its id as metadata."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ if TYPE_CHECKING:
 
     from gateway.telemetry.requests import Requests
 
-__all__ = ["told_of"]
+__all__ = ["Answer", "Context", "Served", "instrumented"]
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Served: TypeAlias = "Callable[[object, Context], Awaitable[bytes]]"
+"""A method as grpc.aio serves it."""
 Answer: TypeAlias = "Callable[[Call], Awaitable[bytes]]"
+"""What such a method does for one call."""
 
 _CANCELLED: Final = grpc.StatusCode.CANCELLED
 
 
-def told_of(requests: Requests, name: str, answer: Answer) -> Served:
-    """The method as it is served, each of its calls being told of. `name` is `service/method`."""
+def instrumented(requests: Requests, name: str, answer: Answer) -> Served:
+    """The method of this name, `service/method`, each of whose calls begins and ends as one of `requests`."""
     operation = name.rpartition("/")[2]
 
     async def answered(messages: object, context: Context) -> bytes:
