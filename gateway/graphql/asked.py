@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gateway.deadline import Deadline
     from gateway.graphql.compiled import Bound
     from gateway.graphql.documents import Documents, Operation
-    from gateway.graphql.requests import Parameters, Request
+    from gateway.graphql.requests import HttpRequest, Parameters
 
 __all__ = ["Asked", "Asking"]
 
@@ -55,7 +55,7 @@ class Asking:
         self._known: dict[bytes, Asked] = {}
         """By body, those that were remembered last being the last."""
 
-    async def of(self, request: Request, deadline: Deadline) -> Asked:
+    async def of(self, request: HttpRequest, deadline: Deadline) -> Asked:
         """What this one asks for. Raises Refused, NotExecutable and ClientDisconnect."""
         match request.method:
             case "GET":

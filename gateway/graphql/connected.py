@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from starlette.types import Receive
 
     from gateway.direct import Client
-    from gateway.graphql.requests import Request
+    from gateway.graphql.requests import HttpRequest
 
 __all__ = ["while_connected"]
 
 Result = TypeVar("Result")
 
 
-async def while_connected(request: Request, work: Coroutine[Any, None, Result]) -> Result:
+async def while_connected(request: HttpRequest, work: Coroutine[Any, None, Result]) -> Result:
     """Do the work; once it waits, give it up when the client goes away. Raises ClientDisconnect then."""
     begun = Begun(work)
     if begun.done:

@@ -17,7 +17,7 @@ from gateway.graphql.connected import while_connected
 from gateway.graphql.documents import NotExecutable
 from gateway.graphql.errors import code_of, time_to_wait
 from gateway.graphql.head import LEGACY, Refused
-from gateway.graphql.requests import Request
+from gateway.graphql.requests import HttpRequest
 from gateway.graphql.resolvers import Context
 from gateway.graphql.responses import failed, not_sent, refused, result_response, turned_away
 from gateway.graphql.sizes import exceeds
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gateway.graphql.asked import Asked
     from gateway.graphql.documents import Documents
     from gateway.graphql.playground import Playground
-    from gateway.request import Request as Told
+    from gateway.request import Request
     from gateway.telemetry.requests import Requests
 
 __all__ = ["GraphQLEndpoint"]
@@ -74,61 +74,61 @@ class GraphQLEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI 3)."""
-        request = Request.of(scope, receive)
-        if self._playground is not None and _is_browser(request):
+        http = HttpRequest.of(scope, receive)
+        if self._playground is not None and _is_browser(http):
             await self._playground.page()(scope, receive, send)
             return
-        response = await self.answer(request)
+        response = await self.answer(http)
         if response is not None:
             await response.send(send)
 
-    async def answer(self, request: Request) -> Response | None:
+    async def answer(self, http: HttpRequest) -> Response | None:
         """What to answer; None when the client has gone away."""
-        told = self._requests.begin("graphql", request.method, request.head.header)
+        request = self._requests.begin("graphql", http.method, http.head.header)
         response: Response | None = None
         try:
-            response = await self._answer(request, told)
+            response = await self._answer(http, request)
         except ClientDisconnect:
-            told.failed("CANCELLED")
+            request.failed("CANCELLED")
         except asyncio.CancelledError:
-            told.failed("CANCELLED")
+            request.failed("CANCELLED")
             raise
         except Exception:  # noqa: BLE001 - the outermost frame: nothing of a defect may reach the caller
             incident = uuid.uuid4().hex
             _log.exception("defect", incident=incident)
-            told.failed(GatewayError.reason)
+            request.failed(GatewayError.reason)
             response = failed(incident)
         finally:
             if response is not None:
-                told.status = response.status
-                response.headers.append((b"x-request-id", told.id.encode()))
-            self._requests.end(told)
+                request.status = response.status
+                response.headers.append((b"x-request-id", request.id.encode()))
+            self._requests.end(request)
         return response
 
-    async def _answer(self, request: Request, told: Told) -> Response:
+    async def _answer(self, http: HttpRequest, request: Request) -> Response:
         deadline = Deadline.after(self._budget)
         media_type = LEGACY
         try:
-            media_type = request.head.accepted
-            asked = await self._asking.of(request, deadline)
+            media_type = http.head.accepted
+            asked = await self._asking.of(http, deadline)
             operation = asked.operation
-            told.operation, told.kind, told.name = operation.field, asked.kind, operation.name
-            context = self._context(request, asked.document, deadline)
-            result = await while_connected(request, self._execution(asked, context))
+            request.operation, request.kind, request.name = operation.field, asked.kind, operation.name
+            context = self._context(http, asked.document, deadline)
+            result = await while_connected(http, self._execution(asked, context))
         except Refused as refusal:
-            told.failed("BAD_REQUEST")
+            request.failed("BAD_REQUEST")
             return refused(refusal, media_type)
         except NotExecutable as refusal:
-            told.failed(code_of(refusal.errors[0]))
+            request.failed(code_of(refusal.errors[0]))
             return result_response(ExecutionResult(data=None, errors=[*refusal.errors]), media_type)
         if result.errors:
-            told.failed(code_of(result.errors[0]))
+            request.failed(code_of(result.errors[0]))
             away = _turned_away(result, context)
             if away is not None:
                 return turned_away(result, media_type, *away)
         if not self._fits(asked, context) and exceeds(result.data, self._max_answer):
             error = AnswerTooLarge(self._max_answer)
-            told.failed(error.reason)
+            request.failed(error.reason)
             return not_sent(error, media_type)
         return result_response(result, media_type, context.reads, tell_of_cache=asked.wants_cache_told)
 
@@ -143,14 +143,14 @@ class GraphQLEndpoint:
         read = sum([each.size + of_a_name for each in context.reads])
         return asked.operation.selections * read <= self._max_answer
 
-    def _context(self, request: Request, document: DocumentNode, deadline: Deadline) -> Context:
-        credentials = request.head.credentials
+    def _context(self, http: HttpRequest, document: DocumentNode, deadline: Deadline) -> Context:
+        credentials = http.head.credentials
         return Context(
             document=document,
             sessions=self._guard.sessions(credentials),
             own=self._guard.own(credentials),
             deadline=deadline,
-            max_age=request.head.max_age,
+            max_age=http.head.max_age,
         )
 
     def _execution(self, asked: Asked, context: Context) -> Coroutine[Any, None, ExecutionResult]:
@@ -164,9 +164,9 @@ class GraphQLEndpoint:
         )
 
 
-def _is_browser(request: Request) -> bool:
+def _is_browser(http: HttpRequest) -> bool:
     """Whether a person is asking for a page: only a browser prefers HTML, and it sends no query along."""
-    return request.method == "GET" and not request.query and "text/html" in (request.head.header("accept") or "")
+    return http.method == "GET" and not http.query and "text/html" in (http.head.header("accept") or "")
 
 
 def _turned_away(result: ExecutionResult, context: Context) -> tuple[int, float] | None:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PREFLIGHT_HEADERS",
+    "HttpRequest",
     "Parameters",
-    "Request",
     "Whole",
     "body_of",
     "parameters_in_body",
@@ -56,7 +56,7 @@ class Whole(NamedTuple):
     client: Client
 
 
-class Request:
+class HttpRequest:
     """What a client sends: line and head, which are there, and a body, which may be still to come (ASGI 3)."""
 
     def __init__(self, method: str, query: bytes, head: Head, rest: Receive | Whole) -> None:
@@ -67,7 +67,7 @@ class Request:
         """What follows the head: to be received yet, or whole."""
 
     @classmethod
-    def of(cls, scope: Scope, receive: Receive) -> Request:
+    def of(cls, scope: Scope, receive: Receive) -> HttpRequest:
         """The request of a connection scope."""
         return cls(scope["method"], scope["query_string"], Head(scope["headers"]), receive)
 
@@ -112,7 +112,7 @@ class Parameters(msgspec.Struct):
         return persisted.sha256Hash
 
 
-def parameters_in_query(request: Request) -> Parameters:
+def parameters_in_query(request: HttpRequest) -> Parameters:
     """The parameters of a GET. Raises Refused."""
     _check_not_simple(request.head)
     return _from_query(request.query)
@@ -123,7 +123,7 @@ def parameters_in_body(body: bytes) -> Parameters:
     return _decode(body, Parameters, "the body")
 
 
-async def body_of(request: Request, *, max_size: int, deadline: Deadline) -> bytes:
+async def body_of(request: HttpRequest, *, max_size: int, deadline: Deadline) -> bytes:
     """The body of a POST, which is JSON as far as that was said. Raises Refused, and ClientDisconnect."""
     head = request.head
     if head.media_type != LEGACY or head.charset not in _UTF_8:

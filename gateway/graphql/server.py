@@ -11,7 +11,7 @@ from starlette.routing import Route
 from gateway.direct import DirectProtocol
 from gateway.graphql.head import Head
 from gateway.graphql.headers import BrowserHeaders, always, shared_with
-from gateway.graphql.requests import Request, Whole
+from gateway.graphql.requests import HttpRequest, Whole
 from gateway.listener import listening
 from gateway.protocol import BoundedProtocol
 from gateway.routing import routed
@@ -80,7 +80,7 @@ class _DirectEndpoint:
 
     async def answer(self, head: Head, body: bytes, client: Client) -> Response | None:
         """Answer one POST."""
-        response = await self._endpoint.answer(Request("POST", b"", head, Whole(body, client)))
+        response = await self._endpoint.answer(HttpRequest("POST", b"", head, Whole(body, client)))
         if response is not None:
             response.headers.extend(self._headers)
         return response
