@@ -7,7 +7,6 @@ ones are remembered for as long as they, and the keys, are good: that saves most
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from base64 import urlsafe_b64decode
@@ -23,10 +22,10 @@ from joserfc.jwt import JWTClaimsRegistry
 from gateway.access.jwks import ALGORITHMS, IssuerKeys, Timing
 from gateway.access.principal import Permission, Principal
 from gateway.errors import CallerUnauthenticated
+from gateway.tasks import TaskGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from types import TracebackType
     from typing import Self
 
     from pydantic import SecretStr
@@ -84,29 +83,23 @@ class TokenIssuers:
         timing: Timing | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._tasks = asyncio.TaskGroup()
+        self._tasks = TaskGroup()
         self._verifiers: dict[str, _Verifier] = {}
         for each in issuers:
             if each.issuer in self._verifiers:
                 raise ValueError(f"two issuers are {each.issuer}")
             self._verifiers[each.issuer] = _Verifier(each, fetch, timing or Timing(), now)
-        self._keeping: list[asyncio.Task[None]] = []
         self._now = now
         self._good: LRUCache[bytes, _Good] = LRUCache(_REMEMBERED)
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
         for each in self._verifiers.values():
-            task = self._tasks.create_task(each.keys.keep(), name=f"fetch keys of {each.issuer.name}")
-            self._keeping.append(task)
+            self._tasks.create_task(each.keys.keep(), name=f"fetch keys of {each.issuer.name}")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for task in self._keeping:
-            task.cancel()
-        await self._tasks.__aexit__(None, None, None)  # else it would wrap the error in a group
+    async def __aexit__(self, *ended: object) -> None:
+        await self._tasks.__aexit__(*ended)
 
     async def principal(self, token: SecretStr, deadline: Deadline) -> Principal:
         """Whose token this is. Raises CallerUnauthenticated, with the same words whatever is wrong with it."""

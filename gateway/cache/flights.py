@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from gateway.errors import GatewayError
+from gateway.tasks import TaskGroup
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from types import TracebackType
     from typing import Self
 
 __all__ = ["Flight", "Flights"]
@@ -31,20 +31,15 @@ class Flights(Generic[Value]):
     """Fetches under way, by key. Enter it before use: it owns their tasks, and no fetch outlives it."""
 
     def __init__(self) -> None:
-        self._tasks = asyncio.TaskGroup()
+        self._tasks = TaskGroup()
         self._flights: dict[str, Flight[Value]] = {}
-        self._running: set[asyncio.Task[Value | Exception]] = set()
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for task in self._running:
-            task.cancel()
-        await self._tasks.__aexit__(None, None, None)  # an error passes by: the group would wrap it
+    async def __aexit__(self, *ended: object) -> None:
+        await self._tasks.__aexit__(*ended)
 
     async def join(self, key: str, fetch: Callable[[], Awaitable[Value]]) -> tuple[Value, bool]:
         """What `fetch` brings, or what one that is under way for this key does; tells which.
@@ -91,10 +86,7 @@ class Flights(Generic[Value]):
             finally:
                 self._landed(key, flight)
 
-        task = self._tasks.create_task(fly(), name=f"read {key}")
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        flight = Flight(task)
+        flight = Flight(self._tasks.create_task(fly(), name=f"read {key}"))
         self._flights[key] = flight
         return flight
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from gateway.cache.shared import EVERYTHING, parse_message
+from gateway.tasks import TaskGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import TracebackType
     from typing import Self
 
     from redis.asyncio import Redis
@@ -53,8 +53,7 @@ class Invalidations:
         self._clock = clock
         self._in_step_as_of = float("-inf")
         self._logged_at = float("-inf")
-        self._tasks = asyncio.TaskGroup()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = TaskGroup()
         self._log = structlog.stdlib.get_logger(__name__)
 
     @property
@@ -64,15 +63,11 @@ class Invalidations:
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
-        self._task = self._tasks.create_task(self._keep_listening(), name="listen for other processes' writes")
+        self._tasks.create_task(self._keep_listening(), name="listen for other processes' writes")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-        await self._tasks.__aexit__(None, None, None)  # an error passes by: the group would wrap it
+    async def __aexit__(self, *ended: object) -> None:
+        await self._tasks.__aexit__(*ended)
 
     async def _keep_listening(self) -> None:
         while True:

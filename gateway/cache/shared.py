@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from gateway.cache.flights import Flights
 from gateway.stores.leash import Leash
+from gateway.tasks import TaskGroup
 from gateway.telemetry import CacheFailed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from types import TracebackType
     from typing import Self
 
     from gateway.cache.marks import Generation
@@ -84,20 +84,16 @@ class SharedCache:
         self._distrusted_until_stored_at = 0.0
         self._looks = Flights[Looked]()
         self._settling: asyncio.Task[None] | None = None
-        self._tasks = asyncio.TaskGroup()
+        self._tasks = TaskGroup()
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
         await self._looks.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._looks.__aexit__(kind, error, trace)
-        if self._settling is not None:
-            self._settling.cancel()
-        await self._tasks.__aexit__(None, None, None)  # an error passes by: the group would wrap it
+    async def __aexit__(self, *ended: object) -> None:
+        await self._looks.__aexit__(*ended)
+        await self._tasks.__aexit__(*ended)
 
     async def connect(self, patience: float) -> None:
         """Have a connection made, within so many seconds, if it can be.

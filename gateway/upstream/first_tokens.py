@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.deadline import Deadline
 from gateway.errors import UpstreamError
+from gateway.tasks import TaskGroup
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection
@@ -27,14 +28,9 @@ async def obtaining_first_tokens(
 ) -> AsyncIterator[None]:
     """While the block runs, try until each tenant has had a token; `tell` of those that have not, whenever one has."""
     tell(tenants)
-    tasks = asyncio.TaskGroup()
-    await tasks.__aenter__()
-    task = tasks.create_task(_obtain(tokens, tenants, tell), name="obtain first tokens")
-    try:
+    async with TaskGroup() as tasks:
+        tasks.create_task(_obtain(tokens, tenants, tell), name="obtain first tokens")
         yield
-    finally:
-        task.cancel()
-        await tasks.__aexit__(None, None, None)  # else it would wrap an error of the block in a group
 
 
 async def _obtain(tokens: ServiceTokens, tenants: Collection[str], tell: Callable[[Collection[str]], None]) -> None:

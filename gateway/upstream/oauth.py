@@ -29,12 +29,12 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from gateway.tasks import TaskGroup
 from gateway.telemetry import TokenRequested, Unobserved
 from gateway.upstream.token_endpoint import ServiceToken, obtain_token
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
     from typing import Self
 
     from pydantic import SecretStr
@@ -101,7 +101,7 @@ class ServiceTokens:
         credentials: Mapping[str, ClientCredentials],
         observer: UpstreamObserver = _UNOBSERVED,
     ) -> None:
-        self._tasks = asyncio.TaskGroup()
+        self._tasks = TaskGroup()
         self._tenants = _Tenants(
             (tenant, _TenantToken(tenant, each, http, store, self._tasks, observer=observer))
             for tenant, each in credentials.items()
@@ -111,12 +111,8 @@ class ServiceTokens:
         await self._tasks.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for tenant in self._tenants.values():
-            tenant.stop()
-        await self._tasks.__aexit__(None, None, None)  # else it would wrap the error in a group
+    async def __aexit__(self, *ended: object) -> None:
+        await self._tasks.__aexit__(*ended)
 
     async def get(self, tenant: str, deadline: Deadline) -> ServiceToken:
         """The tenant's token, asked for now if there is none.
@@ -202,14 +198,7 @@ class _TenantToken:
         self._refused_young = False
         self._used = asyncio.Event()
         """Whether somebody has asked for the token since it was obtained."""
-        self._stopped = False
         self._log = structlog.stdlib.get_logger(__name__).bind(tenant=tenant)
-
-    def stop(self) -> None:
-        self._stopped = True
-        for task in (self._fetching, self._renewing):
-            if task is not None:
-                task.cancel()
 
     def held(self) -> ServiceToken | None:
         """The token, if there is one: what nearly every request needs, and no more."""
@@ -250,9 +239,8 @@ class _TenantToken:
     async def _fetch_anew(self) -> None:
         if self._fetching is not None and not self._fetching.done():
             await asyncio.wait([self._fetching])  # it was sent with the old ones
-        if not self._stopped:
-            self._failures = _Backoff()
-            await self._fetched()
+        self._failures = _Backoff()
+        await self._fetched()
 
     def _count_refusal(self, *, young: bool) -> None:
         """A token may be revoked at any moment; but when new ones are refused in a row, do not hammer the endpoint."""
