@@ -34,18 +34,30 @@ if TYPE_CHECKING:
     from gateway.model import JSON, SessionContext
     from gateway.stores import MemoryStore
 
-__all__ = ["CachedClient", "CachedOwnSession", "CachedSession", "Client", "marked_by"]
+__all__ = ["CachedClient", "CachedOwnSession", "CachedSession", "Client", "Readable", "Resource", "marked_by"]
 
 _SESSION_IDS_KEPT: Final = 3_600.0
 """Seconds for which it is remembered which session a token belongs to. It never changes (API reference)."""
 
 
-class Resource(Protocol):
-    """A session context upstream."""
+class Readable(Protocol):
+    """A session context that can be read."""
 
-    def read(self, deadline: Deadline) -> Awaitable[SessionContext]: ...
-    async def add_attribute(self, name: str, value: JSON, deadline: Deadline) -> None: ...
-    async def remove_attribute(self, name: str, deadline: Deadline) -> bool: ...
+    def read(self, deadline: Deadline) -> Awaitable[SessionContext]:
+        """Read it from upstream."""
+        ...
+
+
+class Resource(Readable, Protocol):
+    """One whose attributes can be written, too. No version is checked then."""
+
+    async def add_attribute(self, name: str, value: JSON, deadline: Deadline) -> None:
+        """Set an attribute."""
+        ...
+
+    async def remove_attribute(self, name: str, deadline: Deadline) -> bool:
+        """Remove an attribute; false when there was nothing to remove."""
+        ...
 
 
 class ManagedResource(Resource, Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from gateway.errors import (
     GatewayError,
@@ -24,25 +24,18 @@ from gateway.sessions.versioning import Rival, Verdict, settle
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from gateway.cache.contexts import Readable
     from gateway.deadline import Deadline
     from gateway.model import SessionContext
     from gateway.sessions.contest import Entrant, Place
 
-__all__ = ["Readable", "UnversionedWrite", "VersionedWrite", "backoff"]
+__all__ = ["UnversionedWrite", "VersionedWrite", "backoff"]
 
 _ATTEMPT_SHARE: Final = 0.6
 """How much of the remaining time one attempt may take, so that there is time left to settle what became of it."""
 
 _READS: Final = 3
 """How often reading back is tried."""
-
-
-class Readable(Protocol):
-    """A session context upstream."""
-
-    async def read(self, deadline: Deadline) -> SessionContext:
-        """Read it, uncached."""
-        ...
 
 
 @dataclass(slots=True)

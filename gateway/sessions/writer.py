@@ -5,20 +5,21 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
 from gateway.errors import GatewayError, InvalidArgument, SessionNotFound, VersionConflict, WriteDiscarded
 from gateway.sessions.changes import CLEAR, Assignment, Patch, holds
 from gateway.sessions.contest import Contest
-from gateway.sessions.delivery import Readable, UnversionedWrite, VersionedWrite, backoff
+from gateway.sessions.delivery import UnversionedWrite, VersionedWrite, backoff
 from gateway.sessions.turns import Turns
 from gateway.telemetry import WriteFinished
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from gateway.cache.contexts import Readable, Resource
     from gateway.deadline import Deadline
     from gateway.model import JSON, SessionContext
     from gateway.sessions.changes import Replace
@@ -26,18 +27,6 @@ if TYPE_CHECKING:
     from gateway.telemetry import Observer
 
 __all__ = ["Change", "Send", "WriteOptions", "Writer", "Written"]
-
-
-class Resource(Readable, Protocol):
-    """A session context upstream, as one caller may write it."""
-
-    async def add_attribute(self, name: str, value: JSON, deadline: Deadline) -> None:
-        """Set an attribute; no version is checked."""
-        ...
-
-    async def remove_attribute(self, name: str, deadline: Deadline) -> bool:
-        """Remove an attribute; false when there was nothing to remove."""
-        ...
 
 
 Send: TypeAlias = "Callable[[bytes, Deadline], Awaitable[None]]"
