@@ -25,6 +25,7 @@ __all__ = [
     "PREFIX",
     "Access",
     "ConfigurationError",
+    "GraphQL",
     "Grpc",
     "Limited",
     "Listener",

@@ -127,10 +127,10 @@ class Documents:
         schema: GraphQLSchema,
         limits: Limits,
         *,
+        memory: int,
         compiler: Compiler | None = None,
         introspection: bool = False,
         measure_only: bool = False,
-        memory: int = 33_554_432,
         trusted: Mapping[str, str] | None = None,
         only_trusted: bool = False,
     ) -> None:

@@ -51,25 +51,25 @@ _MANY: Final = 2**31 - 1
 class Limits:
     """Upper bounds. Fragments count wherever they are spread."""
 
-    length: int = 16_384
+    length: int
     """Characters of a document."""
-    tokens: int = 1000
+    tokens: int
     """Tokens of a document; and comments as many again."""
-    depth: int = 16
+    depth: int
     """Levels of fields in an operation."""
-    root_fields: int = 20
+    root_fields: int
     """Fields at the top of an operation."""
-    aliases: int = 30
+    aliases: int
     """Fields of an operation that have another name in the answer."""
-    directives: int = 32
+    directives: int
     """Directives of an operation."""
-    selections: int = 300
+    selections: int
     """Fields and fragments of a document's operations."""
-    values: int = 200
+    values: int
     """Entries of lists and objects that a document's operations spell out."""
-    repeats: int = 1000
+    repeats: int
     """Pairs of fields of one name, and pairs of fragments, at one place: validation compares each with the other."""
-    cost: int = 5000
+    cost: int
     """What an operation costs, in fields of the answer: to read a session context costs 10 more, to write 50 more."""
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from gateway.graphql.compiled import Compiler
 from gateway.graphql.documents import Documents
-from gateway.graphql.limits import Limits as DocumentLimits
+from gateway.graphql.limits import Limits
 from gateway.graphql.manifest import BadManifest, parse_manifest
 from gateway.settings import ConfigurationError
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.graphql.schema import GatewaySchema
-    from gateway.settings import Settings
+    from gateway.settings import GraphQL, Settings
 
-__all__ = ["prepare_documents"]
+__all__ = ["limits_of", "prepare_documents"]
 
 
 def prepare_documents(settings: Settings, schema: GatewaySchema) -> Documents:
@@ -25,18 +25,7 @@ def prepare_documents(settings: Settings, schema: GatewaySchema) -> Documents:
     graphql = settings.graphql
     documents = Documents(
         schema.core,
-        DocumentLimits(
-            length=graphql.max_length,
-            tokens=graphql.max_tokens,
-            depth=graphql.max_depth,
-            root_fields=graphql.max_root_fields,
-            aliases=graphql.max_aliases,
-            directives=graphql.max_directives,
-            selections=graphql.max_selections,
-            values=graphql.max_values,
-            repeats=graphql.max_repeats,
-            cost=graphql.max_cost,
-        ),
+        limits_of(graphql),
         compiler=Compiler(schema),
         introspection=graphql.introspection,
         measure_only=graphql.limits == "measure",
@@ -47,6 +36,22 @@ def prepare_documents(settings: Settings, schema: GatewaySchema) -> Documents:
     if problems := [f"{name}: {problem}" for name, problem in documents.bad()]:
         raise ConfigurationError(*(f"graphql.documents_file: {each}" for each in problems))
     return documents
+
+
+def limits_of(graphql: GraphQL) -> Limits:
+    """How large a document may be."""
+    return Limits(
+        length=graphql.max_length,
+        tokens=graphql.max_tokens,
+        depth=graphql.max_depth,
+        root_fields=graphql.max_root_fields,
+        aliases=graphql.max_aliases,
+        directives=graphql.max_directives,
+        selections=graphql.max_selections,
+        values=graphql.max_values,
+        repeats=graphql.max_repeats,
+        cost=graphql.max_cost,
+    )
 
 
 def _manifest(file: Path) -> Mapping[str, str]:

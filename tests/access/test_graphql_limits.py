@@ -5,23 +5,23 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 import pytest_asyncio
 import structlog.testing
+from defaults import LIMITS, MEMORY
 from graphql import get_introspection_query, parse
 
 from gateway import contracts
 from gateway.graphql import limits
 from gateway.graphql.compiled import Compiler
 from gateway.graphql.documents import Documents, NotExecutable, Prepared
-from gateway.graphql.limits import Circular, Limits
+from gateway.graphql.limits import Circular
 from gateway.graphql.schema import make_schema
 from gateway.sandbox import seed
-from gateway.settings import GraphQL
 from stage import opened
 
 if TYPE_CHECKING:
@@ -53,12 +53,12 @@ def circle(number: int) -> str:
 
 
 def prepared(text: str, **options: Any) -> Prepared:
-    return Documents(CORE, options.pop("limits", Limits()), **options).by_text(text)
+    return Documents(CORE, options.pop("limits", LIMITS), memory=MEMORY, **options).by_text(text)
 
 
 def refusal(text: str, variables: Mapping[str, object] | None = None, **options: Any) -> tuple[str, int, int]:
     """What limit a document is refused for, its value, and the bound."""
-    documents = Documents(CORE, options.pop("limits", Limits()), **options)
+    documents = Documents(CORE, options.pop("limits", LIMITS), memory=MEMORY, **options)
     with pytest.raises(NotExecutable) as refused:
         execute(documents, text, variables)
     (error,) = refused.value.errors
@@ -170,7 +170,7 @@ def test_measuring_is_linear_in_what_is_written(make: Callable[[int], str]) -> N
 
     def measure(document: Any) -> None:
         with suppress(Circular):
-            limits.measure(document, limits.prices(CORE), Limits())
+            limits.measure(document, limits.prices(CORE), LIMITS)
 
     assert sum(called(lambda: measure(large)).values()) < 4.5 * sum(called(lambda: measure(small)).values())
 
@@ -222,21 +222,15 @@ def test_each_limit_may_be_set(limit: str) -> None:
         '... { b: sessionContexts(tenant: "acme", sessionIds: ["1", "2"]) { currency } } }'
     )
     values = {"depth": 2, "root_fields": 2, "aliases": 2, "directives": 1, "selections": 6, "values": 2, "repeats": 1}
-    assert not prepared(text, limits=Limits(**values)).errors
+    assert not prepared(text, limits=replace(LIMITS, **values)).errors
 
-    tight = replace(Limits(**values), **{limit: values[limit] - 1})
+    tight = replace(LIMITS, **{**values, limit: values[limit] - 1})
     (error,) = prepared(text, limits=tight).errors
     assert (error.extensions or {})["limit"] == limit
 
 
-def test_the_settings_are_as_the_limits_are_unless_set() -> None:
-    settings = GraphQL()
-
-    assert {name: getattr(settings, f"max_{name}") for name in asdict(Limits())} == asdict(Limits())
-
-
 def test_every_example_and_graphiqls_own_query_are_far_from_the_limits() -> None:
-    documents = Documents(CORE, Limits(), introspection=True)
+    documents = Documents(CORE, LIMITS, memory=MEMORY, introspection=True)
     for text in contracts.example_operations().values():
         execute(documents, text)
     execute(documents, INTROSPECTION)
@@ -281,8 +275,8 @@ WRITE = (
 )
 def test_what_an_operation_costs(text: str, variables: Mapping[str, object], cost: int) -> None:
     assert prepared(text).operation(None).cost.of(variables) == cost
-    assert refusal(text, variables, limits=Limits(cost=cost - 1)) == ("cost", cost, cost - 1)
-    execute(Documents(CORE, Limits(cost=cost)), text, variables)
+    assert refusal(text, variables, limits=replace(LIMITS, cost=cost - 1)) == ("cost", cost, cost - 1)
+    execute(Documents(CORE, replace(LIMITS, cost=cost), memory=MEMORY), text, variables)
 
 
 def test_the_cost_is_of_the_operation_that_is_executed() -> None:
@@ -295,7 +289,7 @@ def test_the_cost_is_of_the_operation_that_is_executed() -> None:
 
 
 def test_a_document_is_prepared_once_whether_it_is_good_or_bad() -> None:
-    documents = Documents(CORE, Limits())
+    documents = Documents(CORE, LIMITS, memory=MEMORY)
     for text in ("{ __typename }", "{ nothing }", "{", bomb(80)):
         first = documents.by_text(text)
         again: list[Prepared] = []
@@ -313,7 +307,7 @@ def test_an_error_keeps_no_syntax_tree() -> None:
 
 
 def test_documents_are_kept_up_to_a_bound_and_those_used_last_stay() -> None:
-    documents = Documents(CORE, Limits(), memory=50_000)
+    documents = Documents(CORE, LIMITS, memory=50_000)
     kept = documents.by_text("{ __typename }")
     for number in range(1000):
         documents.by_text(f"{{ a{number}: __typename }}")
@@ -323,7 +317,7 @@ def test_documents_are_kept_up_to_a_bound_and_those_used_last_stay() -> None:
 
 
 def test_a_document_that_is_larger_than_the_bound_is_not_kept() -> None:
-    documents = Documents(CORE, Limits(), memory=4_000)
+    documents = Documents(CORE, LIMITS, memory=4_000)
     documents.by_text("{ " + "__typename " * 4 + "}")
 
     assert len(documents) == 0

@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import structlog.testing
+from defaults import LIMITS, MEMORY
 from graphql import get_named_type, is_input_object_type
 
 from gateway.errors import InvalidArgument
 from gateway.graphql.documents import Documents
 from gateway.graphql.headers import BrowserHeaders
 from gateway.graphql.http import GraphQLEndpoint
-from gateway.graphql.limits import Limits
 from gateway.graphql.resolvers import RESOLVERS
 from gateway.graphql.schema import make_schema
 from gateway.graphql.types import in_terms_of_inputs
@@ -860,7 +860,7 @@ class Broken:
 @asynccontextmanager
 async def broken(schema: Any) -> AsyncIterator[httpx.AsyncClient]:
     fake: Any = Broken()
-    documents = Documents(make_schema().core, Limits())
+    documents = Documents(make_schema().core, LIMITS, memory=MEMORY)
     endpoint = BrowserHeaders(
         GraphQLEndpoint(schema, documents, fake, Requests(), budget=5, max_body=MAX_BODY, max_answer=MAX_BODY)
     )

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from defaults import LIMITS, MEMORY
 
 from gateway.deadline import Deadline
 from gateway.graphql import asked as module
@@ -13,7 +14,6 @@ from gateway.graphql.asked import Asking
 from gateway.graphql.compiled import Compiler
 from gateway.graphql.documents import Documents, NotExecutable, digest_of
 from gateway.graphql.head import Head, Refused
-from gateway.graphql.limits import Limits
 from gateway.graphql.requests import HttpRequest, Whole
 from gateway.graphql.schema import make_schema
 
@@ -42,7 +42,7 @@ class Counting(Documents):
 
 def asking(**options: Any) -> tuple[Asking, Counting]:
     schema = make_schema()
-    documents = Counting(schema.core, Limits(), compiler=Compiler(schema), introspection=True, **options)
+    documents = Counting(schema.core, LIMITS, memory=MEMORY, compiler=Compiler(schema), introspection=True, **options)
     return Asking(documents, max_body=10_000), documents
 
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from compiled.outcomes import CONTEXTS, FAILURES, FULL, STATUS, Script, context_of
 from compiled.ways import Ways
+from defaults import LIMITS, MEMORY
 from graphql import GraphQLError, OperationDefinitionNode, parse, parse_value
 
 from gateway import errors
 from gateway.cache.readthrough import Found
 from gateway.graphql.compiled import Compiler
 from gateway.graphql.documents import Documents, NotExecutable
-from gateway.graphql.limits import Limits
 from gateway.graphql.resolvers import RESOLVERS, CacheRead
 from gateway.graphql.scalars import JSON, SCALARS
 from gateway.sessions.writer import Written
@@ -609,7 +609,11 @@ def test_every_root_field_has_a_resolver(ways: Ways) -> None:
 
 def test_trusted_documents_are_compiled_at_the_start(ways: Ways) -> None:
     documents = Documents(
-        ways.schema.core, Limits(), compiler=Compiler(ways.schema), trusted={"read": READ, "bad": "{ nothing }"}
+        ways.schema.core,
+        LIMITS,
+        memory=MEMORY,
+        compiler=Compiler(ways.schema),
+        trusted={"read": READ, "bad": "{ nothing }"},
     )
 
     assert documents._trusted["read"].operations[0].plan is not None
@@ -617,8 +621,8 @@ def test_trusted_documents_are_compiled_at_the_start(ways: Ways) -> None:
 
 
 def test_plans_count_in_the_memory_of_documents(ways: Ways) -> None:
-    with_plans = Documents(ways.schema.core, Limits(), compiler=Compiler(ways.schema))
-    without = Documents(ways.schema.core, Limits())
+    with_plans = Documents(ways.schema.core, LIMITS, memory=MEMORY, compiler=Compiler(ways.schema))
+    without = Documents(ways.schema.core, LIMITS, memory=MEMORY)
     for each in (with_plans, without):
         each.by_text(READ)
 

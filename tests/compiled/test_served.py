@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from compiled.outcomes import Script, guard_of
+from defaults import LIMITS, MEMORY
 
 from gateway.access.guard import Access
 from gateway.graphql.compiled import Compiler
 from gateway.graphql.documents import Documents
 from gateway.graphql.http import GraphQLEndpoint
-from gateway.graphql.limits import Limits
 from gateway.graphql.schema import make_schema
 from gateway.graphql.server import serve_graphql
 from gateway.sandbox import Sandbox, seed
@@ -48,7 +48,7 @@ async def served() -> AsyncIterator[tuple[str, Counting, Documents]]:
     """The endpoint's URL, what Strawberry gets to do, and the documents."""
     schema = make_schema()
     strawberrys: Any = Counting(schema)
-    documents = Documents(schema.core, Limits(), compiler=Compiler(schema), introspection=True)
+    documents = Documents(schema.core, LIMITS, memory=MEMORY, compiler=Compiler(schema), introspection=True)
     guard = guard_of(Script(0, failures=0), Access(None, None, {}))
     endpoint = GraphQLEndpoint(strawberrys, documents, guard, Requests(), budget=5, max_body=10_000, max_answer=10_000)
     async with serve_graphql(endpoint, None, host="127.0.0.1", port=0, grace=1, max_connections=100) as url:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog.testing
 from compiled.outcomes import Script, context_of
+from defaults import LIMITS, MEMORY
 
 from gateway.graphql.compiled import Compiler
 from gateway.graphql.documents import Documents
 from gateway.graphql.errors import formatted
-from gateway.graphql.limits import Limits
 from gateway.graphql.schema import make_schema
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Ways:
     def __init__(self, *, introspection: bool = True) -> None:
         self.schema = make_schema(introspection=introspection)
         self.documents = Documents(
-            self.schema.core, Limits(), compiler=Compiler(self.schema), introspection=introspection
+            self.schema.core, LIMITS, memory=MEMORY, compiler=Compiler(self.schema), introspection=introspection
         )
 
     def plan(self, text: str) -> Plan | None:
