@@ -193,7 +193,7 @@ async def our_transport(stack: AsyncExitStack) -> Read:
 
 async def ours(stack: AsyncExitStack) -> Read:
     """All that the gateway does for a read, but for the policies around it."""
-    http = Http(await stack.enter_async_context(Transport()), BASE)
+    http = Http(await stack.enter_async_context(Transport()), BASE, timeout=5.0)
     credentials = {"acme": ClientCredentials("id", SecretStr("secret"))}
     tokens = await stack.enter_async_context(ServiceTokens(http, MemoryStore[ServiceToken](1), credentials))
     return reading(SessionContextClient(http, tokens))

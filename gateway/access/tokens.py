@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from base64 import urlsafe_b64decode
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -20,7 +20,7 @@ from joserfc.jws import JWSRegistry, deserialize_compact
 from joserfc.jwt import JWTClaimsRegistry
 
 from gateway.access.jwks import ALGORITHMS, IssuerKeys, Timing
-from gateway.access.principal import Permission, Principal
+from gateway.access.principal import Principal
 from gateway.errors import CallerUnauthenticated
 from gateway.tasks import TaskGroup
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from gateway.access.jwks import Fetch, KeySet
+    from gateway.access.principal import Permission
     from gateway.access.rates import Rate
     from gateway.deadline import Deadline
 
@@ -56,16 +57,16 @@ class Issuer:
     audience: str
     algorithms: tuple[str, ...]
     """At least one, and none but those of `gateway.access.jwks.ALGORITHMS`."""
+    leeway: int
+    """Seconds that its clock and ours may differ."""
+    permissions_claim: str
+    """Claim that holds what the caller may do, a list or words with spaces between."""
+    permissions: Mapping[str, Permission]
+    """What stands for which permission."""
     jwks_url: str | None = None
     """Where its keys are; None asks its OIDC discovery document."""
     plain_http: bool = False
     """Whether its discovery document may name a URL without TLS."""
-    leeway: int = 30
-    """Seconds that its clock and ours may differ."""
-    permissions_claim: str = "scope"
-    """Claim that holds what the caller may do, a list or words with spaces between."""
-    permissions: Mapping[str, Permission] = field(default_factory=lambda: {each.value: each for each in Permission})
-    """What stands for which permission."""
     tenants_claim: str | None = None
     """Claim that holds the tenants; None for `tenants`, whatever the token says."""
     tenants: tuple[str, ...] = ()

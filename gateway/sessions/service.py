@@ -48,9 +48,7 @@ class SessionContexts:
     `max_batch` is how many session contexts one call reads at most, and `batch_concurrency` how many of them at a time.
     """
 
-    def __init__(
-        self, client: CachedClient, writer: Writer, *, max_batch: int = 100, batch_concurrency: int = 10
-    ) -> None:
+    def __init__(self, client: CachedClient, writer: Writer, *, max_batch: int, batch_concurrency: int) -> None:
         self._client = client
         self._writer = writer
         self._max_batch = max_batch

@@ -31,13 +31,13 @@ class State(enum.Enum):
 class Rules:
     """When it opens, and for how long. All times are in seconds."""
 
-    failure_rate: float = 0.5
+    failure_rate: float
     """Opens when so large a share of the calls in the window has failed."""
-    min_calls: int = 20
+    min_calls: int
     """Opens only when there are so many calls in the window."""
-    window: float = 10.0
-    open_for: float = 2.0
-    probes: int = 3
+    window: float
+    open_for: float
+    probes: int
     """Calls in a row that have to be well to close it."""
 
 

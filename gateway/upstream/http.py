@@ -82,7 +82,7 @@ class Http:
         transport: httpx.AsyncBaseTransport,
         base_url: str,
         *,
-        timeout: float = 5.0,
+        timeout: float,
         policy: Callable[[Send], Send] | None = None,
     ) -> None:
         self._transport = transport

@@ -54,7 +54,15 @@ class Clock:
 
 
 def issuer_of(fake: FakeIssuer, **settings: Any) -> Issuer:
-    given = {"algorithms": ("RS256", "ES256"), "tenants_claim": "tenants", "jwks_url": fake.jwks_url, **settings}
+    given = {
+        "algorithms": ("RS256", "ES256"),
+        "leeway": 30,
+        "permissions_claim": "scope",
+        "permissions": {each.value: each for each in Permission},
+        "tenants_claim": "tenants",
+        "jwks_url": fake.jwks_url,
+        **settings,
+    }
     return Issuer("corp", fake.url, AUDIENCE, **given)
 
 

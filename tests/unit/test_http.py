@@ -145,7 +145,7 @@ class TestARequest:
             await connection.send(whole(b""))
 
         async with server(behave) as url, Transport() as transport:
-            await Http(transport, f"{url}/").send(
+            await Http(transport, f"{url}/", timeout=5.0).send(
                 "PUT",
                 "/a%2Fb/%252e?upsert=true",
                 deadline=Deadline.never(),
@@ -185,7 +185,7 @@ class TestARequest:
             came.append(request.headers["authorization"])
             return httpx.Response(200 + len(came), content=b"%d" % len(came))
 
-        http = Http(httpx.MockTransport(handle), "http://upstream.test")
+        http = Http(httpx.MockTransport(handle), "http://upstream.test", timeout=5.0)
         answer = await http.send("GET", "/", deadline=Deadline.after(5), headers={}, auth=thrice)
         assert came == ["Bearer 0", "Bearer 1", "Bearer 2"]
         assert statuses == [201, 202, 203]
@@ -195,7 +195,7 @@ class TestARequest:
         async def refuses(exchange: Exchange, deadline: Deadline) -> Answer:
             raise SessionNotFound("any error of the tree")
 
-        http = Http(httpx.MockTransport(lambda request: pytest.fail("sent")), "http://upstream.test")
+        http = Http(httpx.MockTransport(lambda request: pytest.fail("sent")), "http://upstream.test", timeout=5.0)
         with pytest.raises(SessionNotFound):
             await http.send("GET", "/", deadline=Deadline.after(5), headers={}, auth=refuses)
 
@@ -206,7 +206,7 @@ class TestARequest:
             sent.append(request)
             return httpx.Response(200)
 
-        http = Http(httpx.MockTransport(handle), "http://upstream.test")
+        http = Http(httpx.MockTransport(handle), "http://upstream.test", timeout=5.0)
         with contextlib.suppress(UpstreamTimeout):
             await http.send("PUT", "/", deadline=Deadline.after(-1), headers={})
         assert sent == []
@@ -241,7 +241,7 @@ class TestABrokenConnection:
 
         async with server(behave) as url, Transport() as transport:
             with pytest.raises(UpstreamUnavailable):
-                await Http(transport, url).send(
+                await Http(transport, url, timeout=5.0).send(
                     "PUT", "/", deadline=Deadline.after(5), headers={}, content=b"x" * 5_000_000
                 )
 
@@ -419,7 +419,7 @@ class TestTime:
             await asyncio.sleep(0)
             return httpx.Response(401)
 
-        http = Http(httpx.MockTransport(handle), "http://upstream.test")
+        http = Http(httpx.MockTransport(handle), "http://upstream.test", timeout=5.0)
         async with asyncio.timeout(3):
             with pytest.raises(UpstreamTimeout):
                 await http.send("GET", "/", deadline=Deadline.after(0.05), headers={}, auth=endless)
@@ -447,7 +447,9 @@ class TestTheResponse:
     @staticmethod
     def _http(stream: Stream, **response: Any) -> Http:
         return Http(
-            httpx.MockTransport(lambda request: httpx.Response(200, stream=stream, **response)), "http://upstream.test"
+            httpx.MockTransport(lambda request: httpx.Response(200, stream=stream, **response)),
+            "http://upstream.test",
+            timeout=5.0,
         )
 
     async def test_is_closed_when_the_deadline_passes(self) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gateway.telemetry import CallShed
 
 REQUEST = httpx.Request("GET", "http://upstream.test")
+RULES = Rules(failure_rate=0.5, min_calls=20, window=10.0, open_for=2.0, probes=3)
 
 
 class Upstream:
@@ -54,7 +55,7 @@ class Watcher(Unobserved):
 
 
 def attempts(upstream: Upstream, limiter: Limiter, watcher: Watcher) -> Attempts:
-    return Attempts(upstream, Breaker(Rules()), limiter, watcher, slow=60.0)
+    return Attempts(upstream, Breaker(RULES), limiter, watcher, slow=60.0)
 
 
 async def settled() -> None:
