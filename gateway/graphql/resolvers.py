@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RESOLVERS",
-    "CacheRead",
     "Call",
     "Context",
+    "FieldRead",
     "Resolver",
     "add_my_session_context_attribute",
     "add_session_context_attribute",
@@ -58,7 +58,7 @@ class Context(Struct, frozen=True):
     deadline: Deadline
     max_age: float | None = None
     """By `Cache-Control` in the request's header."""
-    reads: list[CacheRead] = []
+    reads: list[FieldRead] = []
     """Where what was read came from, as it is read."""
 
     @property
@@ -73,8 +73,8 @@ class Context(Struct, frozen=True):
         return ReadOptions(max_age, min_version).stricter(self.max_age)
 
 
-class CacheRead(Struct, frozen=True):
-    """Where the answer of one field came from."""
+class FieldRead(Struct, frozen=True):
+    """Where what was read for one field came from."""
 
     path: list[str | int]
     status: CacheStatus
@@ -91,14 +91,14 @@ class Call(Struct, frozen=True):
     reads_back: bool
     """Whether the session context is wanted after a write."""
 
-    def told(self, found: Found) -> SessionContext:
+    def noted(self, found: Found) -> SessionContext:
         """What was found; where it came from is noted."""
-        self.context.reads.append(CacheRead([self.key], found.status, len(found.context.source)))
+        self.context.reads.append(FieldRead([self.key], found.status, len(found.context.source)))
         return found.context
 
-    def told_of_none(self, error: SessionNotFound) -> None:
+    def note_missing(self, error: SessionNotFound) -> None:
         """Nothing was found; where that is known from is noted."""
-        self.context.reads.append(CacheRead([self.key], status_of(error)))
+        self.context.reads.append(FieldRead([self.key], status_of(error)))
 
     def write_options(self, expected_version: int | None) -> WriteOptions:
         """What is said about one write."""
@@ -116,9 +116,9 @@ async def session_context(
     context = call.context
     options = context.read_options(max_age, min_version)
     try:
-        return call.told(await context.sessions.get(tenant, session_id, context.deadline, options))
+        return call.noted(await context.sessions.get(tenant, session_id, context.deadline, options))
     except SessionNotFound as error:
-        call.told_of_none(error)
+        call.note_missing(error)
         return None
 
 
@@ -139,9 +139,9 @@ async def my_session_context(
     context = call.context
     options = context.read_options(max_age, min_version)
     try:
-        return call.told(await context.own.get(tenant, context.deadline, options))
+        return call.noted(await context.own.get(tenant, context.deadline, options))
     except SessionNotFound as error:
-        call.told_of_none(error)
+        call.note_missing(error)
         return None
 
 
@@ -239,6 +239,6 @@ RESOLVERS: Final[Mapping[str, Resolver]] = {
 
 def _entry(call: Call, found: Found | GatewayError) -> SessionContext | GatewayError | None:
     if isinstance(found, SessionNotFound):
-        call.told_of_none(found)
+        call.note_missing(found)
         return None
-    return found if isinstance(found, Exception) else call.told(found)
+    return found if isinstance(found, Exception) else call.noted(found)

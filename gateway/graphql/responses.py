@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from gateway.errors import AnswerTooLarge
     from gateway.graphql.head import Refused
-    from gateway.graphql.resolvers import CacheRead
+    from gateway.graphql.resolvers import FieldRead
 
 __all__ = ["failed", "not_sent", "refused", "result_response", "turned_away"]
 
@@ -36,7 +36,7 @@ _encoder: Final = msgspec.json.Encoder()
 
 
 def result_response(
-    result: ExecutionResult, media_type: str, reads: Sequence[CacheRead] = (), *, tell_of_cache: bool = False
+    result: ExecutionResult, media_type: str, reads: Sequence[FieldRead] = (), *, tell_of_cache: bool = False
 ) -> Response:
     """What an operation came to. `reads` are where its answer came from, told in the body if that is wished."""
     executed = result.data is not None or any(error.path for error in result.errors or ())
@@ -82,13 +82,13 @@ def _formatted(errors: Sequence[GraphQLError] | None) -> list[GraphQLFormattedEr
     return [formatted(error) for error in errors or ()]
 
 
-def _cache_headers(reads: Sequence[CacheRead]) -> tuple[tuple[bytes, bytes], ...]:
+def _cache_headers(reads: Sequence[FieldRead]) -> tuple[tuple[bytes, bytes], ...]:
     """Where the answer came from (RFC 9211) and how old it is (RFC 9111, 5.1), for people and gateways in between."""
     status = reads[0].status if len(reads) == 1 else combined(each.status for each in reads)
     return (b"cache-status", status.header().encode()), (b"age", b"%d" % status.age)
 
 
-def _cache_extension(read: CacheRead) -> dict[str, object]:
+def _cache_extension(read: FieldRead) -> dict[str, object]:
     status = read.status
     return {
         "path": read.path,

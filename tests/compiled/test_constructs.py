@@ -16,7 +16,7 @@ from gateway import errors
 from gateway.cache.readthrough import Found
 from gateway.graphql.compiled import Compiler
 from gateway.graphql.documents import Documents, NotExecutable
-from gateway.graphql.resolvers import RESOLVERS, CacheRead
+from gateway.graphql.resolvers import RESOLVERS, FieldRead
 from gateway.graphql.scalars import JSON, SCALARS
 from gateway.sessions.writer import Written
 
@@ -466,10 +466,10 @@ async def test_reads_say_which_field_they_were_for(ways: Ways) -> None:
     text = f"{{ a: sessionContext{ONE} {{ currency }} b: sessionContext{ONE} {{ language }} }}"
     told = await ways.by_plan(text, None, Certain(FULL))
 
-    assert told.reads == [CacheRead(["a"], STATUS), CacheRead(["b"], STATUS)]
+    assert told.reads == [FieldRead(["a"], STATUS), FieldRead(["b"], STATUS)]
     assert told == await ways.by_strawberry(text, None, Certain(FULL))
     lists = await ways.alike('{ a: sessionContexts(tenant: "acme", sessionIds: ["x", "y"]) { currency } }')
-    assert lists.reads == [CacheRead(["a"], STATUS)] * 2
+    assert lists.reads == [FieldRead(["a"], STATUS)] * 2
 
 
 class Slow(Certain):
