@@ -154,10 +154,10 @@ class Documents:
 
     def bad(self) -> Iterator[tuple[str, str]]:
         """What is wrong with trusted documents: the id, and the first error of each."""
-        told = set()
+        seen = set()
         for name, each in self._trusted.items():
-            if each.errors and each.digest not in told:
-                told.add(each.digest)
+            if each.errors and each.digest not in seen:
+                seen.add(each.digest)
                 yield name, each.errors[0].message
 
     def by_text(self, text: str) -> Prepared:

@@ -134,7 +134,7 @@ class SessionContexts:
     ) -> Written:
         """Set an attribute, whether or not it is there."""
         named = validation.segment("attribute_name", name)
-        with _told_as("value"):
+        with _blaming("value"):
             if options.expected_version is not None:
                 return await self._patch(tenant, session_id, _setting(name, value), options, saas_token, named)
             session = self._attribute_of(tenant, session_id, named)
@@ -151,7 +151,7 @@ class SessionContexts:
     ) -> Written:
         """Remove an attribute; that it is not there is no failure."""
         named = validation.segment("attribute_name", name)
-        with _told_as("attribute_name"):
+        with _blaming("attribute_name"):
             if options.expected_version is not None:
                 return await self._patch(tenant, session_id, _setting(name, CLEAR), options, saas_token, named)
             session = self._attribute_of(tenant, session_id, named)
@@ -204,7 +204,7 @@ class OwnSessionContexts:
     ) -> Written:
         """Set an attribute, whether or not it is there."""
         named = validation.segment("attribute_name", name)
-        with _told_as("value"):
+        with _blaming("value"):
             if options.expected_version is not None:
                 return await self._update(tenant, access_token, _setting(name, value), options, named)
             own = self._own(tenant, access_token, named)
@@ -215,7 +215,7 @@ class OwnSessionContexts:
     ) -> Written:
         """Remove an attribute; that it is not there is no failure."""
         named = validation.segment("attribute_name", name)
-        with _told_as("attribute_name"):
+        with _blaming("attribute_name"):
             if options.expected_version is not None:
                 return await self._update(tenant, access_token, _setting(name, CLEAR), options, named)
             own = self._own(tenant, access_token, named)
@@ -246,7 +246,7 @@ def _setting(name: str, value: JSON | Clear) -> Patch:
 
 
 @contextmanager
-def _told_as(field: str) -> Iterator[None]:
+def _blaming(field: str) -> Iterator[None]:
     """Blame a field of the request for what is wrong with a session context that the request does not have.
 
     A change to one attribute is refused by the whole document that it makes, here for its size and upstream for

@@ -119,7 +119,7 @@ class Writer:
             try:
                 return await self._carry_out(write, tally, options)
             except VersionConflict as conflict:
-                raise await _told(conflict, change.version, resource, options.deadline) from None
+                raise await _with_current(conflict, change.version, resource, options.deadline) from None
 
     async def change(self, tenant: str, resource: Readable, change: Change, options: WriteOptions) -> Written:
         """Read, render the document anew, and write it to the place of the version that was read.
@@ -142,7 +142,7 @@ class Writer:
         try:
             return await self._write(work, current)
         except VersionConflict as conflict:
-            raise await _told(conflict, expected, work.resource, work.options.deadline) from None
+            raise await _with_current(conflict, expected, work.resource, work.options.deadline) from None
 
     async def _change_until_done(self, work: _Work, current: SessionContext | None) -> Written:
         """Change whatever is there; `current` is what was just read, if anything was."""
@@ -153,7 +153,7 @@ class Writer:
                 return await self._write(work, current)
             except VersionConflict as conflict:
                 if work.tally.attempts >= self._max_attempts:
-                    raise await _told(conflict, None, work.resource, deadline) from None
+                    raise await _with_current(conflict, None, work.resource, deadline) from None
             await backoff(work.tally.attempts, deadline)
             current = None  # whatever the conflict told of is old by now
 
@@ -231,7 +231,7 @@ def _place(tenant: str, current: SessionContext) -> Place:
     return tenant, current.session_id, current.metadata.version
 
 
-async def _told(
+async def _with_current(
     conflict: VersionConflict, expected: int | None, resource: Readable, deadline: Deadline
 ) -> VersionConflict:
     """The conflict as the caller is told of it, with the session context as it stands, if it can be read.

@@ -86,7 +86,7 @@ class _Written(Collector):
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._log = structlog.stdlib.get_logger(__name__)
 
     def collect(self) -> Iterable[Metric]:
@@ -100,8 +100,8 @@ class _Written(Collector):
         try:
             _merged([file])
         except _UNREADABLE as error:
-            if file.name not in self._told:
-                self._told.add(file.name)
+            if file.name not in self._logged:
+                self._logged.add(file.name)
                 self._log.warning("metrics_unreadable", file=file.name, error=type(error).__name__)
             return False
         return True

@@ -30,7 +30,7 @@ __all__ = ["Attempts"]
 
 _RETRY_AFTER: Final = 1.0
 """Seconds after which who found no place may come again."""
-_TELL_EVERY: Final = 10.0
+_LOG_EVERY: Final = 10.0
 """Seconds between two lines of the log about connections that fail."""
 
 
@@ -60,7 +60,7 @@ class Attempts:
         self._observer = observer
         self._slow = slow
         self._clock = clock
-        self._told_at = -math.inf
+        self._logged_at = -math.inf
         self._log = structlog.stdlib.get_logger(__name__)
 
     async def __call__(self, request: httpx.Request, deadline: Deadline) -> Answer:
@@ -87,7 +87,7 @@ class Attempts:
         except UpstreamError as error:
             if sent:
                 well, outcome = _judged(error)
-                self._tell(outcome, error.__cause__)
+                self._log_failure(outcome, error.__cause__)
             raise
         finally:
             now = self._clock()
@@ -103,11 +103,11 @@ class Attempts:
                 self._observer.breaker_changed(BreakerChanged(self._breaker.state.value))
         return answer
 
-    def _tell(self, outcome: str, cause: BaseException | None) -> None:
-        """In the log, why a connection failed. Callers are not told: it names addresses."""
+    def _log_failure(self, outcome: str, cause: BaseException | None) -> None:
+        """Why a connection failed. Callers are not told: it names addresses."""
         now = self._clock()
-        if isinstance(cause, httpx.TransportError) and now - self._told_at >= _TELL_EVERY:
-            self._told_at = now
+        if isinstance(cause, httpx.TransportError) and now - self._logged_at >= _LOG_EVERY:
+            self._logged_at = now
             self._log.warning("upstream_failed", outcome=outcome, cause=str(cause) or type(cause).__name__)
 
     async def _place(self, deadline: Deadline) -> None:

@@ -203,7 +203,7 @@ class _Lives:
     """Of the workers that run: by whose socket the supervisor is told of them."""
 
     def __init__(self) -> None:
-        self._told: dict[int, socket.socket] = {}
+        self._by_pid: dict[int, socket.socket] = {}
 
     def fork(self, life: socket.socket) -> bool:
         """Fork, and say of which process it is: whether of the new one."""
@@ -216,22 +216,22 @@ class _Lives:
         if pid == 0:
             life.close()
             return True
-        self._told[pid] = life
+        self._by_pid[pid] = life
         _tell(life, Forked(pid))
         return False
 
     def tell_of_exits(self) -> None:
         """Of those that there have been."""
-        while self._told:
+        while self._by_pid:
             pid, status, used = os.wait4(-1, os.WNOHANG)
             if pid == 0:
                 return
-            with self._told.pop(pid) as life:
+            with self._by_pid.pop(pid) as life:
                 _tell(life, Exited(os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime))
 
     def close(self) -> None:
         """Tell no more."""
-        for each in self._told.values():
+        for each in self._by_pid.values():
             each.close()
 
 
