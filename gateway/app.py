@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway import contracts
 from gateway.access.audit import Audit
-from gateway.access.guard import Access, Guard
+from gateway.access.guard import Authenticator, Guard
 from gateway.admin import admin_app
 from gateway.ending import Ending
 from gateway.graphql.http import GraphQLEndpoint
@@ -17,7 +17,7 @@ from gateway.graphql.playground import Playground
 from gateway.graphql.schema import make_schema
 from gateway.graphql.server import serve_graphql
 from gateway.listener import listening
-from gateway.parts.access import open_access, open_rate_limits
+from gateway.parts.access import open_authenticator, open_rate_limits
 from gateway.parts.cache import open_cache
 from gateway.parts.documents import prepare_documents
 from gateway.parts.observing import open_requests, open_tracing
@@ -134,11 +134,11 @@ async def open_doors(
             batch_concurrency=settings.reads.batch_concurrency,
         )
         own = OwnSessionContexts(client, writer)
-        accesses = await stack.enter_async_context(Succession[Access](settings.longest_call))
-        access = await accesses.next(open_access(settings))
+        authenticators = await stack.enter_async_context(Succession[Authenticator](settings.longest_call))
+        authenticator = await authenticators.next(open_authenticator(settings))
         limits = await stack.enter_async_context(open_rate_limits(settings, metrics))
         guard = Guard(
-            access,
+            authenticator,
             limits,
             tracing.around("session", sessions, *_MANAGING),
             tracing.around("own_session", own, *_OWN),
@@ -197,7 +197,7 @@ async def open_doors(
 
         async def reload(found: Settings) -> None:
             tokens.renew_with(clients_of(found))
-            access.become(await accesses.next(open_access(found)))
+            authenticator.become(await authenticators.next(open_authenticator(found)))
 
         yield Doors(graphql, rpc, reload)
         ending.begin()

@@ -42,13 +42,13 @@ if TYPE_CHECKING:
     from gateway.sessions.service import OwnSessionContexts, SessionContexts
     from gateway.sessions.writer import WriteOptions, Written
 
-__all__ = ["Access", "Guard", "GuardedOwnSession", "GuardedSessions"]
+__all__ = ["Authenticator", "Guard", "GuardedOwnSession", "GuardedSessions"]
 
 _SHOPPER: Final = Principal.of("shopper", "emporix-token", [], [])
 """Whoever acts on a session of their own; upstream knows who that is."""
 
 
-class Access:
+class Authenticator:
     """Recognises callers. With nothing configured, everybody is `ANYBODY`."""
 
     def __init__(
@@ -63,7 +63,7 @@ class Access:
         self.open_to_all = keys is None and issuers is None and not certificates
         """Whether nothing is configured."""
 
-    def become(self, other: Access) -> None:
+    def become(self, other: Authenticator) -> None:
         """Recognise callers as `other` does, from now on."""
         self._keys, self._issuers, self._certificates = other._keys, other._issuers, other._certificates
         self.open_to_all = other.open_to_all
@@ -89,9 +89,14 @@ class Guard:
     """Lets callers through to the use cases, holds them to their rates, and keeps the audit log."""
 
     def __init__(
-        self, access: Access, limits: RateLimits, sessions: SessionContexts, own: OwnSessionContexts, audit: Audit
+        self,
+        authenticator: Authenticator,
+        limits: RateLimits,
+        sessions: SessionContexts,
+        own: OwnSessionContexts,
+        audit: Audit,
     ) -> None:
-        self._access = access
+        self._authenticator = authenticator
         self._limits = limits
         self._sessions = sessions
         self._own = own
@@ -99,7 +104,7 @@ class Guard:
 
     def sessions(self, credentials: CallerCredentials) -> GuardedSessions:
         """The management side, for one request of one caller."""
-        return GuardedSessions(self._access, self._limits, self._sessions, self._audit, credentials)
+        return GuardedSessions(self._authenticator, self._limits, self._sessions, self._audit, credentials)
 
     def own(self, credentials: CallerCredentials) -> GuardedOwnSession:
         """The storefront side, for one request of one caller."""
@@ -114,13 +119,13 @@ class GuardedSessions:
 
     def __init__(
         self,
-        access: Access,
+        authenticator: Authenticator,
         limits: RateLimits,
         sessions: SessionContexts,
         audit: Audit,
         credentials: CallerCredentials,
     ) -> None:
-        self._access = access
+        self._authenticator = authenticator
         self._limits = limits
         self._sessions = sessions
         self._audit = audit
@@ -220,7 +225,7 @@ class GuardedSessions:
         """Who is calling, found out once for all calls of the request."""
         if self._caller is None:
             try:
-                self._caller = await self._access.principal(self._credentials, deadline)
+                self._caller = await self._authenticator.principal(self._credentials, deadline)
             except CallerUnauthenticated as error:
                 self._caller = error
                 raise

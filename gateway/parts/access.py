@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
-from gateway.access.guard import Access
+from gateway.access.guard import Authenticator
 from gateway.access.keys import KeyRing
 from gateway.access.limits import LeashedBuckets, RateLimits
 from gateway.access.principal import Permission, Principal
@@ -16,19 +16,18 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from gateway.access.tokens import TokenIssuers
-    from gateway.settings import Access as AccessSettings
+    from gateway.settings import Access, Settings
     from gateway.settings import Limited as LimitedCaller
-    from gateway.settings import Settings
     from gateway.telemetry.prometheus import Metrics
 
-__all__ = ["open_access", "open_rate_limits"]
+__all__ = ["open_authenticator", "open_rate_limits"]
 
 _FETCH_TIME: Final = 5.0
 """Seconds for an issuer's document."""
 
 
 @asynccontextmanager
-async def open_access(settings: Settings) -> AsyncIterator[Access]:
+async def open_authenticator(settings: Settings) -> AsyncIterator[Authenticator]:
     """Who may call, while the block runs: issuers' keys are fetched behind."""
     access = settings.access
     keys = {
@@ -41,14 +40,14 @@ async def open_access(settings: Settings) -> AsyncIterator[Access]:
     }
     ring = KeyRing(keys) if keys else None
     if not access.issuers:
-        yield Access(ring, None, certificates)
+        yield Authenticator(ring, None, certificates)
         return
     async with _open_issuers(access) as tokens:
-        yield Access(ring, tokens, certificates)
+        yield Authenticator(ring, tokens, certificates)
 
 
 @asynccontextmanager
-async def _open_issuers(access: AccessSettings) -> AsyncIterator[TokenIssuers]:
+async def _open_issuers(access: Access) -> AsyncIterator[TokenIssuers]:
     # Cryptography is 20 MB and a tenth of the start, for those alone who have JWTs to verify.
     from gateway.access.jwks import fetching  # noqa: PLC0415
     from gateway.access.tokens import Issuer, TokenIssuers  # noqa: PLC0415

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from gateway import errors
 from gateway.access.audit import Audit
-from gateway.access.guard import Access, Guard
+from gateway.access.guard import Authenticator, Guard
 from gateway.access.limits import RateLimits
 from gateway.access.principal import Permission, Principal
 from gateway.access.rates import Rate
@@ -176,11 +176,11 @@ CALLERS: dict[str, CallerCredentials] = {
 """Who may do all, who may not write, who makes too many calls, who shows no credential."""
 
 
-def guard_of(script: Script, access: Access) -> Guard:
+def guard_of(script: Script, authenticator: Authenticator) -> Guard:
     """The real guard over use cases of the script."""
     sessions: Any = ScriptedSessions(script)
     own: Any = ScriptedOwnSession(script)
-    return Guard(access, RateLimits(clock=lambda: 0.0), sessions, own, Audit())
+    return Guard(authenticator, RateLimits(clock=lambda: 0.0), sessions, own, Audit())
 
 
 def context_of(document: DocumentNode, script: Script, caller: str) -> Context:
@@ -190,6 +190,6 @@ def context_of(document: DocumentNode, script: Script, caller: str) -> Context:
         "reader": Principal.of("reader", "certificate", [Permission.READ], ["*"]),
         "hasty": Principal.of("hasty", "certificate", Permission, ["*"], Rate.of(0.001, 1)),
     }
-    guard = guard_of(script, Access(None, None, principals))
+    guard = guard_of(script, Authenticator(None, None, principals))
     credentials = CALLERS[caller]
     return Context(document, guard.sessions(credentials), guard.own(credentials), Deadline(1e12))
