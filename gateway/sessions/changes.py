@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 from msgspec import Raw
 
 from gateway.errors import InvalidArgument
-from gateway.model import UPSTREAM_NAMES
+from gateway.model import JSON, UPSTREAM_NAMES
 
 if TYPE_CHECKING:
-    from gateway.model import JSON, Replacement, SessionContext
+    from gateway.model import Replacement, SessionContext
 
 __all__ = ["CLEAR", "Assignment", "Clear", "Patch", "Path", "Replace", "holds"]
 
@@ -131,7 +131,7 @@ def holds(document: bytes, current: SessionContext) -> bool:
     there = msgspec.json.decode(current.source)
     return all(
         _has(there, (name,), CLEAR if value is None else value)
-        for name, value in msgspec.json.decode(document, type=dict[str, Any]).items()
+        for name, value in msgspec.json.decode(document, type=dict[str, JSON]).items()
         if name != "metadata"
     )
 
