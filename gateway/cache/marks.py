@@ -21,12 +21,12 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Generation", "Marks", "Writer"]
+__all__ = ["Generation", "Marks", "WriterId"]
 
 Generation = NewType("Generation", int)
 """When a read began, in generations."""
 
-Writer = NewType("Writer", int)
+WriterId = NewType("WriterId", int)
 """One write under way."""
 
 _MAX_MARKS: Final = 100_000
@@ -35,7 +35,7 @@ that, the one that was seen the longest ago is forgotten."""
 
 _MAX_WRITERS: Final = 100
 """Writes under way that one mark tells apart; past that, they count as one, which ends when the last of them does."""
-_OTHERS: Final = Writer(0)
+_OTHERS: Final = WriterId(0)
 """That one."""
 
 
@@ -43,7 +43,7 @@ _OTHERS: Final = Writer(0)
 class _Mark:
     until: float
     generation: int = 0
-    writers: dict[Writer, float] = field(default_factory=dict)
+    writers: dict[WriterId, float] = field(default_factory=dict)
     """Writes under way, and until when each counts as such, whatever became of whoever sent it."""
 
 
@@ -123,16 +123,16 @@ class Marks:
         while len(self._floors) > self._max_marks or next(iter(self._floors.values())).until <= now:
             self._floors.popitem(last=False)
 
-    def open(self, key: str) -> Writer:
+    def open(self, key: str) -> WriterId:
         """A write is about to be sent."""
         mark = self._raised(key)
-        writer, until = Writer(mark.generation), self._clock() + self._open_for
+        writer, until = WriterId(mark.generation), self._clock() + self._open_for
         if len(mark.writers) >= _MAX_WRITERS:
             mark.writers = {_OTHERS: until}
         mark.writers[writer] = until
         return writer
 
-    def close(self, key: str, writer: Writer | None = None) -> None:
+    def close(self, key: str, writer: WriterId | None = None) -> None:
         """A write has ended, and it is known how; one whose outcome is not known is left open: it may yet come through.
 
         `writer` is None for a write of another process.

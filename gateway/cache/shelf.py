@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.cache.invalidation import Invalidations
-    from gateway.cache.marks import Generation, Marks, Writer
+    from gateway.cache.marks import Generation, Marks, WriterId
     from gateway.cache.shared import SharedCache
     from gateway.stores import MemoryStore, StoredEntry
     from gateway.telemetry import Observer
@@ -43,7 +43,7 @@ class Ticket(Struct, frozen=True):
 class OpenWrite(Struct, frozen=True):
     """A write under way."""
 
-    local: Writer
+    local: WriterId
     shared: str | None = None
 
 

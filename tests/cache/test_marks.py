@@ -14,7 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from gateway.cache.marks import Marks
 
 if TYPE_CHECKING:
-    from gateway.cache.marks import Generation, Writer
+    from gateway.cache.marks import Generation, WriterId
 
 LIFETIME, OPEN_FOR = 100.0, 30.0
 
@@ -224,7 +224,7 @@ class Read:
 @dataclass(frozen=True)
 class Write:
     key: str
-    writer: Writer
+    writer: WriterId
     opened: int
     until: float
 
