@@ -40,12 +40,13 @@ _AS_GOOD_AS: Final = 0.9
 """Of an exchange's time: a call that took so much of it counts as timed out."""
 _FEW: Final = 5
 
+_UNOBSERVED: Final = Unobserved()
 _UNTRACED: Final = Untraced()
 
 
 @asynccontextmanager
 async def open_upstream(
-    settings: Settings, observer: UpstreamObserver | None = None, tracing: Tracing = _UNTRACED
+    settings: Settings, observer: UpstreamObserver = _UNOBSERVED, tracing: Tracing = _UNTRACED
 ) -> AsyncIterator[tuple[Http, ServiceTokens]]:
     """The way to upstream, and the gateway's own tokens for it, while the block runs.
 
@@ -54,7 +55,7 @@ async def open_upstream(
     """
     upstream = settings.upstream
     credentials = clients_of(settings)
-    guarded, retried = _upstream_policies(upstream, observer or Unobserved())
+    guarded, retried = _upstream_policies(upstream, observer)
     async with Transport(
         connect_timeout=_CONNECT_SHARE * upstream.timeout,
         ca_file=upstream.ca_file,
@@ -65,7 +66,7 @@ async def open_upstream(
         traced = tracing.transport(transport)
         once = Http(traced, base_url, timeout=timeout, policy=guarded)
         store = MemoryStore[ServiceToken](max_entries=len(credentials))
-        async with ServiceTokens(once, store, credentials, observer or Unobserved()) as tokens:
+        async with ServiceTokens(once, store, credentials, observer) as tokens:
             yield Http(traced, base_url, timeout=timeout, policy=retried), tokens
 
 

@@ -155,9 +155,8 @@ async def _hasten(server: grpc.aio.Server, ending: Ending) -> None:
 
 
 def _bind(server: grpc.aio.Server, host: str, port: int, certificates: Certificates | None, *, shared: bool) -> int:
-    claim(
-        host, port, shared=shared
-    ).close()  # what is wrong is said by this alone: gRPC prints it and raises nothing of it
+    # What is wrong is said by this alone: gRPC prints it and raises nothing of it.
+    claim(host, port, shared=shared).close()
     try:
         if certificates is None:
             return server.add_insecure_port(authority(host, port))
