@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from gateway import contracts
 from gateway.access.keys import new_key
 from gateway.access.principal import Permission
+from gateway.addresses import authority
 from gateway.configuration import CONFIG_VARIABLE, load_settings
 from gateway.deadline import Deadline
 from gateway.descriptors import allow_many
@@ -28,7 +29,7 @@ from gateway.ending import Ending
 from gateway.errors import GatewayError
 from gateway.failures import Unserved, explained
 from gateway.garbage import settle, uncollected
-from gateway.listener import authority, shared_with_others
+from gateway.listener import shared_with_others
 from gateway.logs import configure_logs
 from gateway.settings import Access, ConfigurationError, Settings, problem_of_ports
 from gateway.tls import CertificateError

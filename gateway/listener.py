@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, TypedDict
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.addresses import authority
 from gateway.ending import Ending
 from gateway.protocol import BoundedProtocol
 from gateway.tls import server_context
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from gateway.tls import Certificates
 
-__all__ = ["authority", "bind", "claim", "listening", "shared_with_others"]
+__all__ = ["bind", "claim", "listening", "shared_with_others"]
 
 _BACKLOG: Final = 2048
 _HANDSHAKE: Final = 10.0
@@ -96,11 +97,6 @@ async def listening(
             finally:
                 await server.abandon()  # nothing is left of it, even if that was cancelled
                 listener.close()
-
-
-def authority(host: str, port: int) -> str:
-    """Host and port as RFC 3986, 3.2 writes them: an IPv6 address stands in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class _Server(uvicorn.Server):

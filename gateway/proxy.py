@@ -11,6 +11,8 @@ from urllib.parse import unquote, urlsplit
 from msgspec import Struct
 from pydantic import SecretStr
 
+from gateway.addresses import authority
+
 if TYPE_CHECKING:
     import socket
     from typing import Self
@@ -49,8 +51,8 @@ class Proxy(Struct, frozen=True):
     async def tunnel(self, connection: socket.socket, host: str, port: int) -> None:
         """Have a connection to the proxy lead to this host from here on. Raises OSError."""
         loop = asyncio.get_running_loop()
-        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        fields = f"CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n"
+        target = authority(host, port)
+        fields = f"CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n"
         if self.authorization is not None:
             fields += f"proxy-authorization: {self.authorization.get_secret_value()}\r\n"
         await loop.sock_sendall(connection, f"{fields}\r\n".encode("ascii"))

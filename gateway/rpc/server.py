@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 
+from gateway.addresses import authority
 from gateway.ending import Ending
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
-from gateway.listener import authority, claim
+from gateway.listener import claim
 from gateway.readiness import Readiness
 from gateway.rpc.handlers import Methods
 from gateway.rpc.health import HealthServicer
