@@ -1,12 +1,11 @@
 """From the error tree to GraphQL: one table of codes, and which errors are members of a mutation's union.
 
-An error's code is its `reason`, so that both doors use the same words. What is not in the tree is a defect: it is
-logged under an id, and the caller is told the id and nothing else.
+An error's code is its `reason`, so that both doors use the same words. What is not in the tree is a defect
+(`gateway.defects`).
 """
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import strawberry
@@ -14,6 +13,7 @@ import structlog
 from graphql import GraphQLError, GraphQLFormattedError
 
 from gateway import errors
+from gateway.defects import reported
 from gateway.graphql import types
 from gateway.graphql.scalars import UnfitValueError
 
@@ -71,9 +71,7 @@ def formatted(error: GraphQLError) -> GraphQLFormattedError:
     if cause is None:
         _let_go(error)
         return _formatted(error, error.message, {"code": _INVALID, **(error.extensions or {})})
-    incident = uuid.uuid4().hex
-    _log.error("defect", incident=incident, path=error.path, exc_info=cause)
-    return _formatted(error, f"internal error; its id in the log is {incident}", {"code": "INTERNAL"})
+    return _formatted(error, reported(cause, _log, path=error.path), {"code": errors.GatewayError.reason})
 
 
 def code_of(error: GraphQLError) -> str:

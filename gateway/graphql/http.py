@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -11,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from strawberry.types import ExecutionResult
 
 from gateway.deadline import Deadline
+from gateway.defects import reported
 from gateway.errors import AnswerTooLarge, CallerRateLimited, GatewayError, UpstreamSpared
 from gateway.graphql.asked import Asking
 from gateway.graphql.connected import while_connected
@@ -93,11 +93,9 @@ class GraphQLEndpoint:
         except asyncio.CancelledError:
             request.failed("CANCELLED")
             raise
-        except Exception:  # noqa: BLE001 - the outermost frame: nothing of a defect may reach the caller
-            incident = uuid.uuid4().hex
-            _log.exception("defect", incident=incident)
+        except Exception as defect:  # noqa: BLE001 - the outermost frame: nothing of it may reach the caller
             request.failed(GatewayError.reason)
-            response = failed(incident)
+            response = failed(reported(defect, _log))
         finally:
             if response is not None:
                 request.status = response.status

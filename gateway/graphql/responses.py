@@ -72,9 +72,8 @@ def refused(refusal: Refused, media_type: str) -> Response:
     return _response(refusal.status, {"errors": errors}, media_type, refusal.headers)
 
 
-def failed(incident: str) -> Response:
-    """There is a defect; the log has it under this id."""
-    message = f"internal error; its id in the log is {incident}"
+def failed(message: str) -> Response:
+    """There is a defect."""
     return _response(500, {"errors": [{"message": message, "extensions": {"code": "INTERNAL"}}]}, LEGACY)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import uuid
 from typing import TYPE_CHECKING, Any, Final, Never, TypeVar
 
 import grpc
@@ -15,6 +14,7 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from gateway import errors
+from gateway.defects import reported
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.request import current
 from gateway.rpc.convert import fill_session_context
@@ -67,8 +67,8 @@ def answers(
 ) -> Callable[[Self, Request, Any], Awaitable[Any]]:
     """Make a servicer's method end with the right status, whatever it raises.
 
-    What is not in the tree is a defect: it is logged under an id, and the caller is told the id and nothing else. The
-    types of generated code do not know that `Methods` hands over calls, and takes bytes for an answer.
+    What is not in the tree is a defect (`gateway.defects`). The types of generated code do not know that `Methods`
+    hands over calls, and takes bytes for an answer.
     """
 
     @functools.wraps(method)
@@ -77,10 +77,8 @@ def answers(
             return await method(self, request, call)
         except errors.GatewayError as error:
             refusal = error.with_traceback(None)  # this frame is in it, and would hold it in turn
-        except Exception:  # noqa: BLE001 - the outermost frame of a call: nothing of a defect may reach the caller
-            incident = uuid.uuid4().hex
-            _log.exception("defect", incident=incident)
-            refusal = errors.GatewayError(f"internal error; its id in the log is {incident}")
+        except Exception as defect:  # noqa: BLE001 - the outermost frame of a call: nothing of it may reach the caller
+            refusal = errors.GatewayError(reported(defect, _log))
         return await abort(call.context, refusal)
 
     return answer

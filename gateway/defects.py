@@ -1,0 +1,18 @@
+"""What goes wrong in the gateway itself: the log has it under an id, and callers are told the id and nothing else."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from structlog.stdlib import BoundLogger
+
+__all__ = ["reported"]
+
+
+def reported(defect: Exception, log: BoundLogger, **about: object) -> str:
+    """Log a defect; returns what its caller is told."""
+    incident = uuid.uuid4().hex
+    log.error("defect", incident=incident, **about, exc_info=defect)
+    return f"internal error; its id in the log is {incident}"
