@@ -7,6 +7,7 @@ A setting comes from the environment (`SESSION_GATEWAY_GRPC__PORT=50052`), else 
 from __future__ import annotations
 
 import os
+import sys
 import tomllib
 from typing import TYPE_CHECKING, Final
 
@@ -48,7 +49,7 @@ def load_settings(
             over = InitSettingsSource(settings_cls, dict(overrides or {}))
             return over, env_settings, InitSettingsSource(settings_cls, given), init_settings
 
-    problems = list(_unknown_variables())
+    problems = [*_unknown_variables(), *_undecoded_variables()]
     try:
         given = _read(file)
         settings = Layered(**dict(defaults or {}))  # type: ignore[arg-type]  # checked by the model itself
@@ -88,6 +89,16 @@ def _unknown_variables() -> Iterator[str]:
             yield f"{name}: is not a setting"
     if os.environ.get("AIOCACHE_DISABLE") == "1":
         yield "AIOCACHE_DISABLE: must not be set: tokens are kept through aiocache, which this turns off"
+
+
+def _undecoded_variables() -> Iterator[str]:
+    """Variables of ours that hold bytes which are no text: Python passes them on as what nobody can send."""
+    for name, value in os.environ.items():
+        if name.startswith(PREFIX) and name != CONFIG_VARIABLE:
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                yield f"{name}: is not {sys.getfilesystemencoding().upper()}"
 
 
 def _unreadable_variables() -> Iterator[str]:

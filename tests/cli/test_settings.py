@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CANARY = "canary-of-a-secret"
 TENANT = f'[tenants.mytenant]\nclient_id = "id"\nclient_secret = "{CANARY}"\n'
+MINE = "SESSION_GATEWAY_TENANTS__MYTENANT__CLIENT_SECRET"
 
 
 @pytest.fixture(autouse=True)
@@ -328,6 +329,7 @@ def test_urls_of_redis(file: Path, monkeypatch: pytest.MonkeyPatch, backend: str
         ("SESSION_GATEWAY_GRAPHQL__CORS_ORIGINS", CANARY, "SESSION_GATEWAY_GRAPHQL__CORS_ORIGINS", "is not JSON"),
         ("SESSION_GATEWAY_GRPC", "[" * 200_000, "SESSION_GATEWAY_GRPC", "nested too deeply"),
         ("AIOCACHE_DISABLE", "1", "AIOCACHE_DISABLE", "must not be set"),
+        (MINE, os.fsdecode(CANARY.encode() + b"\xff"), MINE, "is not UTF-8"),
     ],
 )
 def test_a_bad_variable_is_told_in_one_line_by_its_name(
