@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from gateway.upstream.connections import Connection
 
+RULES = Rules(failure_rate=0.5, min_calls=1000, window=10.0, open_for=2.0, probes=3)
 BEGUN, REST = b"a", b"bc"
 """Of a body that comes in two parts, each some time after what is before it."""
 
@@ -139,7 +140,7 @@ async def test_who_goes_away_at_any_wait_leaves_nothing_taken(
     async with serving(kind, tls) as url:
         for wait in itertools.count():
             limiter = Limiter(max_concurrent=1, max_queued=1, max_wait=30)
-            breaker = Breaker(Rules(min_calls=1000))
+            breaker = Breaker(RULES)
             async with Transport(ca_file=tmp_path / "ca.pem", http2=Http2Connection) as transport:
                 http = Http(
                     transport,
