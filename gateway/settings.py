@@ -82,6 +82,15 @@ class Listener(_Section):
     port: Port = 0
     """Port to listen on; 0 takes a free one."""
 
+    @field_validator("host")
+    @classmethod
+    def _check_host(cls, host: str) -> str:
+        try:
+            host.encode("idna")  # as sockets do, with less to say of what they cannot
+        except UnicodeError:
+            raise ValueError("is no address, and no name of a host") from None
+        return host
+
     @property
     def on_loopback(self) -> bool:
         """Whether no other machine can reach it. A name may stand for any address, `localhost` excepted."""

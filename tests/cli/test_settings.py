@@ -177,6 +177,7 @@ IN_THE_FILE = [
     (f"{TENANT}[grpc]\nport = -1", "grpc.port", "greater than or equal to 0"),
     (f'{TENANT}[grpc]\nport = "{CANARY}"', "grpc.port", "integer"),
     (f"grpc = 1\n{TENANT}", "grpc", "dictionary"),
+    (f"{TENANT}[grpc]\nhost = 'gate..way'", "grpc.host", "no name of a host"),
     (f"{TENANT}[upstream]\ntimeout = 0", "upstream.timeout", "greater than 0"),
     (f"{TENANT}[upstream]\ntimeout = nan", "upstream.timeout", "3600"),
     (f'{TENANT}[upstream]\nbase_url = "{CANARY}"', "upstream.base_url", "URL"),

@@ -17,7 +17,8 @@ Conventions
   with UNAUTHENTICATED (CALLER_UNAUTHENTICATED) or PERMISSION_DENIED (CALLER_NOT_PERMITTED). Both are settled before
   the rest of the request is looked at.
 - Any method may also end with:
-    INVALID_ARGUMENT    INVALID_ARGUMENT, with google.rpc.BadRequest: every violation that fits, field by field.
+    INVALID_ARGUMENT    INVALID_ARGUMENT, with google.rpc.BadRequest: every violation that fits, field by field. What
+                        cannot be read at all, as a path of a mask or a Value without a kind, is told alone.
     NOT_FOUND           TENANT_NOT_CONFIGURED: this gateway holds no credentials for the tenant.
     RESOURCE_EXHAUSTED  RATE_LIMITED: too many requests, says upstream; with google.rpc.RetryInfo where it said when.
                         CALLER_RATE_LIMITED: too many calls of yours, says this gateway; with google.rpc.RetryInfo.
