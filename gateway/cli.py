@@ -54,12 +54,12 @@ _config = click.option(
     "--config",
     type=click.Path(path_type=Path),
     envvar=CONFIG_VARIABLE,
-    help=f"TOML file of settings; else {CONFIG_VARIABLE} names it.",
+    help=f"TOML file with the settings. Default: the file that {CONFIG_VARIABLE} names.",
 )
 _insecure = click.option(
     "--insecure",
     is_flag=True,
-    help="Also where other machines reach a door and nobody has to show who they are.",
+    help="Let callers in without a credential, even if other machines can reach the gateway.",
 )
 
 _REMEDY: Final = (
@@ -79,10 +79,10 @@ def main() -> None:
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),
-    help="Processes that share the ports; else the setting, or one for each core.",
+    help="Number of processes, which share the ports. Default: the setting `workers`, or one per core.",
 )
 def serve(config: Path | None, *, insecure: bool, workers: int | None) -> None:
-    """Run the gateway for production."""
+    """Run the gateway in production."""
     overrides = {} if workers is None else {"workers": workers}
 
     def read_again() -> Settings:
@@ -113,7 +113,7 @@ def serve(config: Path | None, *, insecure: bool, workers: int | None) -> None:
 @main.command()
 @_config
 def dev(config: Path | None) -> None:
-    """Run the gateway together with the sandbox, to try things out."""
+    """Run the gateway with the sandbox, for development."""
     with uncollected():
         from gateway.development import DEV_DEFAULTS, develop
 
@@ -132,10 +132,10 @@ def dev(config: Path | None) -> None:
     type=click.IntRange(0, 65535),
     default=8001,
     show_default=True,
-    help="Port to listen on; 0 takes a free one.",
+    help="Port to listen on; 0 chooses a free one.",
 )
 def sandbox_command(host: str, port: int) -> None:
-    """Run the sandbox alone: a stand-in for Emporix that keeps its state in memory."""
+    """Run the sandbox alone. It stands in for Emporix, and keeps its state in memory."""
     _run(_sandbox(host, port))
 
 
@@ -143,7 +143,7 @@ def sandbox_command(host: str, port: int) -> None:
 @_config
 @_insecure
 def check(config: Path | None, *, insecure: bool) -> None:
-    """Read the settings, get a token for each tenant, and say what is wrong."""
+    """Validate the settings, and get a token for each tenant."""
     settings = _settings(config)
     configure_logs(settings.log)
     _documents(settings)
@@ -160,7 +160,7 @@ def check(config: Path | None, *, insecure: bool) -> None:
 
 @main.group()
 def keys() -> None:
-    """Callers' API keys."""
+    """Create API keys for callers."""
 
 
 @keys.command("new")
@@ -172,7 +172,7 @@ def keys() -> None:
     default=["sessions:read"],
     show_default=True,
     type=click.Choice([each.value for each in Permission]),
-    help="What its bearer may do; may be given twice.",
+    help="What the caller may do. Can be repeated.",
 )
 @click.option(
     "--tenant",
@@ -180,10 +180,10 @@ def keys() -> None:
     multiple=True,
     default=["*"],
     show_default=True,
-    help="Tenant that they may do it for, * for all; may be given several times.",
+    help="Tenant whose sessions the caller may use, or * for all. Can be repeated.",
 )
 def new(name: str, permissions: tuple[str, ...], tenants: tuple[str, ...]) -> None:
-    """Make an API key for the caller NAME: print it, and its entry for the configuration."""
+    """Create an API key for the caller NAME. Print it, and its entry for the configuration."""
     key, hashed = new_key(name)
     entry = {"hash": hashed, "permissions": permissions, "tenants": tenants}
     try:
@@ -196,7 +196,7 @@ def new(name: str, permissions: tuple[str, ...], tenants: tuple[str, ...]) -> No
         raise click.BadParameter(
             "must be lowercase letters, digits and hyphens, 63 at most", param_hint="NAME"
         ) from None
-    click.echo("This key is shown once, and kept nowhere. The lines below it are for the configuration file.", err=True)
+    click.echo("This key is shown once and stored nowhere. Add the lines below it to the configuration file.", err=True)
     click.echo(f"{key.get_secret_value()}\n")
     click.echo(f"[access.keys.{name}]")
     for setting, value in entry.items():
@@ -205,13 +205,13 @@ def new(name: str, permissions: tuple[str, ...], tenants: tuple[str, ...]) -> No
 
 @main.group("cache")
 def cache_group() -> None:
-    """The cache in Redis."""
+    """Inspect or clear the cache in Redis."""
 
 
 @cache_group.command()
 @_config
 def clear(config: Path | None) -> None:
-    """Remove all entries, also from the memory of gateways that have one in front of Redis."""
+    """Remove all entries, also from the memory of gateways (cache.memory_tier)."""
     from gateway.cache.shared import EVERYTHING, message_of
 
     removed = _run(_with_store(_settings(config), lambda store: store.clear(message_of("cli", EVERYTHING))))
@@ -221,7 +221,7 @@ def clear(config: Path | None) -> None:
 @cache_group.command()
 @_config
 def stats(config: Path | None) -> None:
-    """Count entries, marks of recent writes, and the bytes that they take."""
+    """Show the number of entries and marks of recent writes, and their size in bytes."""
     for name, count in _run(_with_store(_settings(config), lambda store: store.stats())).items():
         click.echo(f"{name} {count}")
 

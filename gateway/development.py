@@ -75,9 +75,9 @@ def _welcome(doors: Addresses, upstream: sandbox.SandboxServer, *, tls: bool) ->
   GraphQL  {doors.graphql}   (GraphiQL in a browser)
   gRPC     {doors.grpc}
   admin    {doors.admin}   (/livez, /readyz, /metrics)
-  sandbox  {upstream.url}   (stands in for Emporix; its own API is below /_sandbox)
+  sandbox  {upstream.url}   (stands in for Emporix; its control API is below /_sandbox)
 
-  Tenant acme, session {seed.CUSTOMER_SESSION}. Copy these:
+  Tenant acme, session {seed.CUSTOMER_SESSION}. Examples to copy:
 
   curl {doors.graphql} -H 'content-type: application/json' -H 'x-api-key: dev-key' \\
     -d '{{"query": "{query}"}}'
@@ -86,8 +86,8 @@ def _welcome(doors: Addresses, upstream: sandbox.SandboxServer, *, tls: bool) ->
     -d '{request}' \\
     {"https" if tls else "http"}://{doors.grpc}/{method}
 
-  Shoppers' token for the fields and methods of one's own session: -H 'authorization: Bearer {seed.CUSTOMER_TOKEN}'
-  For whole-object writes: -H 'saas-token: {upstream.sandbox.saas_token}'
+  For the shopper's own session (mySessionContext, ...): -H 'authorization: Bearer {seed.CUSTOMER_TOKEN}'
+  For replace, patch and versioned attribute writes: -H 'saas-token: {upstream.sandbox.saas_token}'
 
   Ctrl-C stops it.
 """
