@@ -118,6 +118,8 @@ def _problem(error: ErrorDetails) -> str:
     path = [str(each) for each in error["loc"] if each != "[key]"]
     variable = PREFIX + "__".join(path).upper()
     match error["type"]:
+        case "missing" | "too_short" if path == ["tenants"]:
+            what = "is missing: configure at least one, [tenants.NAME] with client_id and client_secret"
         case "missing":
             what = f"is missing: set it in the file, or {variable} in the environment"
         case "extra_forbidden":
@@ -126,10 +128,8 @@ def _problem(error: ErrorDetails) -> str:
             what = _misspelt(path)
         case "string_pattern_mismatch":
             what = "must be 3 to 16 lowercase letters and digits, beginning with a letter"
-        case "too_short" if path != ["tenants"]:
-            what = "is empty"
         case "too_short":
-            what = "is missing: configure at least one, [tenants.NAME] with client_id and client_secret"
+            what = "is empty"
         case _:
             what = error["msg"].removeprefix("Value error, ")
     return f"{'.'.join(path)}: {what}" if path else what

@@ -186,7 +186,7 @@ IN_THE_FILE = [
     (f"{TENANT}[writes]\nmax_attempts = 0", "writes.max_attempts", "greater than or equal to 1"),
     (f'{TENANT}[log]\nlevel = "{CANARY}"', "log.level", "'debug', 'info', 'warning' or 'error'"),
     (f'{TENANT}[graphql]\nplayground = "{CANARY}"', "graphql.playground", "boolean"),
-    ("", "tenants", "is missing"),
+    ("", "tenants", "is missing: configure at least one"),
     ("[tenants]", "tenants", "configure at least one"),
     (f'tenants = "{CANARY}"', "tenants", "dictionary"),
     (f'tenants.mytenant = "{CANARY}"', "tenants.mytenant", "dictionary"),
