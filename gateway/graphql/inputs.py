@@ -29,7 +29,7 @@ class SessionContextInput:
     currency: str | None = strawberry.field(default=None, description="Currency, three letters of ISO 4217.")
     cart_id: ID | None = strawberry.field(default=None, description="Id of the active cart.")
     target_location: str | None = strawberry.field(
-        default=None, description="Country that is shipped to, two letters of ISO 3166-1."
+        default=None, description="Country to ship to, two letters of ISO 3166-1."
     )
     language: str | None = strawberry.field(default=None, description="Language of the session.")
     context: JSON | None = strawberry.field(default=None, description="All custom attributes, as an object.")
@@ -64,8 +64,8 @@ class ReplaceSessionContextInput:
 
 
 _PATCH_CONTEXT = (
-    "Custom attributes: a name that is left out stays, one that is null is removed, any other value takes the place of "
-    "what was there. Null in the place of the whole object removes all attributes."
+    "Custom attributes: a name that is left out stays, one that is null is removed, any other value replaces the "
+    "stored one. Null instead of the whole object removes all attributes."
 )
 
 
@@ -75,9 +75,7 @@ class SessionContextPatch:
     site_code: Maybe[str | None] = strawberry.field(description="Code of the site.")
     currency: Maybe[str | None] = strawberry.field(description="Currency, three letters of ISO 4217.")
     cart_id: Maybe[ID | None] = strawberry.field(description="Id of the active cart.")
-    target_location: Maybe[str | None] = strawberry.field(
-        description="Country that is shipped to, two letters of ISO 3166-1."
-    )
+    target_location: Maybe[str | None] = strawberry.field(description="Country to ship to, two letters of ISO 3166-1.")
     language: Maybe[str | None] = strawberry.field(description="Language of the session.")
     context: Maybe[JSON | None] = strawberry.field(description=_PATCH_CONTEXT)
 
@@ -91,9 +89,7 @@ class SessionContextPatch:
 class MySessionContextPatch:
     site_code: Maybe[str | None] = strawberry.field(description="Code of the site.")
     currency: Maybe[str | None] = strawberry.field(description="Currency, three letters of ISO 4217.")
-    target_location: Maybe[str | None] = strawberry.field(
-        description="Country that is shipped to, two letters of ISO 3166-1."
-    )
+    target_location: Maybe[str | None] = strawberry.field(description="Country to ship to, two letters of ISO 3166-1.")
     language: Maybe[str | None] = strawberry.field(description="Language of the session.")
     context: Maybe[JSON | None] = strawberry.field(description=_PATCH_CONTEXT)
 
@@ -110,7 +106,7 @@ class PatchSessionContextInput:
     patch: SessionContextPatch = strawberry.field(description="What changes.")
     expected_version: Version | None = strawberry.field(
         default=None,
-        description=f"{_EXPECTED} Left out, the gateway takes the current version, and tries again when another writer "
+        description=f"{_EXPECTED} By default, the gateway uses the current version, and tries again if another writer "
         "comes first.",
     )
 
@@ -138,7 +134,7 @@ class UpdateMySessionContextInput:
     patch: MySessionContextPatch = strawberry.field(description="What changes.")
     expected_version: Version | None = strawberry.field(
         default=None,
-        description=f"{_EXPECTED} Left out, the gateway takes the current version, and tries again when another writer "
+        description=f"{_EXPECTED} By default, the gateway uses the current version, and tries again if another writer "
         "comes first.",
     )
 

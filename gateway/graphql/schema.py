@@ -33,18 +33,19 @@ Tenant: TypeAlias = Annotated[
     str, strawberry.argument(description="Tenant: 3 to 16 lowercase letters and digits, beginning with a letter.")
 ]
 
-_INPUT = strawberry.argument(description="Which session, and what to make of it.")
+_INPUT = strawberry.argument(description="Which session, and what to write.")
 
 MaxAge: TypeAlias = Annotated[
     float | None,
     strawberry.argument(
-        description="Oldest answer that will do, in seconds; 0 asks upstream. Left out, the settings decide. The "
-        "header `Cache-Control: max-age=N` or `no-cache` says the same for the whole request; the stricter one counts."
+        description="Maximum age of the answer in seconds; 0 asks upstream. By default, the gateway's settings decide. "
+        "The header `Cache-Control: max-age=N` or `no-cache` does the same for the whole request; the stricter one "
+        "applies."
     ),
 ]
 MinVersion: TypeAlias = Annotated[
     Version | None,
-    strawberry.argument(description="Lowest `metadata.version` that will do: one that you have seen."),
+    strawberry.argument(description="Minimum `metadata.version` of the answer: one that you have seen."),
 ]
 
 Failures: TypeAlias = (
@@ -59,36 +60,32 @@ Failures: TypeAlias = (
 
 ReplaceSessionContextResult: TypeAlias = Annotated[
     types.ReplaceSessionContextPayload | Failures,
-    strawberry.union("ReplaceSessionContextResult", description="What became of `replaceSessionContext`."),
+    strawberry.union("ReplaceSessionContextResult", description="Result of `replaceSessionContext`."),
 ]
 PatchSessionContextResult: TypeAlias = Annotated[
     types.PatchSessionContextPayload | Failures,
-    strawberry.union("PatchSessionContextResult", description="What became of `patchSessionContext`."),
+    strawberry.union("PatchSessionContextResult", description="Result of `patchSessionContext`."),
 ]
 AddSessionContextAttributeResult: TypeAlias = Annotated[
     types.AddSessionContextAttributePayload | Failures,
-    strawberry.union("AddSessionContextAttributeResult", description="What became of `addSessionContextAttribute`."),
+    strawberry.union("AddSessionContextAttributeResult", description="Result of `addSessionContextAttribute`."),
 ]
 RemoveSessionContextAttributeResult: TypeAlias = Annotated[
     types.RemoveSessionContextAttributePayload | Failures,
-    strawberry.union(
-        "RemoveSessionContextAttributeResult", description="What became of `removeSessionContextAttribute`."
-    ),
+    strawberry.union("RemoveSessionContextAttributeResult", description="Result of `removeSessionContextAttribute`."),
 ]
 UpdateMySessionContextResult: TypeAlias = Annotated[
     types.UpdateMySessionContextPayload | Failures,
-    strawberry.union("UpdateMySessionContextResult", description="What became of `updateMySessionContext`."),
+    strawberry.union("UpdateMySessionContextResult", description="Result of `updateMySessionContext`."),
 ]
 AddMySessionContextAttributeResult: TypeAlias = Annotated[
     types.AddMySessionContextAttributePayload | Failures,
-    strawberry.union(
-        "AddMySessionContextAttributeResult", description="What became of `addMySessionContextAttribute`."
-    ),
+    strawberry.union("AddMySessionContextAttributeResult", description="Result of `addMySessionContextAttribute`."),
 ]
 RemoveMySessionContextAttributeResult: TypeAlias = Annotated[
     types.RemoveMySessionContextAttributePayload | Failures,
     strawberry.union(
-        "RemoveMySessionContextAttributeResult", description="What became of `removeMySessionContextAttribute`."
+        "RemoveMySessionContextAttributeResult", description="Result of `removeMySessionContextAttribute`."
     ),
 ]
 
@@ -137,8 +134,8 @@ class Query:
 
 @strawberry.type(
     description="Writes, one after another. Each answers with a union: the payload, or a typed failure to switch on. A "
-    "failure that no caller can do anything about (upstream is down, say) is an error with `extensions.code`, and the "
-    "field is null; what the other fields came to stands."
+    "failure that no caller can handle (for example, upstream is down) is an error with `extensions.code`, and the "
+    "field is null; other fields keep their results."
 )
 class Mutation:
     @strawberry.field(
@@ -169,7 +166,7 @@ class Mutation:
         return await resolvers.add_session_context_attribute(_call(info), input)
 
     @strawberry.field(
-        description="Removes one attribute; one that is not there is no failure. With an expected version it is a "
+        description="Removes one attribute. Succeeds also if there is none. With an expected version it is a "
         "versioned write and needs the header `saas-token`."
     )
     async def remove_session_context_attribute(
@@ -192,7 +189,7 @@ class Mutation:
     ) -> AddMySessionContextAttributeResult | None:
         return await resolvers.add_my_session_context_attribute(_call(info), input)
 
-    @strawberry.field(description="Removes one attribute of your own session; one that is not there is no failure.")
+    @strawberry.field(description="Removes one attribute of your own session. Succeeds also if there is none.")
     async def remove_my_session_context_attribute(
         self, info: Info, input: Annotated[inputs.RemoveMySessionContextAttributeInput, _INPUT]
     ) -> RemoveMySessionContextAttributeResult | None:

@@ -19,9 +19,9 @@ from gateway.graphql.scalars import JSON, Version
 @strawberry.type(description="What upstream keeps about a session context.")
 class Metadata:
     version: Version = strawberry.field(
-        description="Raised by every write; by how much is not promised. Pass it on as `expectedVersion`."
+        description="Increases with every write, by any amount. Pass it on as `expectedVersion`."
     )
-    created_at: datetime | None = strawberry.field(description="When the session context came into being.")
+    created_at: datetime | None = strawberry.field(description="When the session context was created.")
     modified_at: datetime | None = strawberry.field(description="When the session context last changed.")
 
 
@@ -35,7 +35,7 @@ class SessionContext:
     currency: str | None = strawberry.field(description="Currency, three letters of ISO 4217, for example `EUR`.")
     cart_id: ID | None = strawberry.field(description="Id of the active cart.")
     target_location: str | None = strawberry.field(
-        description="Country that is shipped to, two letters of ISO 3166-1, for example `DE`."
+        description="Country to ship to, two letters of ISO 3166-1, for example `DE`."
     )
     language: str | None = strawberry.field(description="Language of the session, for example `de`.")
     context: JSON | None = strawberry.field(
@@ -49,8 +49,8 @@ class SessionContext:
 
 
 _AFTER = (
-    "The session context as it stands after the write, read back. Null when the write succeeded and reading back did "
-    "not. Leave it out of the selection, and nothing is read."
+    "The session context as it stands after the write, read back. Null if it could not be read back; the write has "
+    "succeeded all the same. Leave it out of the selection to save this read."
 )
 _ATTEMPTS = "How many times the gateway wrote: 1, or more when another writer came first or an answer was lost."
 
@@ -158,8 +158,8 @@ class Violation:
 @strawberry.type(description="The input was refused. Nothing was written.")
 class InvalidInput(Failure):
     violations: list[Violation] = strawberry.field(
-        description="Everything that is wrong with it. A value that is no object where it has to be one, or that is "
-        "left out where it is required, is told alone."
+        description="Everything that is wrong with the input. A missing required value, or a value that should be an "
+        "object and is not, is reported alone."
     )
 
     @classmethod
@@ -173,8 +173,8 @@ class InvalidInput(Failure):
 
 
 @strawberry.type(
-    description="The credential is missing, expired or not known: the Emporix access token where it is about one's own "
-    "session, else one of the gateway's."
+    description="The credential is missing, expired or unknown: the Emporix access token for your own session, "
+    "otherwise the credential for this gateway."
 )
 class Unauthenticated(Failure):
     @classmethod
@@ -190,7 +190,7 @@ class PermissionDenied(Failure):
 
 
 @strawberry.type(
-    description="The answer of the write was lost, and reading back did not settle whether it was applied. Read before "
+    description="The answer of the write was lost, and reading back did not show whether it was applied. Read before "
     "you write again."
 )
 class WriteOutcomeUnknown(Failure):

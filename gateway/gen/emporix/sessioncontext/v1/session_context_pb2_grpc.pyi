@@ -18,7 +18,7 @@ Conventions
   the rest of the request is looked at.
 - Any method may also end with:
     INVALID_ARGUMENT    INVALID_ARGUMENT, with google.rpc.BadRequest: every violation that fits, field by field. What
-                        cannot be read at all, as a path of a mask or a Value without a kind, is told alone.
+                        cannot be read at all, such as a Value without a kind or a bad path, is reported alone.
     NOT_FOUND           TENANT_NOT_CONFIGURED: this gateway holds no credentials for the tenant.
     RESOURCE_EXHAUSTED  RATE_LIMITED: too many requests, says upstream; with google.rpc.RetryInfo where it said when.
                         CALLER_RATE_LIMITED: too many calls of yours, says this gateway; with google.rpc.RetryInfo.
