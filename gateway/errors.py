@@ -199,7 +199,7 @@ class VersionConflict(GatewayError):
     reason = "VERSION_CONFLICT"
 
     def __init__(self, expected_version: int | None, current: SessionContext | None) -> None:
-        expected = "" if expected_version is None else f" has version {expected_version} no longer"
+        expected = "" if expected_version is None else f" does not have version {expected_version}"
         found = "" if current is None else f"; the current version is {current.metadata.version}"
         super().__init__(f"the session context{expected or ' was changed by other writers at every attempt'}{found}")
         self.expected_version = expected_version

@@ -185,7 +185,7 @@ class _Verifier:
         principal = _principal(self.issuer, token.claims)
         keys = await self.keys.known_to(token.header.kid, deadline)
         if keys is None:
-            raise CallerUnauthenticated("the issuer's keys cannot be had: try again later")
+            raise CallerUnauthenticated("the issuer's keys cannot be fetched: try again later")
         key = keys.find(token.header.kid, token.header.alg)
         if key is None:
             raise ValueError("no key for it")

@@ -157,7 +157,7 @@ class RemoveMySessionContextAttributeInput:
 def attribute_value(value: Maybe[JSON | None]) -> model.JSON:
     """The value of an attribute. Raises InvalidArgument when it is left out."""
     if value is None:
-        raise InvalidArgument.of("value", "is required: null is a value too, and must be said")
+        raise InvalidArgument.of("value", "is required: to store null, send null")
     return _json(value.value)
 
 

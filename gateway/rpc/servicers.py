@@ -199,7 +199,7 @@ def _options(request: Write, call: Call, budget: float) -> WriteOptions:
 
 def _replacement(request: pb.ReplaceSessionContextRequest) -> Replacement:
     if not request.HasField("session_context"):
-        raise InvalidArgument.of("session_context", "is required: an empty one is a state too, and must be said")
+        raise InvalidArgument.of("session_context", "is required: to remove everything, send an empty one")
     return replacement_from_message(request.session_context)
 
 

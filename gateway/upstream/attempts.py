@@ -70,7 +70,7 @@ class Attempts:
         admitted = self._breaker.admit(began)
         if admitted is None:
             raise UpstreamSpared(
-                "upstream keeps failing and is left alone for a moment", retry_after=self._breaker.wait(began)
+                "upstream keeps failing, and gets no calls for a moment", retry_after=self._breaker.wait(began)
             )
         sent, well, outcome = False, None, "cancelled"
         cause = under_way()

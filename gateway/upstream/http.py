@@ -139,7 +139,7 @@ class Http:
                 return Answer(response.status_code, response, await _read(response))
         except UpstreamTimeout as error:
             if request.extensions.get("unsent"):
-                raise UpstreamNotAsked("no connection to upstream was made in the time there was") from error
+                raise UpstreamNotAsked("no connection to upstream could be made in time") from error
             raise
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise UpstreamUnreachable("no connection to upstream could be made that takes the request") from error

@@ -72,7 +72,7 @@ def error_for(answer: Answer, *, authority: Authority, session_id: str | None, v
         case 502 | 503:
             return UpstreamUnavailable(f"upstream is unavailable ({answer.status})", retry_after=retry_after(answer))
         case 504:
-            return UpstreamTimeout("upstream's edge waited in vain for the service (504)")
+            return UpstreamTimeout("upstream timed out (504)")
         case status:
             return UpstreamFault(f"upstream failed ({status})")
 

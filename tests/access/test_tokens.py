@@ -491,7 +491,7 @@ async def test_the_discovery_document_tells_where_the_keys_are(fake: FakeIssuer)
 async def test_a_discovery_document_that_is_odd_brings_no_keys(fake: FakeIssuer, discovery: dict[str, object]) -> None:
     fake.discovery = discovery
     async with taking(issuer_of(fake, jwks_url=None)) as tokens:
-        with pytest.raises(CallerUnauthenticated, match="the issuer's keys cannot be had"):
+        with pytest.raises(CallerUnauthenticated, match="the issuer's keys cannot be fetched"):
             await principal(tokens, fake.token())
 
     assert fake.asked == ["/.well-known/openid-configuration"]
@@ -608,7 +608,7 @@ async def test_an_issuer_that_is_down_at_first_is_asked_again_until_it_is_up() -
     port = free_port()
     fake.url = f"http://127.0.0.1:{port}"
     async with taking(issuer_of(fake), timing=Timing(no_sooner=0.02)) as tokens:
-        with pytest.raises(CallerUnauthenticated, match="the issuer's keys cannot be had: try again later"):
+        with pytest.raises(CallerUnauthenticated, match="the issuer's keys cannot be fetched: try again later"):
             await principal(tokens, fake.token())
         async with issuing(fake, port):
             await eventually(lambda: fake.fetches == 1)
