@@ -124,7 +124,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what cannot be parsed, unless it has been refused."""
         if not self.transport.is_closing():
-            super().send_400_response(msg)
+            if self._has_its_turn():
+                super().send_400_response(msg)
+            self.transport.close()
 
     def on_body(self, body: bytes) -> None:
         """Begin to count anew what comes beside it."""
@@ -157,8 +159,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head = 0
 
     def _refuse_head(self) -> None:
-        self.transport.write(_TOO_LARGE)
+        if self._has_its_turn():
+            self.transport.write(_TOO_LARGE)
         self.transport.close()
+
+    def _has_its_turn(self) -> bool:
+        """Whether what is written now is taken for the answer to what arrives, and not to a request before it."""
+        return self.at_rest() or (self._head is None and not self.pipeline)
 
     def _wait(self) -> None:
         self._waiting = self.loop.call_later(self.patience, self.transport.close)

@@ -404,6 +404,26 @@ async def test_what_is_malformed_after_the_head_is_refused_once() -> None:
         assert answers.bodies == []
 
 
+@pytest.mark.parametrize(
+    "behind",
+    [
+        b"GET / HTTP/1.1\r\nno field\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * 200 + b"\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\na: ".ljust(65_537, b"a"),
+        b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nnonsense\r\n",
+    ],
+    ids=["malformed", "too many fields", "too large", "a malformed body"],
+)
+async def test_what_is_refused_behind_a_request_is_not_the_answer_to_that(behind: bytes) -> None:
+    async with connected() as (answers, reader, writer):
+        writer.write(post(b"wait"))
+        await eventually(lambda: answers.waiting == 1)
+        writer.write(behind)
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        answers.gate.set()
+
+
 async def test_a_request_under_way_is_answered_when_the_listener_closes() -> None:
     async with connected() as (answers, reader, writer):
         writer.write(post(b"wait"))
