@@ -137,6 +137,7 @@ class DirectProtocol(BoundedProtocol, Generic[Head]):
             and not self.expect_100_continue
             and self.parser.get_method() == b"POST"
             and not self.parser.should_upgrade()  # that is refused
+            and not self.transport.is_closing()
         ):
             self._arriving = []
             self.head_complete()

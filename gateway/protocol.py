@@ -7,12 +7,14 @@ connections; and whoever asks for another protocol is answered in this one.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 if TYPE_CHECKING:
     import asyncio
+
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 __all__ = ["BoundedProtocol"]
 
@@ -50,6 +52,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Bytes of the head that is arriving; None while a body is."""
         self._beside = 0
         """Bytes that have come since the last one of the body: of the frames of chunks, or of a trailer."""
+        self._leaving = False
+        """Whether the connection is to be closed after the body that is arriving."""
         self._waiting: asyncio.TimerHandle | None = None
         self._taking: asyncio.TimerHandle | None = None
 
@@ -118,8 +122,11 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.transport.write(_NO_OTHER_PROTOCOL)
             self.transport.close()
             return
+        if self.transport.is_closing():  # what was asked for before was the last
+            return
         self.head_complete()
         super().on_headers_complete()
+        self.cycle.transport = cast("asyncio.Transport", _Lingering(self, self.cycle))
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what cannot be parsed, unless it has been refused."""
@@ -137,12 +144,24 @@ class BoundedProtocol(HttpToolsProtocol):
         """Begin to count anew."""
         self.message_complete()
         super().on_message_complete()
-        if self.at_rest() and not self.transport.is_closing():
+        if self._leaving:
+            self.transport.close()
+        elif self.at_rest() and not self.transport.is_closing():
             # It was answered before its body had come, for which uvicorn has given its timer up.
             self._wait_no_more()
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
+
+    def leave(self) -> None:
+        """Close the connection once the rest of the body has come, or after a while.
+
+        Closed at once it would be reset by what comes yet, and the client might not get to read the answer (RFC 9112,
+        9.6): nginx, which keeps no connection unless it is told to, says 502 then.
+        """
+        self._leaving = True
+        if self._waiting is None:
+            self._wait()
 
     def at_rest(self) -> bool:
         """Whether nothing is being answered."""
@@ -179,6 +198,25 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._taking is not None:
             self._taking.cancel()
             self._taking = None
+
+
+class _Lingering:
+    """The transport, as uvicorn's cycle uses it: a body that was answered before it had come is let come to its end."""
+
+    __slots__ = ("_cycle", "_protocol", "is_closing", "write")
+
+    def __init__(self, protocol: BoundedProtocol, cycle: RequestResponseCycle) -> None:
+        self._protocol = protocol
+        self._cycle = cycle
+        self.write: Final = protocol.transport.write
+        self.is_closing: Final = protocol.transport.is_closing
+
+    def close(self) -> None:
+        """Close it, or have it closed."""
+        if self._cycle.response_complete and self._cycle.more_body:
+            self._protocol.leave()
+        else:
+            self._protocol.transport.close()
 
 
 def _staying_with_http(data: bytes) -> bytes:

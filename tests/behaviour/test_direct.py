@@ -69,13 +69,15 @@ class Answers:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """All that is not answered directly."""
         self.headers = scope["headers"]
-        body, more = b"", True
+        body, more = b"", scope["path"] != "/early"
         while more:
             message = await receive()
             body += message.get("body", b"")
             more = message.get("more_body", False)
         answer = f"asgi {scope['method']} {scope['path']} ".encode() + body
         headers = [(b"content-length", b"%d" % len(answer))]
+        if scope["path"] == "/early":
+            headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
 
@@ -422,6 +424,22 @@ async def test_what_is_refused_behind_a_request_is_not_the_answer_to_that(behind
         async with asyncio.timeout(5):
             assert await reader.read() == b""
         answers.gate.set()
+
+
+@pytest.mark.parametrize("said", ["connection: close\r\n", ""], ids=["by both", "by the gateway"])
+async def test_where_no_connection_is_kept_a_body_that_was_answered_may_come_to_its_end(said: str) -> None:
+    async with connected() as (answers, reader, writer):
+        request = post(b"x" * 100, path="/early", headers=said)
+        writer.write(request[:-100])
+        _, headers, body = await answer_of(reader)
+        for each in request[-100:-1]:
+            writer.write(bytes((each,)))
+            await writer.drain()  # fails where the connection has been reset
+        writer.write(request[-1:] + post(b"after the last") + post(b"2", path="/other"))
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        assert (headers["connection"], body) == ("close", b"asgi POST /early ")
+        assert (dict(answers.headers)[b"content-length"], answers.bodies) == (b"100", [])  # that was the last
 
 
 async def test_a_request_under_way_is_answered_when_the_listener_closes() -> None:
