@@ -130,6 +130,11 @@ NOT_EXECUTABLE: list[tuple[str, JSON, str]] = [
     ("no operation", {"query": "fragment F on Query { __typename }"}, "'F'"),
     ("unknown operationName", {"query": "query A { __typename }", "operationName": "B"}, "'B'"),
     ("an empty operationName", {"query": "query A { __typename }", "operationName": ""}, "operationName ''"),
+    (
+        "a long operationName",
+        {"query": "query A { __typename }", "operationName": "B" * 100_000},
+        f" operationName '{'B' * 64}…'",
+    ),
     ("several, none named", {"query": "query A { __typename } query B { __typename }"}, "operationName"),
     ("a subscription", {"query": "subscription { sessionContext }"}, "subscription"),
     ("a variable is missing", {"query": "query($t: String!) { mySessionContext(tenant: $t) { cartId } }"}, "'$t'"),
