@@ -160,6 +160,8 @@ class BoundedProtocol(HttpToolsProtocol):
         9.6): nginx, which keeps no connection unless it is told to, says 502 then.
         """
         self._leaving = True
+        if self.transport.can_write_eof():  # not over TLS
+            self.transport.write_eof()
         if self._waiting is None:
             self._wait()
 
@@ -184,7 +186,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _has_its_turn(self) -> bool:
         """Whether what is written now is taken for the answer to what arrives, and not to a request before it."""
-        return self.at_rest() or (self._head is None and not self.pipeline)
+        return not self._leaving and (self.at_rest() or (self._head is None and not self.pipeline))
 
     def _wait(self) -> None:
         self._waiting = self.loop.call_later(self.patience, self.transport.close)

@@ -442,6 +442,16 @@ async def test_where_no_connection_is_kept_a_body_that_was_answered_may_come_to_
         assert (dict(answers.headers)[b"content-length"], answers.bodies) == (b"100", [])  # that was the last
 
 
+async def test_where_no_connection_is_kept_an_early_answer_is_the_end() -> None:
+    async with connected() as (_, reader, writer):
+        writer.write(post(b"", path="/early").replace(b"content-length: 0", b"transfer-encoding: chunked"))
+        await answer_of(reader)
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""  # whether or not the body comes
+        writer.write(b"nonsense\r\n")
+        await writer.drain()
+
+
 async def test_a_request_under_way_is_answered_when_the_listener_closes() -> None:
     async with connected() as (answers, reader, writer):
         writer.write(post(b"wait"))
