@@ -136,7 +136,7 @@ class DirectProtocol(BoundedProtocol, Generic[Head]):
             and self.url == self._url
             and not self.expect_100_continue
             and self.parser.get_method() == b"POST"
-            and not self.parser.should_upgrade()  # that is refused
+            and self.refusal() is None
             and not self.transport.is_closing()
         ):
             self._arriving = []

@@ -28,6 +28,12 @@ _NO_OTHER_PROTOCOL: Final = (
     b"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
     b"only HTTP/1.1 is spoken here: leave out Upgrade or CONNECT"
 )
+_NOT_ONE_HOST: Final = (
+    b"HTTP/1.1 400 Bad Request\r\n"
+    b"content-type: text/plain; charset=utf-8\r\ncontent-length: 35\r\n"
+    b"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
+    b"the field Host has to be there once"
+)
 _UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
@@ -116,14 +122,15 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Refuse what the parser takes for another protocol's, still: to it the request is at its end here."""
-        if self.parser.should_upgrade():
-            if self.at_rest():
-                self.transport.write(_NO_OTHER_PROTOCOL)
-            self.transport.close()
-            return
+        """Go on with the request, unless there is something against it."""
         if self.transport.is_closing():  # what was asked for before was the last
             return
+        refusal = self.refusal()
+        if refusal is not None:
+            if self.at_rest():
+                self.transport.write(refusal)
+            self.transport.close()
+            raise ValueError("refused")  # which ends parsing
         self.head_complete()
         super().on_headers_complete()
         self.cycle.transport = cast("asyncio.Transport", _Lingering(self, self.cycle))
@@ -164,6 +171,15 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.write_eof()
         if self._waiting is None:
             self._wait()
+
+    def refusal(self) -> bytes | None:
+        """The answer to a head that is well-formed, but is not taken; None if it is."""
+        if self.parser.should_upgrade():  # still; to the parser the request is at its end here
+            return _NO_OTHER_PROTOCOL
+        hosts = [name for name, _ in self.headers].count(b"host")
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):  # RFC 9112, 3.2
+            return _NOT_ONE_HOST
+        return None
 
     def at_rest(self) -> bool:
         """Whether nothing is being answered."""

@@ -222,6 +222,25 @@ async def test_a_body_of_who_would_like_another_protocol_is_never_the_next_reque
         assert b"smuggled" not in answers.bodies
 
 
+@pytest.mark.parametrize("path", ["/direct", "/other"])
+@pytest.mark.parametrize(
+    "hosts", ["", "host: x\r\nhost: x\r\n", "Host: x\r\nhost: y\r\n"], ids=["none", "two", "others"]
+)
+async def test_a_request_names_one_host(path: str, hosts: str) -> None:
+    async with connected() as (answers, reader, writer):
+        writer.write(post(b"2", path=path).replace(b"host: x\r\n", hosts.encode()) + post(b"3"))
+        status, headers, _ = await answer_of(reader)
+        assert (status, headers["connection"]) == ("HTTP/1.1 400 Bad Request", "close")
+        assert await reader.read() == b""
+        assert (answers.bodies, answers.headers) == ([], [])
+
+
+async def test_before_http_1_1_there_was_no_host() -> None:
+    async with connected() as (_, reader, writer):
+        writer.write(post(b"1", version="1.0").replace(b"host: x\r\n", b""))
+        assert (await answer_of(reader))[2] == b"1"
+
+
 async def test_no_tunnel_is_made() -> None:
     async with connected() as (answers, reader, writer):
         writer.write(b"CONNECT /direct HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n" + post(b"through"))
