@@ -19,7 +19,7 @@ from gateway.model import JSON, UPSTREAM_NAMES
 if TYPE_CHECKING:
     from gateway.model import Replacement, SessionContext
 
-__all__ = ["CLEAR", "Assignment", "Clear", "Patch", "Path", "Replace", "holds"]
+__all__ = ["CLEAR", "Assignment", "Clear", "Patch", "Path", "Replace", "is_same"]
 
 Path: TypeAlias = tuple[str, ...]
 """Where in the document: `("currency",)`, or into the attributes, `("context", "shoe size")`, at any depth."""
@@ -126,14 +126,19 @@ class Replace:
         }
 
 
-def holds(document: bytes, current: SessionContext) -> bool:
-    """Whether the session context is what writing this document makes of it, all that it says being there."""
-    there = msgspec.json.decode(current.source)
-    return all(
-        _has(there, (name,), CLEAR if value is None else value)
-        for name, value in msgspec.json.decode(document, type=dict[str, JSON]).items()
-        if name != "metadata"
-    )
+def is_same(one: SessionContext, other: SessionContext) -> bool:
+    """Whether two session contexts say the same, whatever their versions."""
+    return _same(_said(one), _said(other))
+
+
+def _said(context: SessionContext) -> JSON:
+    """A document but for its version, and for what upstream leaves out or not (see `_has`)."""
+    document = msgspec.json.decode(context.source, type=dict[str, JSON])
+    return {
+        name: value
+        for name, value in document.items()
+        if name != "metadata" and value is not None and (name, value) != ("context", {})
+    }
 
 
 def _upstream_path(path: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from gateway.errors import GatewayError, InvalidArgument, SessionNotFound, VersionConflict, WriteDiscarded
-from gateway.sessions.changes import CLEAR, Assignment, Patch, holds
+from gateway.sessions.changes import CLEAR, Assignment, Patch, is_same
 from gateway.sessions.contest import Contest
 from gateway.sessions.delivery import UnversionedWrite, VersionedWrite, backoff
 from gateway.sessions.turns import Turns
@@ -165,7 +165,7 @@ class Writer:
         write = VersionedWrite(
             work.resource,
             partial(work.change.send, document),
-            partial(_is_evidence_in, work.change.is_in, document, current) if insists else work.change.is_in,
+            partial(_is_evidence_in, work.change.is_in, current) if insists else work.change.is_in,
             place=_place(work.tenant, current),
             entrant=work.entrant,
             insists=insists,
@@ -249,14 +249,12 @@ async def _with_current(
     return VersionConflict(expected, current)
 
 
-def _is_evidence_in(
-    is_in: Callable[[SessionContext], bool], document: bytes, before: SessionContext, after: SessionContext
-) -> bool:
+def _is_evidence_in(is_in: Callable[[SessionContext], bool], before: SessionContext, after: SessionContext) -> bool:
     """Whether what was read afterwards shows that the change was made to what was read before.
 
-    A change that changes nothing is there whoever wrote last: of that one, the whole document has to be there.
+    A change that changes nothing is there whoever wrote last: after that one, all has to be as it was.
     """
-    return holds(document, after) if is_in(before) else is_in(after)
+    return is_same(before, after) if is_in(before) else is_in(after)
 
 
 async def _read_back(write: VersionedWrite | UnversionedWrite, deadline: Deadline) -> SessionContext | None:

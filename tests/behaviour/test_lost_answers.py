@@ -569,6 +569,25 @@ class TestAnotherWriterInBetween:
         assert isinstance(error, Refused)
         assert error.reason == "VERSION_CONFLICT"
 
+    @pytest.mark.parametrize("fault", ["drop", "drop-after-write"])
+    @pytest.mark.parametrize("operation", ["put", "patch-own"])
+    async def test_is_seen_by_whatever_it_changed_or_added(
+        self, door: Door, upstream: Sandbox, customer: Caller, operation: str, fault: str
+    ) -> None:
+        """What a change sends along may be there still: an update of one's own names the fields that it changes."""
+        version = 10
+        changes: tuple[dict[str, object], ...] = ({"cartId": "another"}, {"theirs": 1})
+        for theirs in changes:
+            if operation == "put":
+                call = door.patch("acme", SESSION, {"language": "de"}, customer, expected_version=version)
+            else:
+                call = door.update_own("acme", {"language": "de"}, customer, expected_version=version)
+            error = await self.overtaken(upstream, call, operation, fault, theirs)
+
+            assert isinstance(error, Refused)
+            assert error.reason == "VERSION_CONFLICT"
+            version += 1
+
 
 @pytest.mark.parametrize("fault", [*APPLIED, *NOT_APPLIED])
 async def test_a_change_that_changes_nothing_succeeds_all_the_same(
@@ -577,6 +596,18 @@ async def test_a_change_that_changes_nothing_succeeds_all_the_same(
     upstream.faults.arm(fault, "put")
 
     after = await door.patch("acme", SESSION, {"language": "de"}, customer, expected_version=10)
+
+    assert after is not None
+    assert after.version == 11
+
+
+@pytest.mark.parametrize("fault", [*APPLIED, *NOT_APPLIED])
+async def test_an_update_of_ones_own_that_changes_nothing_does_too(
+    door: Door, upstream: Sandbox, customer: Caller, fault: str
+) -> None:
+    upstream.faults.arm(fault, "patch-own")
+
+    after = await door.update_own("acme", {"language": "de"}, customer, expected_version=10)
 
     assert after is not None
     assert after.version == 11
