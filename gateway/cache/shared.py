@@ -72,6 +72,7 @@ class SharedCache:
         self._leash = Leash(
             budget, "cache_unavailable", lambda operation: observer.cache_failed(CacheFailed(operation)), clock
         )
+        self._clock = clock
         self._mark_lifetime = mark_lifetime
         self._open_for = open_for
         self._lease_lifetime = lease_lifetime
@@ -81,7 +82,8 @@ class SharedCache:
         self._count = itertools.count()
         self._owed: dict[str, int] = {}
         """Marks that could not be set, each by a number of its own: to set one does not settle what came after it."""
-        self._distrusted_until_stored_at = 0.0
+        self._distrusted_until = float("-inf")
+        """Entries are not trusted that may have been read before then."""
         self._looks = Flights[Looked]()
         self._settling: asyncio.Task[None] | None = None
         self._tasks = TaskGroup()
@@ -124,8 +126,16 @@ class SharedCache:
         if found is None:
             return Looked(None, None, as_of)
         entry, lease = found
-        trusted = entry is not None and entry.stored_at >= self._distrusted_until_stored_at
+        trusted = entry is not None and self._kept_at(entry) >= self._distrusted_until
         return Looked(entry if trusted else None, lease, as_of)
+
+    def _kept_at(self, entry: StoredEntry) -> float:
+        """When it was kept at the latest, as Redis has counted.
+
+        The clock of the machine that stored it may be ahead. Marks live longer than entries, by as much as a read takes
+        and more: so what was kept since, but read before, is not taken for younger than it is.
+        """
+        return self._clock() - (self._mark_lifetime - entry.expires_in)
 
     async def put(self, key: str, entry: StoredEntry, lease: str, *, ttl: float) -> bool:
         """Keep an entry; false when it was refused, or could not be kept."""
@@ -179,7 +189,7 @@ class SharedCache:
         self._owed[key] = next(self._count)
         if len(self._owed) > self._max_owed:  # rather than remember them all, trust nothing that was kept until now
             self._owed.clear()
-            self._distrusted_until_stored_at = time.time()
+            self._distrusted_until = self._clock()
 
     def _settle_soon(self) -> None:
         if self._owed and not self._leash.resting and (self._settling is None or self._settling.done()):

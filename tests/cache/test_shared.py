@@ -418,21 +418,25 @@ class TestAMarkThatCouldNotBeSet:
             assert store.marks == 2
             assert len(shared._owed) == 20
 
+    @pytest.mark.parametrize("ahead", [-1, 3_600], ids=["", "by a machine whose clock is ahead"])
     async def test_of_too_many_leaves_nothing_trusted_that_was_kept_until_then(
-        self, server: RedisServer, prefix: str
+        self, server: RedisServer, prefix: str, ahead: float
     ) -> None:
         clock = Clock(0.0)
         async with sharing(server.url, prefix, budget=5, clock=clock, max_owed=2) as (shared, store):
-            await keep(shared, StoredEntry(7, time.time() - 1, b"old"))
+            _, lease = await look(shared)
+            assert lease is not None
+            old = StoredEntry(7, time.time() + ahead, b"old")
+            assert await shared.put("k", old, lease, ttl=TTL - 30)  # which is what is left of one that old
             store.down = True
             for number in range(3):
                 await shared.open(f"k{number}")
             assert len(shared._owed) <= 2
-            clock.advance(1)
+            clock.advance(20)
             found, lease = await look(shared)
             assert found is None
             assert lease is not None
-            new = StoredEntry(7, time.time() + 1, b"new")
+            new = StoredEntry(8, time.time() - ahead, b"new")
             assert await shared.put("k", new, lease, ttl=TTL)
             assert (await look(shared))[0] == new
 
