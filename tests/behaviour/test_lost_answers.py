@@ -18,7 +18,7 @@ from stage import entered, opened
 from waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 
     from doors import Door, Seen
     from gateway.sandbox import Sandbox
@@ -631,10 +631,59 @@ async def test_an_attribute_that_is_null_or_empty_is_neither_set_nor_removed_by_
     assert revisions(upstream)[-1]["context"] == {"new and null": None, "new and empty": {}}
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def patient() -> AsyncIterator[Dev]:
+    """A gateway that waits for upstream for as long as other writes may take."""
+    async with opened() as dev:
+        yield dev
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def patiently(patient: Dev) -> AsyncIterator[Mapping[str, Door]]:
+    """The doors of that one."""
+    async with entered("grpc", patient) as by_grpc, entered("graphql", patient) as by_graphql:
+        yield {"grpc": by_grpc, "graphql": by_graphql}
+
+
 class TestTwoWhoWriteTheVerySame:
     """Two callers that both count 7 up to 8: reading back, neither can be told from the other by what is there."""
 
     COUNT: Mapping[str, Any] = {"context": {"counter": 8}}
+
+    @pytest.fixture
+    def dev(self, patient: Dev) -> Dev:
+        return patient
+
+    @pytest.fixture
+    def doors(self, patiently: Mapping[str, Door]) -> Mapping[str, Door]:
+        return patiently
+
+    @pytest.fixture
+    def released(self, upstream: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[asyncio.Event]:
+        """What requests wait for at upstream that meet a fault with a latency, however long that is."""
+        released = asyncio.Event()
+
+        async def stops_within(_: float) -> bool:
+            await released.wait()
+            return False
+
+        monkeypatch.setattr(upstream, "_stops_within", stops_within)
+        yield released
+        released.set()
+
+    async def overtaken(
+        self, upstream: Sandbox, released: asyncio.Event, first: Awaitable[Seen | None], second: Awaitable[Seen | None]
+    ) -> list[str]:
+        """What becomes of both, where the first is at upstream already, and waits there until the second has ended."""
+
+        async def overtakes() -> Seen | None:
+            await struck(upstream)
+            try:
+                return await second
+            finally:
+                released.set()
+
+        return await self.both(first, overtakes())
 
     async def both(self, *calls: Awaitable[Seen | None]) -> list[str]:
         """What becomes of them, sorted: `ok`, or the reason of the error."""
@@ -656,13 +705,14 @@ class TestTwoWhoWriteTheVerySame:
 
     @pytest.mark.parametrize("fault", APPLIED)
     async def test_are_told_apart_when_the_one_is_acknowledged_later(
-        self, doors: Mapping[str, Door], upstream: Sandbox, customer: Caller, fault: str
+        self, doors: Mapping[str, Door], upstream: Sandbox, customer: Caller, fault: str, *, released: asyncio.Event
     ) -> None:
-        """The one that is refused does not take the other's doing for its own while that is under way."""
-        upstream.faults.arm(f"latency=40ms;{fault}", "put")
-        upstream.faults.arm("latency=20ms", "put")
+        """The one that is refused does not take the other's doing for its own, though it was at upstream before it."""
+        upstream.faults.arm(f"latency=1ms;{fault}", "put")
 
-        assert await self.both(*self.counts(doors, customer, 10)) == ["VERSION_CONFLICT", "ok"]
+        told = await self.overtaken(upstream, released, *self.counts(doors, customer, 10))
+
+        assert told == ["VERSION_CONFLICT", "ok"]
         assert len(revisions(upstream)) == 1
 
     @pytest.mark.parametrize("fault", APPLIED)
@@ -678,16 +728,17 @@ class TestTwoWhoWriteTheVerySame:
         assert len(revisions(upstream)) == 1
 
     async def test_are_told_apart_as_a_replace_and_an_update_of_ones_own(
-        self, doors: Mapping[str, Door], upstream: Sandbox, customer: Caller
+        self, doors: Mapping[str, Door], upstream: Sandbox, customer: Caller, released: asyncio.Event
     ) -> None:
-        upstream.faults.arm("latency=20ms", "put")
-        upstream.faults.arm("latency=60ms;drop-after-write", "patch-own")
+        upstream.faults.arm("latency=1ms;drop-after-write", "patch-own")
         context = {**ATTRIBUTES_BEFORE, "counter": 8}
         state = {"customer_id": seed.CUSTOMER_ID, "context": context}
 
-        told = await self.both(
-            doors["grpc"].replace("acme", SESSION, state, customer, expected_version=10),
+        told = await self.overtaken(
+            upstream,
+            released,
             doors["graphql"].update_own("acme", self.COUNT, customer, expected_version=10),
+            doors["grpc"].replace("acme", SESSION, state, customer, expected_version=10),
         )
 
         assert told == ["VERSION_CONFLICT", "ok"]
