@@ -58,8 +58,21 @@ async def limited(**grpc_settings: object) -> AsyncIterator[tuple[Dev, pb_grpc.S
     """A gateway with such settings, which has its token already."""
     async with opened(grpc=grpc_settings, shutdown={"grace": 0.2}) as dev, channel_to(dev.doors.grpc) as channel:
         managed = pb_grpc.SessionContextServiceStub(channel)
-        await managed.GetSessionContext(REQUEST)
+        await served(managed)
         yield dev, managed
+
+
+async def served(managed: pb_grpc.SessionContextServiceAsyncStub) -> None:
+    """Call until there is an answer: where calls or connections have little time, a loaded machine takes longer."""
+    short_of_time = {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
+    while True:
+        try:
+            await managed.GetSessionContext(REQUEST)
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in short_of_time:
+                raise
+        else:
+            return
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -302,7 +315,7 @@ async def test_a_connection_is_closed_by(connections: dict[str, float], why: byt
         kind, payload = (await until_the_end(reader))[-1]
 
         assert (kind, payload[8:]) == (GOAWAY, why)
-        await managed.GetSessionContext(REQUEST)
+        await served(managed)
 
 
 async def test_a_call_under_way_outlives_its_connections_age() -> None:
