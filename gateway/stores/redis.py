@@ -107,8 +107,10 @@ if opened ~= '' then
   local time = redis.call('TIME')
   local ends = time[1] * 1000 + math.floor(time[2] / 1000) + open_for
   if redis.call('HLEN', KEYS[1]) > {_MAX_WRITERS} then  -- they count as one, which ends no sooner than the last of them
-    redis.call('DEL', KEYS[1])
-    redis.call('HSET', KEYS[1], 'kind', 'm', 'generation', generation, 'floor', floor, 'writer:others', ends)
+    for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
+      if string.sub(name, 1, 7) == 'writer:' then redis.call('HDEL', KEYS[1], name) end
+    end
+    redis.call('HSET', KEYS[1], 'writer:others', ends)
   end
   redis.call('HSET', KEYS[1], 'writer:' .. opened, ends)
 end

@@ -526,6 +526,9 @@ class TestACluster:
             assert await put(store, entry(8), (await look(store))[1])
             assert await put(store, entry(9), "")
             assert (await look(store))[0] == entry(9)
+            for number in range(150):
+                await mark(store, opened=f"w{number}")
+            assert not await put(store, entry(9), (await look(store))[1])
             assert await source.exists("p:k")
 
 
