@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Final, NewType
 
 from msgspec import Struct
 
+from gateway.stores.stored import MAX_WRITERS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -33,10 +35,8 @@ _MAX_MARKS: Final = 100_000
 """Marks that are kept; past that, the oldest is folded into one that counts for every session. As many floors; past
 that, the one that was seen the longest ago is forgotten."""
 
-_MAX_WRITERS: Final = 100
-"""Writes under way that one mark tells apart; past that, they count as one, which ends when the last of them does."""
 _OTHERS: Final = WriterId(0)
-"""That one."""
+"""What more writes under way than `MAX_WRITERS` count as."""
 
 
 @dataclass(slots=True)
@@ -127,7 +127,7 @@ class Marks:
         """A write is about to be sent."""
         mark = self._raised(key)
         writer, until = WriterId(mark.generation), self._clock() + self._open_for
-        if len(mark.writers) >= _MAX_WRITERS:
+        if len(mark.writers) >= MAX_WRITERS:
             mark.writers = {_OTHERS: until}
         mark.writers[writer] = until
         return writer

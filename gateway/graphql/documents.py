@@ -39,8 +39,8 @@ __all__ = ["Documents", "NotExecutable", "Operation", "Prepared", "digest_of"]
 
 _MAX_ERRORS: Final = 3
 """Of validation: each may repeat all of the values it is about, and so many cost more than all the rest."""
-_LONGEST_TOLD: Final = 64
-"""Characters of a name that is told again: it may be as long as a body."""
+_LONGEST_NAME: Final = 64
+"""Characters of a name that an error repeats: it may be as long as a body."""
 _NESTED: Final = 200
 """Levels that graphql-core parses, of anything (`MAX_NESTING_DEPTH` of its parser)."""
 _PER_DOCUMENT: Final = 2048
@@ -106,7 +106,7 @@ class Prepared:
             GraphQLError(
                 "the document must hold one operation, unless operationName names one of several"
                 if name is None
-                else f"the document holds no operation of the operationName {_told(name)!r}"
+                else f"the document holds no operation of the operationName {_shortened(name)!r}"
             )
         )
 
@@ -273,9 +273,9 @@ def _rules(*, introspection: bool) -> Iterable[type[ASTValidationRule]]:
         yield NoSchemaIntrospectionCustomRule
 
 
-def _told(name: str) -> str:
-    """The name, or as much of it as is told again."""
-    return name if len(name) <= _LONGEST_TOLD else f"{name[:_LONGEST_TOLD]}…"
+def _shortened(name: str) -> str:
+    """The name, or as much of it as an error repeats."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
 
 
 def _size(prepared: Prepared) -> int:

@@ -28,7 +28,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from gateway.stores.base import BaseCache
-from gateway.stores.stored import StoredEntry
+from gateway.stores.stored import MAX_WRITERS, StoredEntry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -43,8 +43,6 @@ CONNECT_TIMEOUT: Final = 1.0
 """Seconds for a connection to be made, or to become free. What waits for it has less time (`cache.budget`)."""
 _MAX_CONNECTIONS: Final = 32
 """At a time, in one process. More do not make it faster: with 256, a thousand reads at once took 7 times as long."""
-_MAX_WRITERS: Final = 100
-"""Writes under way that one mark tells apart. A put looks at each, and whoever gives up what he writes leaves one."""
 
 _PRELUDE: Final = """
 local function higher(a, b)  -- versions as decimals: a double would round those beyond 2^53
@@ -106,7 +104,7 @@ redis.call('HSET', KEYS[1], 'kind', 'm', 'generation', generation, 'floor', floo
 if opened ~= '' then
   local time = redis.call('TIME')
   local ends = time[1] * 1000 + math.floor(time[2] / 1000) + open_for
-  if redis.call('HLEN', KEYS[1]) > {_MAX_WRITERS} then  -- they count as one, which ends no sooner than the last of them
+  if redis.call('HLEN', KEYS[1]) > {MAX_WRITERS} then  -- they count as one, which ends no sooner than the last of them
     for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
       if string.sub(name, 1, 7) == 'writer:' then redis.call('HDEL', KEYS[1], name) end
     end

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Final
 
-__all__ = ["StoredEntry"]
+__all__ = ["MAX_WRITERS", "StoredEntry"]
+
+MAX_WRITERS: Final = 100
+"""Writes under way that a mark tells apart, here and in memory; past that, they count as one, which ends when the last
+of them does. Each read that is to be kept looks at all of them, and whoever gives up what he writes leaves one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ class AccessLog:
         lines = [_line(each, zero) for each in requests]
         if self._log is not None:
             for line in lines:
-                self._log.info("request", **_told(line))
+                self._log.info("request", **_fields(line))
             return
         self._lines.put(*_encode_lines(lines).splitlines(keepends=True))
         if self._timer is None:
@@ -114,7 +114,7 @@ def _line(request: Request, zero: float) -> _Line:
     )
 
 
-def _told(line: _Line) -> dict[str, object]:
-    """What there is to tell besides."""
-    told = {name: getattr(line, name) for name in line.__struct_fields__ if name not in _ADDED}
-    return {name: value for name, value in told.items() if value is not None}
+def _fields(line: _Line) -> dict[str, object]:
+    """The fields of the line, but for those that the log adds to every one."""
+    fields = {name: getattr(line, name) for name in line.__struct_fields__ if name not in _ADDED}
+    return {name: value for name, value in fields.items() if value is not None}
