@@ -57,13 +57,14 @@ bench: $(VENV)/synced
 costs: $(VENV)/synced
 	@PYTHONHASHSEED=0 $(BIN)/python tests/guard/costs.py
 
-# The GraphQL schema from Strawberry's types, and the Python code from proto/; OUT is where to.
+# The GraphQL schema from Strawberry's types, the settings' reference, and the Python code from proto/; OUT is where to.
 OUT := .
 generate: $(VENV)/synced
-	@mkdir -p $(OUT)/schema
+	@mkdir -p $(OUT)/schema $(OUT)/docs
 	@$(BIN)/python -m grpc_tools.protoc -Igateway/gen=proto --python_out=$(OUT) --pyi_out=$(OUT) --grpc_python_out=$(OUT) \
 		--plugin=$(BIN)/protoc-gen-mypy_grpc --mypy_grpc_out=quiet:$(OUT) proto/emporix/sessioncontext/v1/session_context.proto
 	@$(BIN)/session-gateway schema graphql > $(OUT)/schema/session_context.graphql
+	@$(BIN)/session-gateway settings > $(OUT)/docs/settings.toml
 
 playground: $(PAGE)
 

@@ -1,4 +1,4 @@
-"""The command line: `session-gateway serve | dev | sandbox | check | keys | cache | schema`.
+"""The command line: `session-gateway serve | dev | sandbox | check | settings | keys | cache | schema`.
 
 Each command imports what only it needs, when it runs: a supervisor of workers has no use for gRPC, nor `keys new` for
 GraphQL.
@@ -156,6 +156,14 @@ def check(config: Path | None, *, insecure: bool) -> None:
         problems.append(f"{unserved} of the tenants cannot be served")
     if problems:
         raise click.ClickException(", and ".join(problems))
+
+
+@main.command("settings")
+def settings_command() -> None:
+    """Print every setting, with its default, as a configuration file."""
+    from gateway.reference import settings_reference
+
+    click.echo(settings_reference(), nl=False)
 
 
 @main.group()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 import os
-import textwrap
+import re
 from itertools import pairwise
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, get_args, get_origin
 
 import pytest
 from click.testing import CliRunner
@@ -16,6 +14,7 @@ from pydantic import BaseModel
 from gateway import cli
 from gateway.configuration import CONFIG_VARIABLE, load_settings
 from gateway.development import DEV_DEFAULTS
+from gateway.reference import settings_reference
 from gateway.settings import ConfigurationError, Settings
 
 if TYPE_CHECKING:
@@ -121,34 +120,58 @@ def test_settings_show_no_secret(file: Path) -> None:
     assert CANARY not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 
 
-def _fields(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, str]]:
-    documented = dict(_documented(model))
+# Their reference
+
+
+def _names(model: type[BaseModel], path: str = "") -> Iterator[str]:
+    """All settings, as the reference names them."""
     for name, field in model.model_fields.items():
+        by_name = ".NAME" if get_origin(field.annotation) is dict else ""
         kinds = [each for each in (field.annotation, *get_args(field.annotation)) if isinstance(each, type)]
         sections = [each for each in kinds if issubclass(each, BaseModel)]
-        yield f"{path}{name}", documented.get(name) or "".join(each.__doc__ or "" for each in sections)
         for each in sections:
-            yield from _fields(each, f"{path}{name}.")
+            yield from _names(each, f"{path}{name}{by_name}.")
+        if not sections:
+            yield f"{path}{name}"
 
 
-def _documented(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
-    """Fields with a docstring under them, those of its bases too."""
-    for kind in reversed(model.__mro__):
-        if kind.__module__ != Settings.__module__:
+def test_the_reference_says_of_every_setting_what_it_is_for() -> None:
+    lines = settings_reference().splitlines()
+    found, section = [], ""
+    for before, line in pairwise(lines):
+        if line.removeprefix("#").startswith("["):
+            section = line.strip("#[]") + "."
+        elif re.match(r"#\w+ = ", line):
+            found.append(section + line[1:].partition(" ")[0])
+        else:
             continue
-        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-        assert isinstance(definition, ast.ClassDef)
-        for field, below in pairwise(definition.body):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
-                yield field.target.id, ast.literal_eval(below.value)
+        assert before.startswith("# "), f"nothing is said of {line}"
 
-
-def test_every_setting_has_a_docstring() -> None:
-    found = dict(_fields(Settings))
-
-    assert "tenants.client_secret_file" in found
+    assert "tenants.NAME.client_secret_file" in found
     assert "workers" in found
-    assert [name for name, description in found.items() if not description] == []
+    assert sorted(found) == sorted(_names(Settings))
+
+
+def test_the_reference_is_a_file_of_the_defaults(tmp_path: Path, file: Path) -> None:
+    written = tmp_path / "all.toml"
+    # All that has a default, in the sections that are there anyhow.
+    sections = re.sub(r"^#\[.*?(?=^\[|\Z)", "", settings_reference(), flags=re.MULTILINE | re.DOTALL)
+    settings = [re.sub(r'^#(?=\w+ = (?!\.\.\.|"\.\.\."))', "", line) for line in sections.splitlines()]
+    written.write_text("\n".join([*settings, TENANT]))
+
+    assert sum(not line.startswith(("#", "[")) for line in settings if line) > 80
+    assert load_settings(written).model_dump() == load_settings(file).model_dump()
+
+
+def test_the_reference_tells_what_a_value_may_be() -> None:
+    lines = settings_reference().splitlines()
+
+    assert "#port = 50051  # at least 0, at most 65535" in lines
+    assert "#timeout = 5.0  # more than 0, at most 3600" in lines
+    assert "#workers = ...  # at least 1, at most 256" in lines
+    assert '#client_id = "..."  # required' in lines
+    assert '#documents_mode = "open"  # one of open, trusted' in lines
+    assert '#permissions = ["..."]  # required, any of sessions:read, sessions:write' in lines
 
 
 # What is said of bad ones
