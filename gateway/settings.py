@@ -457,6 +457,9 @@ class Cache(_Section):
     """Bound of one operation of Redis; past it upstream is asked."""
     max_entries: int = Field(default=10_000, ge=1)
     """Entries in memory; past that, the one that was used least recently goes."""
+    max_memory: int = Field(default=67_108_864, ge=8_388_608)
+    """Memory of each process for these entries, in bytes, about; past that, the same. Shoppers' own sessions
+    (`own_sessions`) may take as much again."""
     ttl: Seconds = 5.0
     """How long an entry is fresh."""
     stale_while_revalidate: Annotated[float, Field(ge=0, le=86_400)] = 0.0

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["LARGEST", "OpenWrite", "Shelf", "Ticket"]
 
 LARGEST: Final = 262_144
-"""Bytes of a session context that is kept. Most have a few thousand, and entries are counted and not weighed: as many
-that are as large as upstream lets them be would not fit into memory."""
+"""Bytes of a session context that is kept. Most have a few thousand: one that is larger would push out hundreds of
+them, and Redis serves nobody else while it sends one."""
 
 
 class Ticket(Struct, frozen=True):

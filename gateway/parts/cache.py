@@ -62,9 +62,14 @@ async def open_cache(
         if not (cache.in_memory or cache.in_redis):
             yield CachedClient(client, None, None, own_session_ids)
             return
-        memory = MemoryStore[Entry](cache.max_entries)
-        own_memory = MemoryStore[Entry](cache.max_entries)
-        metrics.watch_entries(lambda: len(memory) + len(own_memory))
+        memory, own_memory = (
+            MemoryStore[Entry](cache.max_entries, max_size=cache.max_memory, size_of=lambda entry: entry.size)
+            for _ in range(2)
+        )
+        metrics.watch_entries(
+            lambda: len(memory) + len(own_memory),
+            lambda: memory.size + own_memory.size,
+        )
         if cache.in_memory:
             shared, invalidations = None, None
         else:

@@ -1,10 +1,10 @@
-"""Values in this process, bounded by their number and by their time to live."""
+"""Values in this process, bounded by their number, by their size and by their time to live."""
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, cast
 
 from gateway.stores.base import BaseCache, NullSerializer
 
@@ -17,15 +17,30 @@ Value = TypeVar("Value")
 
 
 class MemoryStore(Generic[Value]):
-    """Keeps values until their time is over, or until others are used more recently and the room is needed."""
+    """Keeps values until their time is over, or until others are used more recently and the room is needed.
 
-    def __init__(self, max_entries: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._cache: _BoundedMemoryCache[Value] = _BoundedMemoryCache(max_entries, clock)
+    There is room for so many, and for so much of what `size_of` says of each of them.
+    """
+
+    def __init__(
+        self,
+        max_entries: int,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        max_size: int = 0,
+        size_of: Callable[[Value], int] = lambda _: 0,
+    ) -> None:
+        self._cache: _BoundedMemoryCache[Value] = _BoundedMemoryCache(max_entries, clock, max_size, size_of)
         self.peek = self._cache.peek
         """As `get`, at once: without aiocache's plugins, and its look at the environment, at every request."""
 
     def __len__(self) -> int:
         return len(self._cache.entries)
+
+    @property
+    def size(self) -> int:
+        """Of all values together."""
+        return self._cache.size
 
     async def get(self, key: str) -> Value | None:
         """The value, or None when there is none (any longer)."""
@@ -40,17 +55,28 @@ class MemoryStore(Generic[Value]):
         await self._cache.delete(key)
 
 
+class _Kept(NamedTuple, Generic[Value]):
+    until: float
+    value: Value
+    size: int
+
+
 class _BoundedMemoryCache(BaseCache, Generic[Value]):  # type: ignore[misc]  # aiocache is untyped
     """An aiocache cache in order of use. No timers: what has expired goes when it is met, or pushed out."""
 
     NAME = "bounded-memory"
 
-    def __init__(self, max_entries: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, max_entries: int, clock: Callable[[], float], max_size: int, size_of: Callable[[Value], int]
+    ) -> None:
         super().__init__(serializer=NullSerializer(), timeout=None)
-        self.entries: OrderedDict[str, tuple[float, Value]] = OrderedDict()
+        self.entries: OrderedDict[str, _Kept[Value]] = OrderedDict()
         """What was used most recently is last. cachetools' LRU cache does the same in three times the time."""
+        self.size = 0
         self._max_entries = max_entries
         self._clock = clock
+        self._max_size = max_size
+        self._size_of = size_of
 
     async def _get(self, key: str, **_: object) -> object:
         return self.peek(key)
@@ -59,19 +85,27 @@ class _BoundedMemoryCache(BaseCache, Generic[Value]):  # type: ignore[misc]  # a
         entry = self.entries.get(key)
         if entry is None:
             return None
-        until, value = entry
+        until, value, _ = entry
         if until > self._clock():
             self.entries.move_to_end(key)
             return value
-        del self.entries[key]
+        self._drop(key)
         return None
 
     async def _set(self, key: str, value: Value, ttl: float, **_: object) -> bool:
-        self.entries[key] = self._clock() + ttl, value
-        self.entries.move_to_end(key)
-        if len(self.entries) > self._max_entries:
-            self.entries.popitem(last=False)
+        self._drop(key)
+        kept = self.entries[key] = _Kept(self._clock() + ttl, value, self._size_of(value))
+        self.size += kept.size
+        while len(self.entries) > self._max_entries or self.size > self._max_size:
+            self._drop(next(iter(self.entries)))
         return True
 
     async def _delete(self, key: str, **_: object) -> int:
-        return 0 if self.entries.pop(key, None) is None else 1
+        return 1 if self._drop(key) else 0
+
+    def _drop(self, key: str) -> bool:
+        entry = self.entries.pop(key, None)
+        if entry is None:
+            return False
+        self.size -= entry.size
+        return True

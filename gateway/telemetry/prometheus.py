@@ -96,6 +96,12 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livesum",
         )
+        self._entries_size = Gauge(
+            "session_gateway_cache_entries_bytes",
+            "Memory that these entries take, about.",
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
 
         self._upstream = Times(
             "session_gateway_upstream_request_duration_seconds",
@@ -157,9 +163,10 @@ class Metrics:
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)
 
-    def watch_entries(self, count: Callable[[], int]) -> None:
-        """Ask for the number of entries in memory whenever metrics are read."""
+    def watch_entries(self, count: Callable[[], int], size: Callable[[], int]) -> None:
+        """Ask for the number of entries in memory, and for their size in bytes, whenever metrics are read."""
         self.when_sampled(lambda: self._entries.set(count()))
+        self.when_sampled(lambda: self._entries_size.set(size()))
 
     def watch_upstream(self, in_flight: Callable[[], int]) -> None:
         """Ask for the number of calls to upstream that are under way whenever metrics are read."""

@@ -64,6 +64,30 @@ async def test_it_never_holds_more_than_it_may_nor_anything_too_old(steps: list[
         assert len(store) <= 4
 
 
+@given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("sdg"), st.integers(0, 12)), max_size=60))
+async def test_it_holds_no_more_than_there_is_room_for(steps: list[tuple[str, str, int]]) -> None:
+    clock = Clock(0.0)
+    store = MemoryStore[int](6, clock, max_size=20, size_of=lambda value: value)
+    for key, step, number in steps:
+        match step:
+            case "s":
+                await store.set(key, number, ttl=5)
+                assert await store.get(key) == number  # it is others that make room
+            case "d":
+                await store.delete(key)
+            case _:
+                clock.advance(number / 4)
+                await store.get(key)
+        assert store.size == sum(each.value for each in store._cache.entries.values()) <= 20
+
+
+async def test_what_is_larger_than_all_the_room_is_not_kept(clock: Clock) -> None:
+    store = MemoryStore[int](10, clock, max_size=20, size_of=lambda value: value)
+    await store.set("a", 21, ttl=5)
+    assert await store.get("a") is None
+    assert (len(store), store.size) == (0, 0)
+
+
 async def test_values_are_forgotten_one_by_one(clock: Clock) -> None:
     store = MemoryStore[int](10, clock)
     for key in "abc":

@@ -23,6 +23,7 @@ from cache.reading import (
     write,
 )
 from cache.redis_server import free_port
+from observability.metrics import parsed
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
@@ -568,6 +569,23 @@ async def test_entries_are_bounded_and_the_least_used_goes(upstream: Upstream) -
         assert len(it.memory) == len(it.own_memory) == 10
         assert len(it.session_ids) <= 10
         assert not (await get(session(it, "s50"))).status.hit
+
+
+async def test_entries_are_bounded_by_the_memory_that_they_take_too(upstream: Upstream) -> None:
+    settings = load_settings(None, {**DEV_DEFAULTS, "cache": {"backend": "memory", "max_memory": 8_388_608}})
+    for number in range(100):
+        upstream.have(f"s{number}", 1, cart=[{"sku": f"A-{each}", "quantity": each} for each in range(1000)])
+    metrics = Metrics()
+    async with open_cache(settings, upstream, metrics, Readiness(), Untraced()) as client:
+        for number in range(100):
+            await get(client.session("acme", f"s{number}"))
+        found = parsed(metrics.exposition().decode())
+        entries = found["session_gateway_cache_entries", frozenset()]
+        taken = found["session_gateway_cache_entries_bytes", frozenset()]
+        assert 5 < entries < 50
+        assert 8_388_608 - taken / entries < taken <= 8_388_608
+        assert (await get(client.session("acme", "s99"))).status.hit
+        assert not (await get(client.session("acme", "s0"))).status.hit
 
 
 async def test_an_entry_that_cannot_be_read_is_a_miss(
