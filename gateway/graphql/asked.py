@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 from graphql import OperationType
 from msgspec import Struct
 
+from gateway.graphql.bodies import Bodies
 from gateway.graphql.head import Refused
-from gateway.graphql.requests import body_of, parameters_in_body, parameters_in_query
+from gateway.graphql.requests import parameters_in_body, parameters_in_query
 
 if TYPE_CHECKING:
     from graphql import DocumentNode
@@ -51,7 +52,7 @@ class Asking:
 
     def __init__(self, documents: Documents, *, max_body: int) -> None:
         self._documents = documents
-        self._max_body = max_body
+        self._bodies = Bodies(max_body)
         self._known: dict[bytes, Asked] = {}
         """By body, those that were remembered last being the last."""
 
@@ -63,7 +64,7 @@ class Asking:
                 _check_is_query(asked.operation)
                 return asked
             case "POST":
-                body = await body_of(request, max_size=self._max_body, deadline=deadline)
+                body = await self._bodies.of(request, deadline)
                 return self._known.get(body) or self._found(body)
             case method:
                 raise Refused(405, f"{method} is not supported: use GET for queries, or POST", {"allow": "GET, POST"})

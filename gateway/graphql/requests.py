@@ -7,21 +7,17 @@ for either, browsers ask first (CORS preflight), and are told which origins may.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
-from starlette.requests import ClientDisconnect
 
-from gateway.eagerly import Begun
 from gateway.graphql.documents import digest_of
 from gateway.graphql.head import LEGACY, Head, Refused
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope
 
-    from gateway.deadline import Deadline
     from gateway.direct import Client
     from gateway.graphql.documents import Documents, Prepared
 
@@ -30,7 +26,6 @@ __all__ = [
     "HttpRequest",
     "Parameters",
     "Whole",
-    "body_of",
     "parameters_in_body",
     "parameters_in_query",
 ]
@@ -38,9 +33,6 @@ __all__ = [
 PREFLIGHT_HEADERS: Final = ("x-apollo-operation-name", "apollo-require-preflight", "graphql-require-preflight")
 """Each of them shows that a GET is no link's or form's. Their values do not matter."""
 
-_UTF_8: Final = frozenset({"utf-8", "utf8"})
-_AS_IT_IS: Final = "identity"
-"""The content coding that is none."""
 _PADDING: Final = b" " * 8
 
 _MAX_PARAMETERS: Final = 100
@@ -123,49 +115,6 @@ def parameters_in_body(body: bytes) -> Parameters:
     return _decode(body, Parameters, "the body")
 
 
-async def body_of(request: HttpRequest, *, max_size: int, deadline: Deadline) -> bytes:
-    """The body of a POST, which is JSON as far as that was said. Raises Refused, and ClientDisconnect."""
-    head = request.head
-    if head.media_type != LEGACY or head.charset not in _UTF_8:
-        content_type = head.header("content-type") or ""
-        raise Refused(415, f"content-type {content_type!r} is not supported: send {LEGACY} in UTF-8")
-    if head.content_coding != _AS_IT_IS:
-        raise Refused(
-            415,
-            f"content-encoding {head.content_coding!r} is not supported: send the body as it is",
-            {"accept-encoding": _AS_IT_IS},  # RFC 9110, 15.5.16
-        )
-    rest = request.rest
-    if isinstance(rest, Whole):
-        if len(rest.body) > max_size:
-            raise _too_large(max_size)
-        return rest.body
-    body = Begun(_received(rest, max_size))
-    if body.done:
-        return await body
-    try:
-        async with asyncio.timeout(deadline.remaining):
-            return await body
-    except TimeoutError:
-        raise Refused(408, "the body took longer to arrive than a request may take", {"connection": "close"}) from None
-
-
-async def _received(receive: Receive, max_size: int) -> bytes:
-    parts: list[bytes] = []
-    size, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        part: bytes = message.get("body", b"")
-        size += len(part)
-        if size > max_size:
-            raise _too_large(max_size)
-        parts.append(part)
-        more = message.get("more_body", False)
-    return b"".join(parts)
-
-
 def _check_not_simple(head: Head) -> None:
     """A media type of a GET counts if it is JSON alone: a browser has been seen to send others unasked."""
     if head.media_type != LEGACY and not any(map(head.header, PREFLIGHT_HEADERS)):
@@ -174,10 +123,6 @@ def _check_not_simple(head: Head) -> None:
             "this GET could come from another site's page (CSRF): send it with a header "
             f"{PREFLIGHT_HEADERS[-1]}: 1, or with content-type: {LEGACY}",
         )
-
-
-def _too_large(max_size: int) -> Refused:
-    return Refused(413, f"the body is larger than {max_size} bytes")
 
 
 def _from_query(query: bytes) -> Parameters:

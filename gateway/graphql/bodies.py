@@ -1,0 +1,116 @@
+"""The bodies of requests: of which kind they may be, how long they may take to arrive, how much memory all may take.
+
+Anybody can send one, and nobody is known before it has come whole. So large ones have to take turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+from starlette.requests import ClientDisconnect
+
+from gateway.eagerly import Begun
+from gateway.graphql.head import LEGACY, Head, Refused
+from gateway.graphql.requests import Whole
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.types import Receive
+
+    from gateway.deadline import Deadline
+    from gateway.graphql.requests import HttpRequest
+
+__all__ = ["Bodies"]
+
+_SMALL: Final = 65_536
+"""Bytes of a body that need no turn: uvicorn holds as many for each connection anyhow."""
+_ROOM: Final = 67_108_864
+"""Bytes that all others may take while they arrive."""
+_PATIENCE: Final = 0.5
+"""Share of the remaining time that is spent on waiting for a turn."""
+
+_UTF_8: Final = frozenset({"utf-8", "utf8"})
+_AS_IT_IS: Final = "identity"
+"""The content coding that is none."""
+
+
+class Bodies:
+    """Receives bodies of up to `max_size` bytes."""
+
+    def __init__(self, max_size: int) -> None:
+        self._max_size = max_size
+        self._turns = asyncio.Semaphore(max(1, _ROOM // max_size))
+
+    async def of(self, request: HttpRequest, deadline: Deadline) -> bytes:
+        """The body of a POST, which is JSON as far as that was said. Raises Refused, and ClientDisconnect."""
+        _check_is_json(request.head)
+        rest = request.rest
+        if isinstance(rest, Whole):
+            if len(rest.body) > self._max_size:
+                raise self._too_large()
+            return rest.body
+        body = Begun(self._received(rest, deadline))
+        if body.done:
+            return await body
+        try:
+            async with asyncio.timeout(deadline.remaining):
+                return await body
+        except TimeoutError:
+            raise Refused(
+                408, "the body took longer to arrive than a request may take", {"connection": "close"}
+            ) from None
+
+    async def _received(self, receive: Receive, deadline: Deadline) -> bytes:
+        body = bytearray()
+        whole = await _receive(receive, body, min(_SMALL, self._max_size))
+        if not whole and len(body) <= self._max_size:
+            async with self._turn(deadline):
+                whole = await _receive(receive, body, self._max_size)
+        if not whole or len(body) > self._max_size:
+            raise self._too_large()
+        return bytes(body)
+
+    @asynccontextmanager
+    async def _turn(self, deadline: Deadline) -> AsyncIterator[None]:
+        """Room for the largest body, while the block runs. What has not been received waits with the client."""
+        try:
+            async with asyncio.timeout(deadline.remaining * _PATIENCE):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise Refused(
+                503, "too many large bodies are arriving: send it again", {"retry-after": "1", "connection": "close"}
+            ) from None
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    def _too_large(self) -> Refused:
+        return Refused(413, f"the body is larger than {self._max_size} bytes")
+
+
+async def _receive(receive: Receive, body: bytearray, most: int) -> bool:
+    """Add to a body until it has come whole, or has more than so many bytes. Tells whether it is whole."""
+    while len(body) <= most:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            return True
+    return False
+
+
+def _check_is_json(head: Head) -> None:
+    if head.media_type != LEGACY or head.charset not in _UTF_8:
+        content_type = head.header("content-type") or ""
+        raise Refused(415, f"content-type {content_type!r} is not supported: send {LEGACY} in UTF-8")
+    if head.content_coding != _AS_IT_IS:
+        raise Refused(
+            415,
+            f"content-encoding {head.content_coding!r} is not supported: send the body as it is",
+            {"accept-encoding": _AS_IT_IS},  # RFC 9110, 15.5.16
+        )

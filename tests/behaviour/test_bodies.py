@@ -1,0 +1,87 @@
+"""Bodies of requests that arrive at the same time: anybody can send them, and all of them together need room."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import httpx
+
+from stage import opened
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from gateway.sandbox import Sandbox
+    from stage import Dev
+
+TWO_AT_A_TIME = 33_554_432
+"""Bytes of the largest body, so that two of them take all the room there is."""
+QUERY = {"query": "{ __typename }"}
+JSON = {"content-type": "application/json"}
+LARGE = {**QUERY, "variables": {"unused": "x" * 1_000_000}}
+"""More than arrives at once."""
+
+
+@asynccontextmanager
+async def large_ones(dev: Dev, number: int) -> AsyncIterator[list[asyncio.StreamWriter]]:
+    """Large bodies of which a part has arrived."""
+    address = urlsplit(dev.graphql_url)
+    writers: list[asyncio.StreamWriter] = []
+    try:
+        for _ in range(number):
+            _, writer = await asyncio.open_connection(address.hostname, address.port)
+            writers.append(writer)
+            writer.write(b"POST /graphql HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n")
+            writer.write(b"content-length: 1000000\r\n\r\n" + b" " * 200_000)
+        under_way = f'session_gateway_requests_in_flight{{door="graphql"}} {number:.1f}'
+        async with httpx.AsyncClient() as client, asyncio.timeout(10):
+            while under_way not in (await client.get(f"{dev.doors.admin}/metrics")).text:
+                await asyncio.sleep(0.01)
+        yield writers
+    finally:
+        for writer in writers:
+            writer.transport.abort()
+
+
+async def test_large_bodies_take_turns(upstream: Sandbox) -> None:
+    async with (
+        opened(graphql={"max_body": TWO_AT_A_TIME}) as dev,
+        large_ones(dev, 2) as others,
+        httpx.AsyncClient() as client,
+    ):
+        large = asyncio.create_task(client.post(dev.graphql_url, json=LARGE))
+        for _ in range(3):  # small ones need none
+            assert (await client.post(dev.graphql_url, json=QUERY)).status_code == 200
+        await asyncio.wait([large], timeout=0.3)
+        assert not large.done()
+
+        others[0].transport.abort()
+
+        assert (await large).json() == {"data": {"__typename": "Query"}}
+
+
+async def test_who_has_no_turn_in_time_is_told_to_come_back(upstream: Sandbox) -> None:
+    async with (
+        opened(graphql={"max_body": TWO_AT_A_TIME, "budget": 4.0}) as dev,
+        large_ones(dev, 2),
+        httpx.AsyncClient() as client,
+    ):
+        response = await client.post(dev.graphql_url, json=LARGE)
+
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
+    assert response.json()["errors"][0]["message"] == "too many large bodies are arriving: send it again"
+
+
+async def test_a_turn_is_given_back_however_the_body_ends(upstream: Sandbox) -> None:
+    async with opened(graphql={"max_body": TWO_AT_A_TIME}) as dev, httpx.AsyncClient() as client:
+        for _ in range(2):
+            async with large_ones(dev, 2):  # whose clients go away
+                pass
+        for _ in range(3):
+            assert (await client.post(dev.graphql_url, json=LARGE)).status_code == 200
+            too_large = await client.post(dev.graphql_url, content=b" " * (TWO_AT_A_TIME + 1), headers=JSON)
+            assert too_large.status_code == 413
