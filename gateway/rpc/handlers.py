@@ -7,15 +7,14 @@ served as one that reads its requests itself; its callers see no difference.
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
-from google.protobuf.message import DecodeError
 
-from gateway.errors import AnswerTooLarge, InvalidArgument, RequestNotReceived
+from gateway.errors import AnswerTooLarge
 from gateway.rpc.errors import abort
 from gateway.rpc.instrumentation import instrumented
+from gateway.rpc.reading import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,22 +29,21 @@ __all__ = ["Methods"]
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
-_LATE: Final = object()
-"""Why a call is cancelled that waits for its request."""
-
 
 class Methods(grpc.GenericRpcHandler):
-    """Stands for a server where generated code adds servicers to one. `patience` is how long a request may take.
+    """Stands for a server where generated code adds servicers to one.
+
+    `patience` is how long a request may take to arrive, in seconds, and `max_message` its largest size, in bytes.
 
     grpc.aio is asked for none of its registered methods: for each of them it has a task that waits for a call, and
     looks after all of these tasks at every call. `requests` are told of calls, save of those of gRPC's own services,
     which load balancers make all the time.
     """
 
-    def __init__(self, requests: Requests, *, patience: float, max_answer: int | None) -> None:
+    def __init__(self, requests: Requests, *, patience: float, max_message: int, max_answer: int | None) -> None:
         self._requests = requests
         self._methods: dict[str, Handler] = {}
-        self._reader = _Reader(patience)
+        self._reader = Reader(patience, max_message)
         self._max_answer = max_answer
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
@@ -106,56 +104,7 @@ class Methods(grpc.GenericRpcHandler):
         return grpc.stream_stream_rpc_method_handler(stream, response_serializer=encode)
 
 
-class _Reader:
-    """Reads requests. Each may take `patience` seconds; one timer serves all, since one for each costs too much."""
-
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
-        self._awaited: dict[asyncio.Task[object], float] = {}
-        """Calls that wait for their requests, and until when (time of the loop), the earliest first."""
-        self._timer: asyncio.TimerHandle | None = None
-        """Set while a call waits, and then until the time of the earliest is over, whether or not it still waits."""
-
-    async def read(self, context: Context, decode: Callable[[bytes], Message]) -> Message:
-        """The request of a call. Ends the call when it does not come in time, or cannot be read."""
-        loop = asyncio.get_running_loop()
-        task: asyncio.Task[object] = asyncio.current_task(loop)  # type: ignore[assignment]  # grpc.aio runs each call in one
-        until = self._awaited[task] = loop.time() + self._patience
-        if self._timer is None:
-            self._timer = loop.call_at(until, self._end_late)
-        try:
-            received: Any = await context.read()
-        except asyncio.CancelledError as cancelled:
-            if cancelled.args != (_LATE,):
-                raise
-            task.uncancel()
-            await abort(context, RequestNotReceived())
-        finally:
-            self._awaited.pop(task, None)
-        if received is grpc.aio.EOF:
-            await abort(context, _unreadable())
-        try:
-            return decode(received)
-        except DecodeError:
-            await abort(context, _unreadable())
-
-    def _end_late(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        self._timer = None
-        for task, until in list(self._awaited.items()):
-            if until > now:
-                self._timer = loop.call_at(until, self._end_late)
-                break
-            del self._awaited[task]
-            task.cancel(_LATE)
-
-
 def _parts(handler: Handler, method: Any) -> tuple[Callable[[bytes], Message], Any, Callable[[Message], bytes]]:
     assert handler.request_deserializer is not None  # noqa: S101 - generated code always gives both
     assert handler.response_serializer is not None  # noqa: S101
     return handler.request_deserializer, method, handler.response_serializer
-
-
-def _unreadable() -> InvalidArgument:
-    return InvalidArgument.of("request", "is not the message that this method takes")

@@ -72,12 +72,13 @@ async def serve_rpc(
     `budget` bounds a call, in seconds; `max_message` a request, in bytes. Raises OSError when the port cannot be had.
     """
     ending = ending or Ending()
-    methods: Any = Methods(requests, patience=budget, max_answer=limits.max_answer)
+    methods: Any = Methods(requests, patience=budget, max_message=max_message, max_answer=limits.max_answer)
     server = grpc.aio.server(
         handlers=[methods],
         options=[
             ("grpc.so_reuseport", int(shared)),
             ("grpc.max_receive_message_length", max_message),
+            ("grpc.http2.bdp_probe", 0),  # on long ways it would take ever more of what nobody reads yet
             *limits.options(),
         ],
         maximum_concurrent_rpcs=limits.max_calls,

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
+import httpx
 import pytest
 import pytest_asyncio
 from google.rpc import error_details_pb2 as details
 from google.rpc import status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from h2.connection import H2Connection
 
 from doors import refusal
 from gateway.configuration import load_settings
 from gateway.development import DEV_DEFAULTS
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
-from gateway.rpc import servicers
+from gateway.rpc import reading, servicers
 from gateway.rpc.convert import fill_session_context
 from gateway.sandbox import seed
 from stage import channel_to, opened
@@ -37,6 +39,16 @@ HEALTH = health_pb2.HealthCheckRequest()
 Status = health_pb2.HealthCheckResponse
 KEY = ("x-api-key", "dev-key")
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+TWO_AT_A_TIME = 33_554_432
+"""Bytes of the largest request, so that two of them take all the room there is."""
+CALL = [
+    (":method", "POST"),
+    (":scheme", "http"),
+    (":authority", "a"),
+    ("content-type", "application/grpc"),
+    ("te", "trailers"),
+]
 
 PING, GOAWAY, SETTINGS = 6, 7, 4
 ENHANCE_YOUR_CALM: Final = 11
@@ -60,6 +72,14 @@ async def limited(**grpc_settings: object) -> AsyncIterator[tuple[Dev, pb_grpc.S
         managed = pb_grpc.SessionContextServiceStub(channel)
         await served(managed)
         yield dev, managed
+
+
+async def under_way(dev: Dev, number: int) -> None:
+    """Wait until the gateway has begun with so many calls."""
+    told = f'session_gateway_requests_in_flight{{door="grpc"}} {number:.1f}'
+    async with httpx.AsyncClient() as client, asyncio.timeout(10):
+        while told not in (await client.get(f"{dev.doors.admin}/metrics")).text:
+            await asyncio.sleep(0.01)
 
 
 async def served(managed: pb_grpc.SessionContextServiceAsyncStub) -> None:
@@ -232,6 +252,55 @@ async def test_a_call_whose_request_does_not_come_is_ended(
     assert status.details[0].Unpack(info)
     assert info.reason == "REQUEST_NOT_RECEIVED"
     assert caplog.records == []
+
+
+async def test_requests_take_turns_where_they_could_be_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_TURN", 0.3)
+    async with limited(max_message=TWO_AT_A_TIME) as (dev, managed), channel_to(dev.doors.grpc) as channel:
+        silent: list[Any] = [channel.stream_unary(f"/{MANAGED}/GetSessionContext")(metadata=[KEY]) for _ in range(2)]
+        await under_way(dev, 2)
+
+        answer = await managed.GetSessionContext(REQUEST, timeout=5)
+
+        assert answer.session_context.currency == "EUR"
+        ended = [each for each in silent if each.done()]
+        assert [await each.code() for each in ended] == [grpc.StatusCode.DEADLINE_EXCEEDED]
+        assert await ended[0].details() == "the request did not come in time"
+
+
+async def test_a_turn_is_given_back_however_the_request_ends() -> None:
+    async with limited(max_message=TWO_AT_A_TIME) as (dev, managed), channel_to(dev.doors.grpc) as channel:
+        for _ in range(3):
+            calls: list[Any] = [channel.stream_unary(f"/{MANAGED}/GetSessionContext")(metadata=[KEY]) for _ in range(2)]
+            await under_way(dev, 2)
+            calls[0].cancel()
+            await calls[1].done_writing()
+            assert await calls[1].code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert (await managed.GetSessionContext(REQUEST, timeout=5)).session_context.currency == "EUR"
+
+
+async def test_what_nobody_reads_yet_stays_with_its_client() -> None:
+    async with limited(max_message=TWO_AT_A_TIME) as (dev, _):
+        host, _, port = dev.doors.grpc.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        client = H2Connection()
+        client.initiate_connection()
+        sent = dict.fromkeys((1, 3, 5, 7), 0)
+        for stream in sent:
+            client.send_headers(stream, [(":path", f"/{MANAGED}/GetSessionContext"), *CALL])
+            client.send_data(stream, b"\0" + (4_000_000).to_bytes(4, "big"))
+        with suppress(TimeoutError):  # there is no more room
+            while True:
+                for stream in sent:
+                    while room := min(16_384, 3_000_000 - sent[stream], client.local_flow_control_window(stream)):
+                        client.send_data(stream, bytes(room))
+                        sent[stream] += room
+                writer.write(client.data_to_send())
+                async with asyncio.timeout(1):
+                    client.receive_data(await reader.read(65_536))
+        writer.transport.abort()
+
+        assert sorted(each for each in sent.values() if each > 200_000) == [3_000_000, 3_000_000]
 
 
 async def test_a_call_that_ends_without_a_request_is_refused(channel: grpc.aio.Channel) -> None:

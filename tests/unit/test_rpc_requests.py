@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
-from gateway.rpc.handlers import _Reader
+from gateway.rpc.reading import Reader
 
 if TYPE_CHECKING:
     import grpc
@@ -42,7 +42,7 @@ class Waiting:
         raise Aborted(code.name)
 
 
-def reading(reader: _Reader, call: Any) -> asyncio.Task[Any]:
+def reading(reader: Reader, call: Any) -> asyncio.Task[Any]:
     return asyncio.create_task(reader.read(call, pb.GetSessionContextRequest.FromString))
 
 
@@ -54,7 +54,7 @@ async def ended(task: asyncio.Task[Any]) -> str:
 
 
 async def test_each_that_waits_too_long_is_ended_and_no_other() -> None:
-    reader = _Reader(PATIENCE)
+    reader = Reader(PATIENCE, 1024)
     late, served, later = Waiting(), Waiting(), Waiting()
     first, second = reading(reader, late), reading(reader, served)
     await served.reading.wait()
@@ -67,7 +67,7 @@ async def test_each_that_waits_too_long_is_ended_and_no_other() -> None:
 
 
 async def test_a_call_that_comes_while_another_is_being_ended_has_all_of_its_time() -> None:
-    reader = _Reader(PATIENCE)
+    reader = Reader(PATIENCE, 1024)
     await ended(reading(reader, Waiting()))
     call = Waiting()
     task = reading(reader, call)
@@ -79,7 +79,7 @@ async def test_a_call_that_comes_while_another_is_being_ended_has_all_of_its_tim
 
 
 async def test_a_caller_who_goes_away_is_not_taken_for_a_late_request() -> None:
-    reader, call = _Reader(PATIENCE), Waiting()
+    reader, call = Reader(PATIENCE, 1024), Waiting()
     task = reading(reader, call)
     await call.reading.wait()
 
