@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -37,7 +38,11 @@ def main() -> None:
         from gateway import cli  # noqa: PLC0415 - see `uncollected`
     if not serves:
         signal.signal(signal.SIGINT, interrupted)  # click says the same from here on
-    cli.main()
+    try:
+        cli.main()
+    except OSError as error:  # of standard output: all others are told where they come from
+        _tell(f"session-gateway: cannot write to standard output: {error.strerror}")
+        os._exit(1)  # else what could not be written would be tried again, with a traceback
 
 
 def _open_what_is_closed() -> None:
@@ -56,8 +61,13 @@ def _end(_: int, __: FrameType | None) -> None:
 
 
 def _abort(_: int, __: FrameType | None) -> None:
-    os.write(sys.stderr.fileno(), b"Aborted!\n")
+    _tell("Aborted!")
     os._exit(1)
+
+
+def _tell(line: str) -> None:
+    with suppress(OSError):
+        os.write(sys.stderr.fileno(), f"{line}\n".encode())
 
 
 if __name__ == "__main__":

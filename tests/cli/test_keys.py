@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from click.testing import CliRunner
+from processes import SCRIPT, running
 
 from gateway import cli
 from gateway.configuration import load_settings
@@ -119,3 +120,12 @@ def test_what_cannot_stand_in_the_configuration_is_refused(arguments: list[str],
     assert result.exit_code == 2
     assert result.stdout == ""
     assert about in result.stderr.splitlines()[-1]
+
+
+async def test_where_it_cannot_be_printed_that_is_told_in_one_line() -> None:
+    """As when it is written to a disk that is full."""
+    program = ("sh", "-c", 'exec "$0" "$@" >/dev/full', str(SCRIPT))
+    async with running("keys", "new", "shop", program=program) as process:
+        assert await process.end(within=20) == 1
+
+    assert process.err[1:] == ["session-gateway: cannot write to standard output: No space left on device"]
