@@ -12,6 +12,7 @@ import asyncio
 import errno
 import os
 import selectors
+import shutil
 import signal
 import socket
 import sys
@@ -163,7 +164,8 @@ def _run(control: socket.socket, supervisors: socket.socket, folder: Path) -> in
         from gateway.workers import worker  # noqa: PLC0415 - here, and nowhere in the supervisor
 
     forked = _fork_when_asked(control)
-    if forked is None:
+    if forked is None:  # the supervisor was killed: else it would have ended this process, and removed the folder
+        _clear_up(folder)
         return 0
     number, end = forked
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -197,6 +199,14 @@ def _fork_when_asked(control: socket.socket) -> tuple[int, socket.socket] | None
                 if lives.fork(life):
                     return int.from_bytes(number), end
                 end.close()
+
+
+def _clear_up(folder: Path) -> None:
+    """Remove the folder once all workers, which see for themselves that the supervisor is gone, have ended."""
+    with suppress(ChildProcessError):
+        while True:
+            os.wait()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Lives:

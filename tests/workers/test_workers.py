@@ -283,17 +283,26 @@ async def test_a_worker_that_hangs_is_replaced_but_none_that_was_paused_with_all
     assert [each["status"] for each in gateway.events("worker_ended")] == [-signal.SIGKILL]
 
 
-async def test_workers_end_when_their_supervisor_is_killed(upstream: sandbox.SandboxServer) -> None:
-    async with served("--workers", "2", upstream=upstream) as gateway:
+async def test_workers_end_when_their_supervisor_is_killed_and_leave_nothing_behind(
+    upstream: sandbox.SandboxServer, tmp_path: Path
+) -> None:
+    async with served("--workers", "2", upstream=upstream, TMPDIR=str(tmp_path)) as gateway:
         workers = gateway.workers()
+        (server,) = gateway.fork_servers()
         assert len(workers) == 2
+        assert names_in(tmp_path)
 
         gateway.process.process.kill()
 
-        await ended(*workers)
+        await ended(*workers, server)
+        assert names_in(tmp_path) == []
         port = int(gateway.grpc.rpartition(":")[2])
         with socket.create_server(("127.0.0.1", port)):
             pass  # nobody has it any more
+
+
+def names_in(folder: Path) -> list[str]:
+    return [each.name for each in folder.iterdir()]
 
 
 async def test_without_the_process_that_forks_it_stops_in_good_order_and_says_why(
