@@ -58,7 +58,7 @@ def load_settings(
     except (SettingsError, RecursionError):
         problems += list(_unreadable_variables()) or ["the settings are nested too deeply"]
     except ValidationError as error:
-        problems += map(_problem, error.errors(include_input=False, include_url=False))
+        problems += _problems(error.errors(include_input=False, include_url=False))
     else:
         if not problems:
             return settings
@@ -84,8 +84,9 @@ def _read(file: Path | None) -> dict[str, object]:
 def _unknown_variables() -> Iterator[str]:
     """Variables with our prefix that are none of ours: a misspelt setting must not be passed over."""
     for name in os.environ:
-        section = name.removeprefix(PREFIX).partition("__")[0].lower()
-        if name.startswith(PREFIX) and name != CONFIG_VARIABLE and section not in Settings.model_fields:
+        prefix, rest = name[: len(PREFIX)], name[len(PREFIX) :]
+        section = rest.partition("__")[0].lower()
+        if prefix.upper() == PREFIX and name != CONFIG_VARIABLE and section not in Settings.model_fields:
             yield f"{name}: is not a setting"
     if os.environ.get("AIOCACHE_DISABLE") == "1":
         yield "AIOCACHE_DISABLE: must not be set: tokens are kept through aiocache, which this turns off"
@@ -114,6 +115,35 @@ def _unreadable_variables() -> Iterator[str]:
             yield f"{name}: is nested too deeply"
 
 
+def _problems(errors: list[ErrorDetails]) -> Iterator[str]:
+    """A line for each. A list without its bad entries may be too short: only these are told then."""
+    for error in errors:
+        place = error["loc"]
+        if error["type"] == "too_short" and any(each["loc"][: len(place)] == place for each in errors if each != error):
+            continue
+        yield _problem(error)
+
+
+_KINDS: Final = {
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "dict_type": "must be a section",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "model_type": "must be a section",
+    "string_too_short": "is empty",
+    "string_type": "must be a string, in quotes",
+    "too_short": "is empty",
+    "tuple_type": 'must be a list: ["...", "..."]',
+    "url_parsing": "must be a valid URL that begins with http:// or https://",
+    "url_scheme": "must be a valid URL that begins with http:// or https://",
+}
+"""Pydantic's words for these are of Python."""
+
+
 def _problem(error: ErrorDetails) -> str:
     path = [str(each) for each in error["loc"] if each != "[key]"]
     variable = PREFIX + "__".join(path).upper()
@@ -128,10 +158,10 @@ def _problem(error: ErrorDetails) -> str:
             what = _misspelt(path)
         case "string_pattern_mismatch":
             what = "must be 3 to 16 lowercase letters and digits, beginning with a letter"
-        case "too_short":
-            what = "is empty"
+        case kind if kind in _KINDS:
+            what = _KINDS[kind]
         case _:
-            what = error["msg"].removeprefix("Value error, ")
+            what = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     return f"{'.'.join(path)}: {what}" if path else what
 
 

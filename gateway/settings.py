@@ -1,15 +1,28 @@
-"""Every setting there is: its default, what it may be, and what it is for. `gateway.configuration` reads them."""
+"""All settings: what each one does, its default and its bounds. `gateway.configuration` reads them.
+
+Times are in seconds and sizes in bytes, unless a setting says otherwise.
+"""
 
 from __future__ import annotations
 
 import re
 import ssl
+from contextlib import suppress
 from ipaddress import ip_address
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gateway.proxy import Proxy
@@ -48,6 +61,16 @@ _WITHOUT_REDIS: Final = {"none", "memory"}
 _WILDCARDS: Final = {"0.0.0.0", "::"}  # noqa: S104 - for comparison
 """Addresses that stand for all of their family."""
 
+_host_name: Final = re.compile(r"[0-9A-Za-z._-]*").fullmatch
+
+
+def _check_path(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("holds a NUL, which the name of a file cannot")
+    return path
+
+
+File: TypeAlias = Annotated[Path, AfterValidator(_check_path)]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=3600)]
 Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
 CallsPerSecond: TypeAlias = Annotated[float, Field(ge=0, le=1e6)]
@@ -75,21 +98,24 @@ class _Section(BaseModel):
 
 
 class Listener(_Section):
-    """Where a door listens."""
+    """An address and port to listen on."""
 
     host: str = "127.0.0.1"
-    """Address to listen on: loopback unless told otherwise."""
+    """IP address or host name to listen on. `0.0.0.0` means all IPv4 addresses, `::` all IPv6 addresses. With the
+    default, only this machine can connect."""
     port: Port = 0
-    """Port to listen on; 0 takes a free one."""
+    """TCP port. 0 chooses a free one."""
 
     @field_validator("host")
     @classmethod
     def _check_host(cls, host: str) -> str:
-        try:
-            host.encode("idna")  # as sockets do, with less to say of what they cannot
-        except UnicodeError:
-            raise ValueError("is no address, and no name of a host") from None
-        return host
+        with suppress(ValueError):
+            ip_address(host)
+            return host
+        with suppress(UnicodeError):  # as sockets do, with less to say of what they cannot
+            if _host_name(host.encode("idna").decode("ascii")):
+                return host
+        raise ValueError("must be an IP address or the name of a host, without scheme, port or brackets")
 
     @property
     def on_loopback(self) -> bool:
@@ -129,12 +155,12 @@ def problem_of_ports(listeners: Mapping[str, Listener]) -> str | None:
 
 
 class Tls(_Section):
-    """TLS of a door. The files are read again when they change, for connections that are made from then on."""
+    """TLS. When the files change, new connections use the new ones; no restart is needed."""
 
-    certificate_file: Path
-    """File of its certificate in PEM, and after it those between it and the CA's."""
-    key_file: Path
-    """File of the certificate's private key in PEM, not encrypted."""
+    certificate_file: File
+    """PEM file with the certificate, followed by any intermediate certificates."""
+    key_file: File
+    """PEM file with the private key of the certificate. It must not be encrypted."""
 
     @property
     def files(self) -> CertificateFiles:
@@ -151,11 +177,11 @@ class Tls(_Section):
 
 
 class GrpcTls(Tls):
-    """TLS of the gRPC door, which can be mutual."""
+    """TLS of the gRPC door, optionally mutual."""
 
-    client_ca_file: Path | None = None
-    """File of CAs' certificates in PEM. With it every client has to show a certificate that one of them has issued,
-    even if it has an API key or a JWT besides; `access.certificates` tells who they are."""
+    client_ca_file: File | None = None
+    """PEM file with CA certificates. If it is set, every client must present a certificate issued by one of these CAs,
+    even if it also sends an API key or a JWT. What such clients may do is set in `access.certificates`."""
 
     @property
     def files(self) -> CertificateFiles:
@@ -164,89 +190,107 @@ class GrpcTls(Tls):
 
 
 class Connections(_Section):
-    """gRPC's connections. All times are in seconds."""
+    """Limits for gRPC connections. The defaults suit most deployments."""
 
     max_number: int = Field(default=1_000, ge=1)
-    """Connections at a time; further ones are closed at once."""
+    """Maximum number of open connections, per process. Further ones are closed at once."""
     max_age: Seconds = 20.0
-    """How long one lasts, give or take a tenth. Its client makes another, with the certificates there are by then, and
-    maybe to another gateway, and no call is lost; only one that is refused for its size may end with UNAVAILABLE in
-    that moment. Where it and a tenth are more than `shutdown.grace`, some may be lost when the gateway stops: gRPC then
-    cancels what reaches it in the very moment in which it says GOAWAY."""
+    """Age at which a connection is closed, give or take 10%. The client reconnects, possibly to another gateway, and
+    sees the current certificate. No call is lost, except that one refused for its size may end with UNAVAILABLE just
+    then. Keep this plus 10% below `shutdown.grace`: otherwise calls that arrive just as the gateway stops may be
+    cancelled."""
     max_age_grace: Seconds = 30.0
-    """How long calls on it have after that; never less than `grpc.budget`."""
+    """Time that calls in progress get to finish on a connection that has reached `max_age`. Values below `grpc.budget`
+    are raised to it."""
     max_idle: Seconds = 600.0
-    """How long one lasts without a call."""
+    """A connection without a call is closed after this time."""
     keepalive_time: Annotated[float, Field(ge=1, le=3600)] = 60.0
-    """A client of which nothing was heard for so long is asked for a sign of life."""
+    """If nothing has arrived from a client for this long, the gateway sends it a keepalive ping."""
     keepalive_timeout: Seconds = 20.0
-    """How long that may take; then its connection is closed."""
+    """If the ping is not answered within this time, the connection is closed."""
     min_ping_interval: Seconds = 30.0
-    """How often a client may ask for a sign of life. One that does so more often is told `too_many_pings`."""
+    """Shortest interval at which clients may send keepalive pings. One that pings more often is disconnected with
+    `too_many_pings`."""
     max_ping_strikes: int = Field(default=2, ge=1, le=100)
-    """How many times it may do so sooner, before its connection is closed."""
+    """How many pings may come too early before the client is disconnected."""
     pings_without_calls: bool = True
-    """Whether it may do so while it has no call under way; else it may every two hours."""
+    """Allow keepalive pings while the client has no call in progress. If false, one is allowed every two hours."""
 
 
 class Retries(_Section):
-    """Repetitions of reads, and of what upstream has not begun on; lost writes are read back instead."""
+    """Retries of reads, and of writes that upstream did not start on.
+
+    If the answer to a write is lost, the session is read back instead.
+    """
 
     max_attempts: int = Field(default=3, ge=1, le=10)
-    """How often one request is sent at most; 1 for no repetition."""
+    """Maximum number of attempts for one request, including the first. 1 turns retries off."""
     budget: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Repetitions, as a share of all requests, so that an outage is not made worse."""
+    """Retries allowed, as a share of all requests (0.1 is 10%), so that retries do not make an outage worse."""
     min_per_second: Annotated[float, Field(ge=0, le=1000)] = 1.0
-    """Repetitions a second that there may be besides, however few requests there are."""
+    """Retries per second that are allowed in addition to `budget`, so that a gateway with few requests can retry
+    too."""
 
 
 class CircuitBreaker(_Section):
-    """Leaves upstream alone while it keeps failing. All times are in seconds."""
+    """The circuit breaker: while upstream keeps failing, calls fail at once instead of waiting for it."""
 
     enabled: bool = True
-    """Whether it does."""
+    """Turn the circuit breaker on."""
     failure_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Share of the calls in the window that have to fail: by a 5xx, a broken connection, a time-out, or slowness."""
+    """Share of calls within `window` that must fail for the breaker to open (0.5 is half). A 5xx, a broken connection,
+    a timeout and a slow call count as failures."""
     min_calls: int = Field(default=20, ge=1, le=100_000)
-    """Calls in the window below which nothing is concluded."""
+    """The breaker does not open while there are fewer calls than this within `window`."""
     window: Seconds = 10.0
-    """For how long a call counts."""
+    """How far back calls are counted."""
     slow_call: Seconds = 4.0
-    """A call that takes so long has failed; never more than `upstream.timeout`."""
+    """A call that takes this long counts as a failure. Never more than 90% of `upstream.timeout`."""
     open_for: Seconds = 2.0
-    """How long upstream is left alone before it is tried again."""
+    """How long the breaker stays open before it tries upstream again."""
     probes: int = Field(default=3, ge=1, le=100)
-    """Calls that have to be well then."""
+    """How many calls in a row must then succeed before the breaker closes."""
 
 
 class Upstream(_Section):
-    """The REST API."""
+    """Emporix's REST API."""
 
     base_url: HttpUrl = HttpUrl("https://api.emporix.io")
-    """Where it is."""
+    """URL of the API, `https://` or `http://`, with a path if it has one."""
     timeout: Seconds = 5.0
-    """Bound of one exchange, in seconds; a caller's deadline that comes sooner bounds it further."""
-    ca_file: Path | None = None
-    """File of CAs' certificates in PEM that are trusted besides the system's. From Python 3.13 on, which the image has,
-    they and what they have issued must be as RFC 5280 says (ssl.VERIFY_X509_STRICT)."""
+    """Longest time for one request to upstream, from connecting to the end of the answer. If the caller's deadline
+    comes sooner, it applies instead."""
+    ca_file: File | None = None
+    """PEM file with CA certificates to trust in addition to the system's. From Python 3.13 on (the image has 3.14),
+    these certificates, and those that they issued, must conform to RFC 5280 (ssl.VERIFY_X509_STRICT)."""
     http2: bool = False
-    """Whether connections that have TLS are by HTTP/2 where upstream has it, with what `session-gateway[http2]`
-    installs. One of them does for a hundred calls at a time, of which each costs three to six times the CPU: h2 is
-    Python."""
+    """Use HTTP/2 over TLS if upstream offers it. Needs `pip install 'session-gateway[http2]'`. One connection then
+    carries up to a hundred calls at a time, but each call costs three to six times the CPU. Turn it on only if upstream
+    wants few connections."""
     proxy: SecretStr | None = None
-    """`http://[user:password@]host[:port]` of an HTTP proxy through which all connections go, by `CONNECT`."""
+    """URL of an HTTP proxy for all connections to upstream: `http://[user:password@]host[:port]`. The gateway connects
+    through it by `CONNECT`."""
     max_concurrent: int = Field(default=256, ge=1, le=10_000)
-    """Calls, and connections, at a time in one process. A number near what upstream works on at a time answers most
-    callers when it gets slow."""
+    """Maximum number of calls to upstream in progress at a time, and so of connections, per process. Set it near the
+    number of calls that upstream can work on at a time, divided by the number of processes: then most callers still
+    get an answer when upstream is slow."""
     max_queued: Annotated[int, Field(ge=0, le=100_000)] = 256
-    """Calls that may wait for one of these to end; further ones are turned away at once."""
+    """How many calls may wait while `max_concurrent` are in progress, per process. Further ones are rejected at
+    once."""
     max_queue_wait: Annotated[float, Field(ge=0, le=60)] = 0.5
-    """How long one waits at most, in seconds, before it is turned away."""
+    """Longest time that a call waits in this queue before it is rejected."""
     retries: Retries = Retries()
     breaker: CircuitBreaker = CircuitBreaker()
     lazy_tokens: bool = False
-    """Whether a tenant's token is asked for when it is needed first. Else all are asked for at the start, and `/readyz`
-    says no until each has been had once."""
+    """Request a tenant's token only when it is first needed. If false, all tokens are requested at startup, and the
+    gateway is not ready until it has had one for every tenant. Turn it on if there are very many tenants."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _check_base_url(cls, url: HttpUrl) -> HttpUrl:
+        if url.username or url.password or url.query or url.fragment:
+            raise ValueError("must be http:// or https:// with host[:port][/path], and nothing else")
+        return url
 
     @field_validator("ca_file")
     @classmethod
@@ -267,16 +311,22 @@ class Upstream(_Section):
 
 
 class Tenant(_Section):
-    """A tenant's client at upstream's token endpoint."""
+    """A tenant, and the gateway's OAuth client for it."""
 
     client_id: str = Field(min_length=1)
-    """Its client id."""
+    """The OAuth client id. White space around it is ignored."""
     client_secret: SecretStr = Field(min_length=1)
-    """Its client secret. In a file of its own, give `client_secret_file` instead."""
-    client_secret_file: Path | None = None
-    """File that holds the secret and nothing else; white space around it is dropped."""
+    """The OAuth client secret. White space around it is ignored. To read it from a file, set `client_secret_file`
+    instead."""
+    client_secret_file: File | None = None
+    """File that contains only the client secret."""
     cache: bool = True
-    """Whether this tenant's session contexts may be kept in the cache."""
+    """Allow this tenant's session contexts to be cached."""
+
+    @field_validator("client_id", "client_secret", mode="before")
+    @classmethod
+    def _strip(cls, value: object) -> object:
+        return value.strip() if isinstance(value, str) else value  # a Secret of Kubernetes may end with a line's end
 
     @model_validator(mode="before")
     @classmethod
@@ -286,10 +336,13 @@ class Tenant(_Section):
         if "client_secret" in values:
             raise ValueError("give client_secret or client_secret_file, not both")
         try:
-            secret = Path(str(path)).read_text("utf-8-sig").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            what = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise ValueError(f"client_secret_file cannot be read: {what}") from None
+            secret = _check_path(Path(str(path))).read_text("utf-8-sig").strip()
+        except OSError as error:
+            raise ValueError(f"client_secret_file cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ValueError("client_secret_file cannot be read: not UTF-8") from None
+        except ValueError as error:
+            raise ValueError(f"client_secret_file {error}") from None
         if not secret:
             raise ValueError(f"client_secret_file is empty: {path}")
         return {**values, "client_secret": secret}
@@ -299,50 +352,54 @@ class GraphQL(Listener):
     """The GraphQL door, at `/graphql`."""
 
     port: Port = 8000
-    """Port to listen on; 0 takes a free one."""
+    """TCP port. 0 chooses a free one."""
     playground: bool = False
-    """Whether a browser gets GraphiQL."""
+    """Serve GraphiQL to browsers."""
     introspection: bool = False
-    """Whether the schema may be asked for. Without it, errors suggest no names either."""
+    """Allow introspection queries. If false, error messages do not suggest names from the schema either."""
     budget: Seconds = 10.0
-    """Bound of one request, in seconds, from its head on."""
+    """Longest time for one request, counted from its headers."""
     max_body: int = Field(default=1_048_576, ge=1024)
     """Largest request body, in bytes."""
     max_answer: int = Field(default=4_194_304, ge=1024)
-    """Largest answer, in bytes, about. A larger one is ANSWER_TOO_LARGE; what was to be written has been."""
+    """Largest answer, in bytes (approximate). A larger one becomes the error ANSWER_TOO_LARGE; its writes have been
+    applied all the same."""
     max_connections: int = Field(default=1_000, ge=1)
-    """Connections at a time; further ones are closed at once."""
+    """Maximum number of open connections, per process. Further ones are closed at once."""
     limits: Literal["enforce", "measure"] = "enforce"
-    """Whether documents beyond the bounds below are refused, or logged and let through."""
+    """What happens to a document that exceeds one of the limits from `max_length` to `max_cost`: `enforce` refuses it,
+    `measure` only logs it. Use `measure` to find out which limits your frontends need."""
     max_length: int = Field(default=16_384, ge=256)
-    """Longest document, in characters."""
+    """Maximum length of a document, in characters."""
     max_tokens: int = Field(default=1000, ge=10)
-    """Most tokens of a document, and most comments."""
+    """Maximum number of tokens in a document, and of comments."""
     max_depth: int = Field(default=16, ge=1, le=200)
-    """Most levels of fields in an operation."""
+    """Maximum number of levels of nested fields in an operation."""
     max_root_fields: int = Field(default=20, ge=1)
-    """Most fields at the top of an operation."""
+    """Maximum number of root fields in an operation."""
     max_aliases: int = Field(default=30, ge=0)
-    """Most fields with an alias in an operation."""
+    """Maximum number of fields with an alias in an operation."""
     max_directives: int = Field(default=32, ge=0)
-    """Most directives in an operation."""
+    """Maximum number of directives in an operation."""
     max_selections: int = Field(default=300, ge=1)
-    """Most fields and fragments in a document's operations, fragments counted wherever they are spread."""
+    """Maximum number of fields and fragments in the operations of a document. A fragment counts each time that it is
+    spread."""
     max_values: int = Field(default=200, ge=0)
-    """Most entries of lists and objects that they spell out; variables may hold more."""
+    """Maximum number of entries of lists and objects that a document spells out. Values in variables do not count."""
     max_repeats: int = Field(default=1000, ge=0)
-    """Most pairs of fields of one name, or of fragments, at one place."""
+    """Maximum number of pairs of fields with the same name, or of fragments, in one place."""
     max_cost: int = Field(default=5000, ge=1)
-    """Most that an operation may cost: 1 for each field of the answer, 10 for each session context that is read, 50
-    for each write."""
+    """Maximum cost of an operation: 1 for each field of the answer, 10 for each session context read, 50 for each
+    write."""
     documents_memory: int = Field(default=33_554_432, ge=4_194_304)
-    """Memory for documents that are kept ready, in bytes, about."""
-    documents_file: Path | None = None
-    """Manifest of trusted documents: a JSON object of SHA-256 hashes to documents, or Apollo's manifest."""
+    """Memory for parsed documents that are kept for reuse, in bytes (approximate)."""
+    documents_file: File | None = None
+    """Manifest of trusted documents: a JSON object that maps SHA-256 hashes to documents, or Apollo's manifest."""
     documents_mode: Literal["open", "trusted"] = "open"
-    """Whether all documents are executed, or those of the manifest alone."""
+    """`open` executes all documents, `trusted` only those in `documents_file`. Use `trusted` if all clients are your
+    own."""
     cors_origins: tuple[str, ...] = ()
-    """Origins of pages whose scripts may call, for example `https://shop.example`."""
+    """Origins of web pages whose scripts may call the gateway (CORS), for example `https://shop.example`."""
 
     @model_validator(mode="after")
     def _check_documents(self) -> Self:
@@ -356,80 +413,87 @@ class GraphQL(Listener):
         return self
 
     tls: Tls | None = None
-    """Left out, it speaks plain HTTP, for loopback or a proxy that has TLS."""
+    """Without this section the door uses plain HTTP. Do that only on loopback, or behind a proxy with TLS."""
 
 
 class Grpc(Listener):
     """The gRPC door."""
 
     port: Port = 50051
-    """Port to listen on; 0 takes a free one."""
+    """TCP port. 0 chooses a free one."""
     budget: Seconds = 10.0
-    """Bound of one call, in seconds, also for a caller that sets no deadline or a later one."""
+    """Longest time for one call, also if the caller sets a later deadline or none."""
     max_message: int = Field(default=1_048_576, ge=1024)
     """Largest request message, in bytes."""
     max_answer: int = Field(default=4_194_304, ge=1024)
-    """Largest answer, in bytes: by default what gRPC's clients take by default. A larger one is RESOURCE_EXHAUSTED, and
-    of a write it is left out what was read back."""
+    """Largest answer, in bytes. The default is what gRPC clients accept by default. A larger answer to a read becomes
+    RESOURCE_EXHAUSTED; from the answer to a write, the session context is left out."""
     max_metadata: int = Field(default=16_384, ge=2048, le=1_048_576)
-    """Most metadata of one call, in bytes: names, values, and 32 for each (RFC 9113, 6.5.2)."""
+    """Maximum metadata of one call, in bytes: names and values, plus 32 for each entry (RFC 9113, section 6.5.2)."""
     max_calls: int = Field(default=1_000, ge=1)
-    """Calls under way at a time, of all callers; a further one is RESOURCE_EXHAUSTED. Health checks count too, and
-    half of all may be watches of health, of which each client that checks it has one on each connection."""
+    """Maximum number of calls in progress at a time, per process. Further ones get RESOURCE_EXHAUSTED. Health checks
+    count too. At most half of all calls may be health watches; a client that checks health keeps one open on each
+    connection."""
     max_calls_per_connection: int = Field(default=100, ge=1)
-    """Calls under way at a time on one connection; a client keeps further ones waiting."""
+    """Maximum number of calls in progress at a time on one connection. Clients hold back further ones until one
+    ends."""
     reflection: bool = False
-    """Whether the services describe themselves to whoever asks, as grpcurl does."""
+    """Serve gRPC reflection, so that tools like grpcurl can list the services."""
     connections: Connections = Connections()
     tls: GrpcTls | None = None
-    """Left out, it speaks HTTP/2 in plain text, for loopback or a proxy that has TLS."""
+    """Without this section the door uses HTTP/2 without TLS. Do that only on loopback, or behind a proxy with TLS."""
 
 
 class Admin(Listener):
-    """The operator's listener: `/livez`, `/readyz`, `/metrics`."""
+    """The listener for operators, with `/livez`, `/readyz` and `/metrics`. It needs no credential: keep it private."""
 
     port: Port = 9000
-    """Port to listen on; 0 takes a free one."""
+    """TCP port. 0 chooses a free one."""
 
 
 class Sandbox(Listener):
-    """The stand-in for upstream, in `dev` alone."""
+    """The stand-in for upstream that `session-gateway dev` starts. Other commands ignore this section."""
 
     port: Port = 8001
-    """Port to listen on; 0 takes a free one."""
+    """TCP port. 0 chooses a free one."""
 
 
 class Reads(_Section):
-    """How several session contexts are read at once."""
+    """Reading several session contexts in one call."""
 
     max_batch: int = Field(default=100, ge=1, le=1000)
-    """Most ids in one `sessionContexts` or `BatchGetSessionContexts`."""
+    """Maximum number of session ids in one `sessionContexts` or `BatchGetSessionContexts`."""
     batch_concurrency: int = Field(default=10, ge=1, le=100)
-    """How many of them are read at a time."""
+    """How many of these are requested from upstream at a time."""
 
 
 class Writes(_Section):
-    """How writes are made safe."""
+    """Writing session contexts."""
 
     max_attempts: int = Field(default=5, ge=1, le=100)
-    """How often one write is sent at most, when other writers come first or answers are lost."""
+    """Maximum number of attempts for one write, including the first, if other writers come first or answers are
+    lost."""
     max_document: int = Field(default=1_048_576, ge=1024, le=10_485_760)
-    """Largest document that is written, in bytes of JSON. Upstream's own bound is 10 MB."""
+    """Largest session context that may be written, in bytes of JSON. Upstream itself allows 10 MB."""
 
 
 class Shutdown(_Section):
-    """What happens when the gateway is told to stop."""
+    """How the gateway stops after SIGTERM or SIGINT.
+
+    Whoever stops it must wait longer than `delay` and `grace` together before killing it: `stop_grace_period` in
+    Compose, `terminationGracePeriodSeconds` in Kubernetes.
+    """
 
     delay: Annotated[float, Field(ge=0, le=3600)] = 0.0
-    """Seconds for which everything is served as before, after `/readyz` and health have begun to say no: as long as
-    load balancers take to hear of it, 5 in Kubernetes."""
+    """For this time the gateway serves on as before, but `/readyz` and gRPC health say that it is not ready. Set it to
+    the time that your load balancer takes to notice; 5 in Kubernetes."""
     grace: Annotated[float, Field(ge=0, le=3600)] = 25.0
-    """Seconds that requests under way get after that, and gRPC's connections, as long as calls come by them, to end of
-    age: `grpc.connections.max_age` and a tenth. Whoever stops the gateway waits for longer than delay and grace."""
+    """Longest time that requests in progress get to finish after that. Busy gRPC connections are also kept open until
+    they reach `grpc.connections.max_age`, so `grace` should be longer than that plus 10%."""
 
 
 class Cache(_Section):
-    """The read-through cache. All times are in seconds."""
+    """The read-through cache for session contexts."""
 
     @property
     def in_memory(self) -> bool:
@@ -442,34 +506,40 @@ class Cache(_Section):
         return self.backend.get_secret_value() not in _WITHOUT_REDIS
 
     backend: SecretStr = SecretStr("none")
-    """`none`, `memory`, or the URL of a Redis or Valkey: `redis://`, `valkey://`, or with TLS `rediss://`, `valkeys://`,
-    and then `[user:password@]host[:port][/number]`. What is special in user and password is percent-encoded: `/` is
-    `%2F`. With TLS, `?ssl_ca_certs=FILE` names a file in PEM, and so do `ssl_certfile` and `ssl_keyfile`."""
+    """`none` (no cache), `memory` (of one process), or the URL of a Redis or Valkey that all gateways share:
+    `redis://[user:password@]host[:port][/database]`, also `valkey://`, or with TLS `rediss://` and `valkeys://`.
+    Percent-encode special characters in user and password, for example `/` as `%2F`. With TLS, PEM files can be named
+    in the query: `?ssl_ca_certs=FILE`, `&ssl_certfile=FILE`, `&ssl_keyfile=FILE`."""
     cluster: bool = False
-    """Whether the URL is of one server of a cluster."""
+    """Set this if `backend` is a server of a Redis or Valkey cluster. The others are found through it."""
     memory_tier: bool = False
-    """Whether a small memory stands in front of Redis, kept in step by its messages."""
+    """Keep a cache in the memory of each process in front of Redis. Redis tells it of changes."""
     max_silence: Annotated[float, Field(ge=1, le=3600)] = 2.0
-    """The memory in front of Redis is not used when nothing has been heard for so long: the bound on its staleness."""
+    """If a process has heard nothing from Redis for this long, it stops using its `memory_tier`. So entries there can
+    be out of date for at most this time."""
     prefix: str = Field(default="session-gateway:", min_length=1, max_length=100)
-    """Of all keys in Redis."""
+    """Prefix of all keys and channels in Redis. Change it if several installations share one Redis."""
     budget: Annotated[float, Field(gt=0, le=5)] = 0.05
-    """Bound of one operation of Redis; past it upstream is asked."""
+    """Longest time for one Redis operation. If Redis does not answer by then, the gateway goes on without it, and asks
+    upstream."""
     max_entries: int = Field(default=10_000, ge=1)
-    """Entries in memory; past that, the one that was used least recently goes."""
+    """Maximum number of entries kept in memory, per process. Above that, the least recently used entry is dropped."""
     max_memory: int = Field(default=67_108_864, ge=8_388_608)
-    """Memory of each process for these entries, in bytes, about; past that, the same. Shoppers' own sessions
+    """Maximum memory for these entries, in bytes (estimated), per process; above that, likewise. Shoppers' own sessions
     (`own_sessions`) may take as much again."""
     ttl: Seconds = 5.0
-    """How long an entry is fresh."""
+    """How long an entry is served without asking upstream again. Longer means less load on upstream, but changes made
+    directly there are seen later."""
     stale_while_revalidate: Annotated[float, Field(ge=0, le=86_400)] = 0.0
-    """For so long after that it is served at once while one refresh runs behind (RFC 5861)."""
+    """For this time after `ttl`, an entry is still served at once while it is refreshed in the background (RFC 5861). 0
+    turns this off."""
     stale_if_error: Annotated[float, Field(ge=0, le=86_400)] = 0.0
-    """For so long after that it is served when upstream fails (RFC 5861)."""
+    """For this time after `ttl`, an entry is served if upstream fails (RFC 5861). 0 turns this off."""
     missing_ttl: Annotated[float, Field(ge=0, le=3600)] = 0.0
-    """How long it is remembered that a session has no context; 0 for not at all, as one may come at any moment."""
+    """How long the gateway remembers that a session has no context. With 0 it asks upstream each time."""
     own_sessions: bool = False
-    """Whether shoppers' own sessions are kept too, each under a keyed hash of the token, in this process alone."""
+    """Also cache shoppers' own sessions. They stay in the memory of each process, each under a keyed hash of the
+    shopper's token."""
 
     @field_validator("backend")
     @classmethod
@@ -488,12 +558,12 @@ class Cache(_Section):
 
 
 class Limited(_Section):
-    """How many calls a caller may make."""
+    """A rate limit."""
 
     rate: CallsPerSecond | None = None
-    """Calls a second, of each caller and tenant; 0 for no bound. Left out, `rate_limits` decides."""
+    """Calls per second, for each caller and tenant. 0 means no limit. If left out, `rate_limits` applies."""
     burst: Annotated[int, Field(ge=1)] | None = None
-    """Calls at once; left out, as many as in a second."""
+    """Calls that may come at once. If left out, as many as `rate` allows in one second."""
 
     @model_validator(mode="after")
     def _check_burst(self) -> Self:
@@ -503,32 +573,34 @@ class Limited(_Section):
 
 
 class RateLimits(_Section):
-    """How many calls a caller may make: token buckets, in Redis if the cache is there, else in each process."""
+    """Rate limits (token buckets). They are counted in Redis if `cache.backend` is one, otherwise in each process."""
 
     rate: CallsPerSecond = 0.0
-    """Calls a second, of each caller and tenant; 0 for no bound. A batch counts as many as it reads."""
+    """Calls per second, for each caller and tenant. 0 means no limit. A batch counts once for each session that it
+    reads."""
     burst: Annotated[int, Field(ge=1)] | None = None
-    """Calls at once; left out, as many as in a second."""
+    """Calls that may come at once. If left out, as many as `rate` allows in one second."""
     own_rate: CallsPerSecond = 0.0
-    """Calls a second about shoppers' own sessions, of each Emporix token, in each process; 0 for no bound."""
+    """Calls per second for shoppers' own sessions, for each shopper's token, always counted in each process. 0 means no
+    limit."""
     own_burst: Annotated[int, Field(ge=1)] | None = None
-    """Calls at once; left out, as many as in a second."""
+    """Calls that may come at once. If left out, as many as `own_rate` allows in one second."""
 
 
 class _Grant(Limited):
-    """What a caller may do."""
+    """A caller's permissions."""
 
     permissions: tuple[Literal["sessions:read", "sessions:write"], ...] = Field(min_length=1)
-    """Any of `sessions:read` and `sessions:write`."""
+    """`sessions:read`, `sessions:write`, or both."""
     tenants: tuple[TenantOrAll, ...] = Field(min_length=1)
-    """The tenants it may do it for; `*` for all."""
+    """Tenants whose sessions the caller may use. `*` means all."""
 
 
 class AccessKey(_Grant):
-    """A caller with an API key. `session-gateway keys new NAME` prints one, and this entry for it."""
+    """A caller with an API key. `session-gateway keys new NAME` prints a key, and its entry here."""
 
     hash: str = Field(pattern=r"^sha256:[0-9a-f]{32}:[0-9a-f]{64}$")
-    """The key's salted hash. The key itself is nowhere."""
+    """Salted hash of the key. The key itself is stored nowhere."""
 
 
 class AccessCertificate(_Grant):
@@ -536,34 +608,36 @@ class AccessCertificate(_Grant):
 
 
 class AccessIssuer(Limited):
-    """An issuer of callers' JWTs."""
+    """An issuer of JWTs that callers may use."""
 
     issuer: str = Field(min_length=1)
-    """Value of the claim `iss`; its OIDC discovery document tells where the keys are, unless `jwks_url` does."""
+    """Required value of the claim `iss`. Unless `jwks_url` is set, this must be a URL: its OIDC discovery document says
+    where the signing keys are."""
     audience: str = Field(min_length=1)
-    """Value of the claim `aud`."""
+    """Required value of the claim `aud`."""
     jwks_url: HttpUrl | None = None
-    """Where its keys are."""
+    """URL of the issuer's signing keys (JWKS)."""
     plain_http: bool = False
-    """Whether they may come over HTTP without TLS, from another machine: who is on the way could make tokens then."""
+    """Allow signing keys to be fetched from another machine without TLS. Insecure: anyone on the network path could
+    then forge tokens."""
     algorithms: tuple[
         Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"],
         ...,
     ] = Field(default=("RS256", "ES256"), min_length=1)
-    """Signatures that are taken; there are none among them whose key would have to be shared."""
+    """Accepted signature algorithms. Only asymmetric ones are possible."""
     leeway: int = Field(default=30, ge=0, le=300)
-    """Seconds that its clock and ours may differ."""
+    """How many seconds the issuer's clock and this machine's may differ."""
     permissions_claim: str = "scope"
-    """Claim that holds permissions, a list or words with spaces between."""
+    """Claim with the caller's permissions: a list, or words separated by spaces."""
     permissions: dict[str, Literal["sessions:read", "sessions:write"]] = {
         "sessions:read": "sessions:read",
         "sessions:write": "sessions:write",
     }
-    """What each of its words means."""
+    """Maps the words in `permissions_claim` to permissions of the gateway. Other words are ignored."""
     tenants_claim: str | None = None
-    """Claim that holds the tenants; left out, it is `tenants` for all of its tokens."""
+    """Claim with the tenants whose sessions the caller may use. Set either this or `tenants`."""
     tenants: tuple[TenantOrAll, ...] = ()
-    """The tenants of all of its tokens; `*` for all."""
+    """Tenants for all tokens of this issuer. `*` means all."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -578,14 +652,18 @@ class AccessIssuer(Limited):
 
 
 class Access(_Section):
-    """Who may call. With nothing here everybody may, and the gateway listens on loopback alone."""
+    """Who may call.
+
+    If nothing is set here, everybody may, and `serve` listens on loopback only, unless started with `--insecure`.
+    """
 
     keys: dict[CallerName, AccessKey] = {}
-    """API keys, by name."""
+    """API keys, by the caller's name."""
     issuers: dict[CallerName, AccessIssuer] = {}
-    """Issuers of JWTs, by name. No two have the same `issuer`."""
+    """Issuers of JWTs, by a name of your choice. Each must have a different `issuer`."""
     certificates: dict[str, AccessCertificate] = {}
-    """Client certificates of gRPC's callers, by a subject alternative name: `spiffe://...`, or a DNS name."""
+    """Callers with a client certificate (gRPC only), by its subject alternative name: `spiffe://...`, or a DNS name.
+    Needs `grpc.tls.client_ca_file`."""
 
     @model_validator(mode="after")
     def _check_issuers(self) -> Self:
@@ -603,19 +681,19 @@ class Log(_Section):
     """The log, on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """Lines of a lower level are left out."""
+    """Lowest level to log."""
     format: Literal["auto", "json", "console"] = "auto"
-    """`auto` is readable on a terminal and JSON elsewhere."""
+    """`auto` writes readable text to a terminal, and JSON otherwise."""
     access: bool = True
-    """Whether every request gets a line, of level `info`."""
+    """Write a line of level `info` for each request."""
 
 
 class Telemetry(_Section):
-    """What is told of the gateway's work besides logs and metrics."""
+    """OpenTelemetry."""
 
     traces: bool = False
-    """Whether requests are traced, with what `session-gateway[otel]` installs. Where to and how many, the standard
-    variables of OpenTelemetry say: `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`, `OTEL_SERVICE_NAME`, ..."""
+    """Send traces. Needs `pip install 'session-gateway[otel]'`. OpenTelemetry's own environment variables say where to
+    send them, and how many: `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`, `OTEL_SERVICE_NAME` and others."""
 
 
 class Settings(BaseSettings):
@@ -632,8 +710,8 @@ class Settings(BaseSettings):
     )
 
     workers: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Processes that share the ports; as `serve --workers`. Left out, as many as there are cores for this gateway, or
-    one with `cache.backend = "memory"`. Bounds and rates that are not kept in Redis are each worker's own."""
+    """Number of processes that share the ports; the same as `serve --workers`. If left out, one for each core that the
+    gateway may use, or one with `cache.backend = "memory"`. Limits count per process, unless they are kept in Redis."""
     upstream: Upstream = Upstream()
     tenants: dict[Annotated[str, Field(pattern=_TENANT)], Tenant] = Field(min_length=1)
     graphql: GraphQL = GraphQL()

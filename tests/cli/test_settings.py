@@ -104,6 +104,26 @@ def test_a_secret_may_come_from_a_file_of_its_own(tmp_path: Path, file: Path) ->
     assert load_settings(file).tenants["mytenant"].client_secret.get_secret_value() == CANARY
 
 
+def test_white_space_around_a_tenants_id_and_secret_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Secret of Kubernetes that was made with `echo` ends with a line's end."""
+    variables = {
+        "SESSION_GATEWAY_TENANTS__MYTENANT__CLIENT_ID": "id\n",
+        "SESSION_GATEWAY_TENANTS__MYTENANT__CLIENT_SECRET": f" {CANARY}\r\n",
+    }
+    set_all(monkeypatch, variables)
+
+    tenant = load_settings().tenants["mytenant"]
+
+    assert (tenant.client_id, tenant.client_secret.get_secret_value()) == ("id", CANARY)
+
+
+@pytest.mark.parametrize("host", ["", "localhost", "my_host-1.example", "bücher.example", "::", "fe80::1%eth0"])
+def test_hosts_to_listen_on(file: Path, host: str) -> None:
+    file.write_text(f'{TENANT}[grpc]\nhost = "{host}"')
+
+    assert load_settings(file).grpc.host == host
+
+
 def test_a_tenant_of_dev_may_be_changed_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SESSION_GATEWAY_TENANTS__ACME__CLIENT_ID", "other")
 
@@ -198,30 +218,51 @@ IN_THE_FILE = [
     (f'{TENANT}client_sekret = "{CANARY}"', "tenants.mytenant.client_sekret", "is not a setting"),
     (f"{TENANT}[grpc]\nport = 70000", "grpc.port", "65535"),
     (f"{TENANT}[grpc]\nport = -1", "grpc.port", "greater than or equal to 0"),
-    (f'{TENANT}[grpc]\nport = "{CANARY}"', "grpc.port", "integer"),
-    (f"grpc = 1\n{TENANT}", "grpc", "dictionary"),
-    (f"{TENANT}[grpc]\nhost = 'gate..way'", "grpc.host", "no name of a host"),
+    (f'{TENANT}[grpc]\nport = "{CANARY}"', "grpc.port", "must be a whole number"),
+    (f"{TENANT}[grpc]\nport = 1.5", "grpc.port", "must be a whole number"),
+    (f"grpc = 1\n{TENANT}", "grpc", "must be a section"),
+    (f"{TENANT}[grpc]\nhost = 'gate..way'", "grpc.host", "or the name of a host"),
+    (f"{TENANT}[grpc]\nhost = 'http://0.0.0.0'", "grpc.host", "without scheme"),
+    (f"{TENANT}[grpc]\nhost = '0.0.0.0:50051'", "grpc.host", "port"),
+    (f"{TENANT}[graphql]\nhost = '[::]'", "graphql.host", "brackets"),
+    (f"{TENANT}[admin]\nhost = ' 127.0.0.1'", "admin.host", "or the name of a host"),
+    (f"{TENANT}[admin]\nhost = '*'", "admin.host", "or the name of a host"),
+    (f'{TENANT}[upstream]\ntimeout = "5s"', "upstream.timeout", "must be a number"),
     (f"{TENANT}[upstream]\ntimeout = 0", "upstream.timeout", "greater than 0"),
     (f"{TENANT}[upstream]\ntimeout = nan", "upstream.timeout", "3600"),
     (f'{TENANT}[upstream]\nbase_url = "{CANARY}"', "upstream.base_url", "URL"),
     (f'{TENANT}[upstream]\nbase_url = "ftp://{CANARY}"', "upstream.base_url", "URL"),
+    (f'{TENANT}[upstream]\nbase_url = "api.emporix.io"', "upstream.base_url", "begins with http:// or https://"),
+    (f'{TENANT}[upstream]\nbase_url = "https://user:{CANARY}@127.0.0.1"', "upstream.base_url", "nothing else"),
+    (f'{TENANT}[upstream]\nbase_url = "https://127.0.0.1/?key={CANARY}"', "upstream.base_url", "nothing else"),
+    (f'{TENANT}[upstream]\nca_file = "/a\\u0000b"', "upstream.ca_file", "NUL"),
+    (f'{TENANT}[graphql]\ndocuments_file = "/a\\u0000b"', "graphql.documents_file", "NUL"),
+    (f'{TENANT}[graphql]\ncors_origins = "https://shop.example"', "graphql.cors_origins", "must be a list"),
+    (f'{TENANT}[grpc.tls]\ncertificate_file = "/a\\u0000b"\nkey_file = "/k"', "grpc.tls.certificate_file", "NUL"),
     (f"{TENANT}[shutdown]\ngrace = -1", "shutdown.grace", "greater than or equal to 0"),
     (f"{TENANT}[writes]\nmax_attempts = 0", "writes.max_attempts", "greater than or equal to 1"),
     (f'{TENANT}[log]\nlevel = "{CANARY}"', "log.level", "'debug', 'info', 'warning' or 'error'"),
-    (f'{TENANT}[graphql]\nplayground = "{CANARY}"', "graphql.playground", "boolean"),
+    (f'{TENANT}[graphql]\nplayground = "{CANARY}"', "graphql.playground", "must be true or false"),
     ("", "tenants", "is missing: configure at least one"),
     ("[tenants]", "tenants", "configure at least one"),
-    (f'tenants = "{CANARY}"', "tenants", "dictionary"),
-    (f'tenants.mytenant = "{CANARY}"', "tenants.mytenant", "dictionary"),
+    (f'tenants = "{CANARY}"', "tenants", "must be a section"),
+    (f'tenants.mytenant = "{CANARY}"', "tenants.mytenant", "must be a section"),
     (f'[tenants.mytenant]\nclient_secret = "{CANARY}"', "tenants.mytenant.client_id", "is missing"),
-    (f'[tenants.mytenant]\nclient_id = ""\nclient_secret = "{CANARY}"', "tenants.mytenant.client_id", "1 character"),
+    (f'[tenants.mytenant]\nclient_id = ""\nclient_secret = "{CANARY}"', "tenants.mytenant.client_id", "is empty"),
+    (f'[tenants.mytenant]\nclient_id = 12\nclient_secret = "{CANARY}"', "tenants.mytenant.client_id", "in quotes"),
     (
         '[tenants.mytenant]\nclient_id = "id"',
         "tenants.mytenant.client_secret",
         "SESSION_GATEWAY_TENANTS__MYTENANT__CLIENT_SECRET",
     ),
     ('[tenants.mytenant]\nclient_id = "id"\nclient_secret = ""', "tenants.mytenant.client_secret", "is empty"),
+    ('[tenants.mytenant]\nclient_id = "id"\nclient_secret = " \\n"', "tenants.mytenant.client_secret", "is empty"),
     (f"{TENANT}client_secret_file = '/dev/null'", "tenants.mytenant", "not both"),
+    (
+        '[tenants.mytenant]\nclient_id = "id"\nclient_secret_file = "/a\\u0000b"',
+        "tenants.mytenant",
+        "client_secret_file holds a NUL",
+    ),
     (f"graphql.port = 1\ngrpc.port = 1\n{TENANT}", "grpc.port", "graphql.port"),
     (f"graphql.port = 9000\n{TENANT}", "admin.port", "graphql.port"),
     (f"grpc = {{port = 1, host = '0.0.0.0'}}\nadmin.port = 1\n{TENANT}", "admin.port", "grpc.port"),
@@ -230,6 +271,11 @@ IN_THE_FILE = [
     (f"{TENANT}[cache]\nmemory_tier = true", "cache", "need a backend of Redis"),
     (f"{TENANT}[cache]\ncluster = true\nbackend = 'redis://h/1'", "cache", "without a number"),
     (f'[tenants.My-Tenant]\nclient_id = "id"\nclient_secret = "{CANARY}"', "tenants.My-Tenant", "lowercase"),
+    (
+        f'{TENANT}[access.keys.shop]\nhash = "sha256:{"0" * 32}:{"0" * 64}"\npermissions = ["read"]\ntenants = ["*"]',
+        "access.keys.shop.permissions.0",
+        "must be 'sessions:read' or 'sessions:write'",
+    ),
 ]
 
 
@@ -343,12 +389,13 @@ def test_urls_of_redis(file: Path, monkeypatch: pytest.MonkeyPatch, backend: str
         ("SESSION_GATEWAY_PORT", CANARY, "SESSION_GATEWAY_PORT", "is not a setting"),
         ("SESSION_GATEWAY_GRPC_PORT", "1", "SESSION_GATEWAY_GRPC_PORT", "is not a setting"),
         ("SESSION_GATEWAY_GRPC__PROT", CANARY, "grpc.prot", "is not a setting"),
-        ("SESSION_GATEWAY_GRPC__PORT", CANARY, "grpc.port", "integer"),
-        ("SESSION_GATEWAY_GRPC__PORT", "", "grpc.port", "integer"),
+        ("session_gateway_grcp__port", CANARY, "session_gateway_grcp__port", "is not a setting"),
+        ("SESSION_GATEWAY_GRPC__PORT", CANARY, "grpc.port", "must be a whole number"),
+        ("SESSION_GATEWAY_GRPC__PORT", "", "grpc.port", "must be a whole number"),
         ("SESSION_GATEWAY_GRPC", CANARY, "SESSION_GATEWAY_GRPC", "JSON"),
-        ("SESSION_GATEWAY_GRPC__PORT__X", "1", "grpc.port", "integer"),
+        ("SESSION_GATEWAY_GRPC__PORT__X", "1", "grpc.port", "must be a whole number"),
         ("SESSION_GATEWAY_TENANTS__OTHER__CLIENT_SECRET", CANARY, "tenants.other.client_id", "is missing"),
-        ("SESSION_GATEWAY_TENANTS__OTHER", CANARY, "tenants.other", "dictionary"),
+        ("SESSION_GATEWAY_TENANTS__OTHER", CANARY, "tenants.other", "must be a section"),
         ("SESSION_GATEWAY_ACCESS__KEYS__DEV__TENANTS", CANARY, "SESSION_GATEWAY_ACCESS__KEYS__DEV__TENANTS", '["acme"'),
         ("SESSION_GATEWAY_GRAPHQL__CORS_ORIGINS", CANARY, "SESSION_GATEWAY_GRAPHQL__CORS_ORIGINS", "is not JSON"),
         ("SESSION_GATEWAY_GRPC", "[" * 200_000, "SESSION_GATEWAY_GRPC", "nested too deeply"),
