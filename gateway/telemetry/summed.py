@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, ProcessCollector, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -27,6 +34,8 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
 __all__ = ["SummedMetrics"]
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # not annotated; as in `gateway.telemetry.prometheus`
 
 _ENDED: Final = "ended"
 """In a file's name, in the place of a process's number: all that have ended."""
