@@ -19,8 +19,10 @@ import structlog
 from opentelemetry.environment_variables import OTEL_TRACES_EXPORTER
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.environment_variables import (
+    OTEL_EXPORTER_OTLP_ENDPOINT,
     OTEL_EXPORTER_OTLP_HEADERS,
     OTEL_EXPORTER_OTLP_PROTOCOL,
+    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
     OTEL_EXPORTER_OTLP_TRACES_HEADERS,
     OTEL_EXPORTER_OTLP_TRACES_PROTOCOL,
 )
@@ -45,6 +47,7 @@ _LAST_EXPORT: Final = 5.0
 
 _is_pair: Final = re.compile(r"[ \t]*[\w!#$%&'*+.^`|~-]+[ \t]*=[\t !#-+./:<-\[\]-~0-9-]*", re.ASCII).fullmatch
 """A header's name, and its value, as it is or percent-encoded."""
+_is_url: Final = re.compile(r"https?://[^\s/?#]+\S*", re.IGNORECASE).fullmatch
 _can_be_sent: Final = re.compile(r"[\t -~\xa0-\xff]*").fullmatch
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -82,6 +85,7 @@ def _exporters() -> Iterator[SpanExporter]:
     for name in (os.environ.get(OTEL_TRACES_EXPORTER) or "otlp").split(","):
         match name.strip():
             case "otlp":
+                _check_endpoint()
                 _check_protocol()
                 _check_headers()
                 yield OTLPSpanExporter()
@@ -91,6 +95,13 @@ def _exporters() -> Iterator[SpanExporter]:
                 pass
             case _:
                 raise BadTracing(f"{OTEL_TRACES_EXPORTER}: must be otlp, console or none")
+
+
+def _check_endpoint() -> None:
+    """The SDK would lose all spans, and log that with each batch."""
+    for name in (OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, OTEL_EXPORTER_OTLP_ENDPOINT):
+        if (endpoint := os.environ.get(name)) is not None and not _is_url(endpoint):
+            raise BadTracing(f"{name}: must be a URL that begins with http:// or https://")
 
 
 def _check_protocol() -> None:

@@ -403,6 +403,8 @@ SERVE = {
     ("variable", "value", "message"),
     [
         ("OTEL_TRACES_EXPORTER", "zipkin", "OTEL_TRACES_EXPORTER: must be otlp, console or none"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "canary:4318", "OTEL_EXPORTER_OTLP_ENDPOINT: must be a URL"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: must be a URL"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "OTEL_EXPORTER_OTLP_PROTOCOL: must be http/protobuf"),
         (
             "OTEL_EXPORTER_OTLP_HEADERS",
