@@ -48,6 +48,9 @@ _log = structlog.stdlib.get_logger(__name__)
 _REDIS_TIME: Final = 60.0
 """Seconds to count or clear all entries."""
 
+_OTHER_FILES: Final = 128
+"""Files that a process has open besides connections of callers and to upstream, about: up to 65 are to Redis."""
+
 Result = TypeVar("Result")
 
 _config = click.option(
@@ -97,7 +100,7 @@ def serve(config: Path | None, *, insecure: bool, workers: int | None) -> None:
         click.echo(f"session-gateway: {exposed}: {_REMEDY}", err=True)
         sys.exit(2)
     configure_logs(settings.log)
-    allow_many()
+    _tell_of_files(settings, allow_many())
     if exposed:
         _log.critical("insecure", problem=exposed)
     workers, reason = count_workers(settings)
@@ -335,6 +338,19 @@ def _serve_by(workers: int, settings: Settings, read_again: Callable[[], Setting
             await supervise(settings, workers, server, ending, read_again)
 
         uvloop.run(supervising())
+
+
+def _tell_of_files(settings: Settings, allowed: int) -> None:
+    """With all files open that it may have, a process takes no connection: not even one that asks whether it lives."""
+    connections = settings.graphql.max_connections + settings.grpc.connections.max_number
+    needed = connections + settings.upstream.max_concurrent + _OTHER_FILES
+    if allowed < needed:
+        _log.warning(
+            "files_short",
+            allowed=allowed,
+            needed=needed,
+            remedy="raise the hard limit, or lower graphql.max_connections and grpc.connections.max_number",
+        )
 
 
 def _tell_of_sharing(settings: Settings) -> None:

@@ -194,6 +194,27 @@ async def test_it_needs_none_of_the_standard_streams(upstream_url: str, closed: 
         assert await process.end(within=30) == 0
 
 
+# Open files
+
+
+@pytest.mark.parametrize(("hard", "told"), [(2383, True), (2384, False)])
+async def test_it_warns_where_it_may_not_have_as_many_files_as_connections(
+    upstream_url: str, *, hard: int, told: bool
+) -> None:
+    variables = {
+        **ANYWHERE,
+        "SESSION_GATEWAY_UPSTREAM__BASE_URL": upstream_url,
+        "SESSION_GATEWAY_TENANTS__ACME__CLIENT_ID": "acme-client",
+        "SESSION_GATEWAY_TENANTS__ACME__CLIENT_SECRET": "acme-secret",
+    }
+    program = ("sh", "-c", f'ulimit -n {hard}; exec "$0" "$@"', str(SCRIPT))
+    async with running("serve", program=program, **variables) as process:
+        await process.says("listening")
+
+    warnings = [each for each in map(json.loads, process.err) if each["event"] == "files_short"]
+    assert [(each["allowed"], each["needed"], each["level"]) for each in warnings] == [(hard, 2384, "warning")] * told
+
+
 # A port in use
 
 
