@@ -395,10 +395,10 @@ async def _with_store(settings: Settings, work: Callable[[RedisStore], Awaitable
         raise OSError("cache.backend: is no Redis, and a gateway's own memory goes with it")
 
     from gateway.parts.cache import open_redis_store
-    from gateway.stores.redis import RedisError
+    from gateway.stores.redis import RedisClusterException, RedisError
 
     try:
         async with open_redis_store(settings) as (store, _), asyncio.timeout(_REDIS_TIME):
             return await work(store)
-    except (RedisError, TimeoutError) as error:
+    except (RedisError, RedisClusterException, TimeoutError) as error:
         raise OSError(f"cache.backend: Redis cannot be asked: {str(error) or 'no answer in time'}") from error

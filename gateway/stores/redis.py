@@ -25,7 +25,7 @@ from urllib.parse import urlsplit, urlunsplit
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException, RedisError, ResponseError
 
 from gateway.stores.base import BaseCache
 from gateway.stores.stored import MAX_WRITERS, StoredEntry
@@ -35,7 +35,14 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
-__all__ = ["CONNECT_TIMEOUT", "RedisConnections", "RedisError", "RedisStore", "open_redis"]
+__all__ = [
+    "CONNECT_TIMEOUT",
+    "RedisClusterException",
+    "RedisConnections",
+    "RedisError",
+    "RedisStore",
+    "open_redis",
+]
 
 Client: TypeAlias = "Redis | RedisCluster"
 

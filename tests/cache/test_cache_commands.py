@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import pytest
 from processes import run
 
 from gateway.sandbox import seed
@@ -22,8 +23,8 @@ SETTINGS = {
 }
 
 
-async def cache(command: str, backend: str) -> tuple[int, Process]:
-    return await run("cache", command, **SETTINGS, SESSION_GATEWAY_CACHE__BACKEND=backend)
+async def cache(command: str, backend: str, **variables: str) -> tuple[int, Process]:
+    return await run("cache", command, **SETTINGS, SESSION_GATEWAY_CACHE__BACKEND=backend, **variables)
 
 
 async def test_entries_are_counted_and_cleared_also_from_the_memory_of_gateways(server: RedisServer) -> None:
@@ -78,10 +79,20 @@ async def test_there_is_nothing_to_clear_without_a_redis() -> None:
     assert process.err == ["session-gateway: cache.backend: is no Redis, and a gateway's own memory goes with it"]
 
 
-async def test_a_redis_that_is_not_there_is_told_in_one_line() -> None:
-    status, process = await cache("stats", "redis://:canary@127.0.0.1:1/0")
+@pytest.mark.parametrize("cluster", ["false", "true"])
+async def test_a_redis_that_is_not_there_is_told_in_one_line(cluster: str) -> None:
+    status, process = await cache("stats", "redis://:canary@127.0.0.1:1/0", SESSION_GATEWAY_CACHE__CLUSTER=cluster)
 
     assert status == 1
     assert len(process.err) == 1
     assert process.err[0].startswith("session-gateway: cache.backend: Redis cannot be asked: ")
     assert "canary" not in process.said
+
+
+async def test_a_redis_that_is_of_no_cluster_is_told_in_one_line(server: RedisServer) -> None:
+    status, process = await cache("clear", server.url, SESSION_GATEWAY_CACHE__CLUSTER="true")
+
+    assert status == 1
+    (line,) = process.err
+    assert line.startswith("session-gateway: cache.backend: Redis cannot be asked: ")
+    assert "Cluster mode is not enabled" in line
