@@ -54,7 +54,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._writes = Counter(
             "session_gateway_writes",
-            "Writes by operation and by what became of them: applied, cancelled, or the reason of the error.",
+            "Writes by operation and outcome: applied, cancelled, or the error code.",
             ["operation", "outcome"],
             registry=self._registry,
         )
@@ -63,40 +63,40 @@ class Metrics:
                 self._writes.labels(operation, error.reason)  # is 0: of what begins with 1, an alert sees no increase
         self._attempts = Histogram(
             "session_gateway_write_attempts",
-            "Times that one write was sent upstream.",
+            "Number of times that one write was sent upstream.",
             ["operation"],
             buckets=(0, 1, 2, 3, 4, 5, 10),
             registry=self._registry,
         )
         self._ambiguous = Counter(
             "session_gateway_write_answers_lost",
-            "Answers of writes that were lost, so that reading back had to settle what became of the write.",
+            "Writes whose answer was lost, so that the session had to be read back.",
             ["operation"],
             registry=self._registry,
         )
 
         self._reads = Count(
             "session_gateway_cache_reads",
-            "Reads through the cache by what answered them: hit, stale_while_revalidate, stale_if_error, or by why "
-            "upstream was asked: miss, stale, request.",
+            "Reads through the cache: answered from it (hit, stale_while_revalidate, stale_if_error), or why upstream "
+            "was asked (miss, stale, request). Collapsed reads shared the result of another caller's.",
             ["outcome", "collapsed"],
             self._registry,
         )
         self._puts = Count(
             "session_gateway_cache_puts",
-            "What reads brought back, kept or refused for a write or a higher version that stood against it.",
+            "Results of reads, by whether they were stored in the cache.",
             ["kept"],
             self._registry,
         )
         self._failures = Counter(
             "session_gateway_cache_failures",
-            "Operations that the shared cache failed to do in its time, so that they were done without.",
+            "Operations that Redis did not do in time. The gateway went on without it.",
             ["operation"],
             registry=self._registry,
         )
         self._entries = Gauge(
             "session_gateway_cache_entries",
-            "Entries in the memory of the gateway's processes.",
+            "Cache entries in memory.",
             registry=self._registry,
             multiprocess_mode="livesum",
         )
@@ -109,32 +109,33 @@ class Metrics:
 
         self._upstream = Times(
             "session_gateway_upstream_request_duration_seconds",
-            "Requests to upstream, by method and by what became of them: 2xx to 5xx, timeout, unreachable, lost, ...",
+            "Requests to upstream, each attempt, by method and outcome: 2xx to 5xx, timeout, unreachable, lost, "
+            "malformed, cancelled.",
             ["method", "outcome"],
             (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
             self._registry,
         )
         self._retries = Counter(
             "session_gateway_upstream_retries",
-            "Requests that were sent upstream again, by what had become of them.",
+            "Retries of requests to upstream, by reason.",
             ["reason"],
             registry=self._registry,
         )
         self._tokens = Counter(
             "session_gateway_token_requests",
-            "Requests for the gateway's own tokens, by what became of them: ok, or the reason of the error.",
+            "Requests for the gateway's own tokens, by outcome: ok, or the error code.",
             ["outcome"],
             registry=self._registry,
         )
         self._breaker = Gauge(
             "session_gateway_upstream_breaker_state",
-            "Whether upstream is left alone: 0 closed, 1 half open, 2 open.",
+            "State of the circuit breaker to upstream: 0 closed, 1 half open, 2 open.",
             registry=self._registry,
             multiprocess_mode="livemax",
         )
         self._shed = Counter(
             "session_gateway_upstream_shed",
-            "Calls turned away because too many to upstream were under way: the queue was full, or they had waited.",
+            "Calls rejected because of upstream.max_concurrent: the queue was full, or they had waited too long.",
             ["cause"],
             registry=self._registry,
         )
@@ -142,14 +143,14 @@ class Metrics:
             self._shed.labels(cause)
         self._in_flight = Gauge(
             "session_gateway_upstream_in_flight",
-            "Calls to upstream that are under way.",
+            "Calls to upstream in progress.",
             registry=self._registry,
             multiprocess_mode="livesum",
         )
 
         self._lines_dropped = Counter(
             "session_gateway_log_lines_dropped",
-            "Lines of the log that were not written, since nobody read them in time.",
+            "Log lines dropped because nobody read them in time, or the disk was full.",
             registry=self._registry,
         )
         self._to_sample: list[Callable[[], None]] = [

@@ -27,8 +27,8 @@ class RequestMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._requests = Count(
             "session_gateway_requests",
-            "Requests by door, by operation (GraphQL's root field, `several` or `none`), and by what became of them: "
-            "OK, or the reason of the error.",
+            "Requests by door, operation (gRPC method or GraphQL root field, `several` or `none`) and result: OK, or "
+            "the error code.",
             ["door", "operation", "code"],
             registry,
         )
@@ -41,14 +41,15 @@ class RequestMetrics:
         )
         self._overheads = Times(
             "session_gateway_request_overhead_seconds",
-            "Time that requests took beside what upstream took; of requests that asked upstream themselves.",
+            "Time that requests took, minus the time during which upstream worked on them. Only requests that called "
+            "upstream themselves.",
             ["door"],
             _BUCKETS,
             registry,
         )
         self._in_flight = Gauge(
             "session_gateway_requests_in_flight",
-            "Requests that are under way.",
+            "Requests in progress.",
             ["door"],
             registry=registry,
             multiprocess_mode="livesum",

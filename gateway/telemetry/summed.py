@@ -56,7 +56,7 @@ class SummedMetrics:
         self._registry.register(self._processes)
         self._restarts = Counter(
             "session_gateway_worker_restarts",
-            "Workers that were started in the place of one that had ended.",
+            "Workers that replaced one that had ended.",
             registry=self._registry,
         )
         self._ended: dict[str, NumbersFile] = {}
@@ -151,17 +151,19 @@ class _Processes(Collector):
 
         spent = total("process_cpu_seconds_total") + self.spent_before
         self._spent = max(self._spent, spent)  # one that has just ended may be in neither
-        yield CounterMetricFamily("process_cpu_seconds", "CPU time of all processes, ended ones included.", self._spent)
+        yield CounterMetricFamily(
+            "process_cpu_seconds", "CPU time of all processes, including those that have ended.", self._spent
+        )
         yield GaugeMetricFamily(
             "process_resident_memory_bytes",
-            "Resident memory of all processes; what several have in common counts once.",
+            "Resident memory of all processes. Memory that they share counts once.",
             total("process_resident_memory_bytes"),
         )
         yield GaugeMetricFamily(
             "process_virtual_memory_bytes", "Virtual memory of all processes.", total("process_virtual_memory_bytes")
         )
         nearest = max(found, key=_files)
-        for name, meaning in {"open": "Open files", "max": "Most open files"}.items():
+        for name, meaning in {"open": "Open files", "max": "Limit on open files"}.items():
             yield GaugeMetricFamily(
                 f"process_{name}_fds",
                 f"{meaning} of the process that is nearest to its limit.",
