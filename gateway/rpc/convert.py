@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_NAMES",
     "fill_session_context",
+    "json_from_attribute",
     "json_from_struct",
     "json_from_value",
     "replacement_from_message",
@@ -99,7 +100,19 @@ def replacement_from_message(message: pb.SessionContext) -> Replacement:
 
 def json_from_struct(struct: Struct, field: str) -> dict[str, JSON]:
     """The attributes in a Struct as JSON. Raises InvalidArgument, naming the field."""
-    return {name: json_from_value(value, field) for name, value in struct.fields.items()}
+    return {name: json_from_attribute(name, value, field) for name, value in struct.fields.items()}
+
+
+def json_from_attribute(name: str, value: Value, field: str, *, below: int = 0) -> JSON:
+    """The value of the attribute of this name, or one that so many names `below` it lead to.
+
+    Raises as `json_from_value`, and tells the name, which is one of many in the field.
+    """
+    try:
+        return _json(value, field, _VALUE_DEPTH + below * _MEMBER_DEPTH)
+    except InvalidArgument as refusal:
+        (violation,) = refusal.violations
+        raise InvalidArgument.of(field, f"{violation.message} (in {name!r})") from None
 
 
 def json_from_value(value: Value, field: str) -> JSON:

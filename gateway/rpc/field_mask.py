@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.errors import InvalidArgument
 from gateway.model import SCALAR_FIELDS
-from gateway.rpc.convert import MAX_NAMES, json_from_struct, json_from_value
+from gateway.rpc.convert import MAX_NAMES, json_from_attribute, json_from_struct
 from gateway.sessions.changes import CLEAR, Assignment, Clear, Patch
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def patch_from_message(message: pb.SessionContext, paths: Iterable[str], *, writ
     if not named:
         chosen = list(_set_paths(message))
     elif "*" in named:
-        chosen = [(field,) for field in writable]
+        chosen = _union([*((field,) for field in writable), *parsed])
     else:
         chosen = _union(parsed)
     assignments = tuple(Assignment(path, _value(message, path)) for path in chosen)
@@ -137,8 +137,11 @@ def _attribute(message: pb.SessionContext, inner: list[str]) -> JSON | Clear:
     if not inner:
         return json_from_struct(message.context, where) or CLEAR
     struct = message.context
-    for name in inner[:-1]:
+    *outer, last = inner
+    for name in outer:
         if name not in struct.fields:
             return CLEAR
         struct = struct.fields[name].struct_value
-    return json_from_value(struct.fields[inner[-1]], where) if inner[-1] in struct.fields else CLEAR
+    if last not in struct.fields:
+        return CLEAR
+    return json_from_attribute(inner[0], struct.fields[last], where, below=len(outer))

@@ -1120,6 +1120,43 @@ class TestInGrpcTerms:
         request.value.CopyFrom(value.list_value.values[0])
         assert "deep" in (await stub.AddAttribute(request, metadata=metadata)).session_context.context.fields
 
+    @pytest.mark.parametrize("path", ["context.deep", "context.deep.er", "context.deep.er.er.er"])
+    async def test_a_path_writes_nothing_so_deep_that_it_could_not_be_read_back(
+        self,
+        upstream: Sandbox,
+        stub: pb_grpc.SessionContextServiceAsyncStub,
+        metadata: tuple[tuple[str, str], ...],
+        path: str,
+    ) -> None:
+        value: Any = True
+        for _ in range(31):
+            value = {"er": value}
+        deep = pb.SessionContext(context=ParseDict({"deep": value}, Struct()))
+        too_deep = pb.SessionContext(context=ParseDict({"deep": {"er": value}}, Struct()))
+
+        error = await refused(self.patched(stub, metadata, seed.CUSTOMER_SESSION, too_deep, path))
+        assert error.violations.keys() == {"session_context.context"}
+        assert not upstream.requests
+
+        assert "deep" in (await self.patched(stub, metadata, seed.CUSTOMER_SESSION, deep, path)).context.fields
+
+    @pytest.mark.parametrize("paths", [(), ("context",), ("context.`no kind`",)])
+    async def test_an_attribute_that_cannot_be_written_is_named(
+        self,
+        upstream: Sandbox,
+        stub: pb_grpc.SessionContextServiceAsyncStub,
+        metadata: tuple[tuple[str, str], ...],
+        paths: tuple[str, ...],
+    ) -> None:
+        message = pb.SessionContext(context=ParseDict({"color": "red"}, Struct()))
+        message.context.fields["no kind"].struct_value.fields["inside"].SetInParent()
+
+        error = await refused(self.patched(stub, metadata, seed.CUSTOMER_SESSION, message, *paths))
+
+        assert error.violations.keys() == {"session_context.context"}
+        assert error.violations["session_context.context"].endswith("(in 'no kind')")
+        assert not upstream.requests
+
     async def patched(
         self,
         stub: pb_grpc.SessionContextServiceAsyncStub,
@@ -1187,6 +1224,19 @@ class TestInGrpcTerms:
         error = await refused(self.patched(stub, metadata, seed.CUSTOMER_SESSION, pb.SessionContext(), path))
 
         assert error.reason == "INVALID_ARGUMENT"
+        assert error.violations.keys() == {"update_mask"}
+        assert not upstream.requests
+
+    @pytest.mark.parametrize("path", ["metadata", "siteCode", "additional_properties.loyalty"])
+    async def test_a_path_to_what_cannot_be_changed_is_refused_beside_a_star_too(
+        self,
+        upstream: Sandbox,
+        stub: pb_grpc.SessionContextServiceAsyncStub,
+        metadata: tuple[tuple[str, str], ...],
+        path: str,
+    ) -> None:
+        error = await refused(self.patched(stub, metadata, seed.CUSTOMER_SESSION, pb.SessionContext(), "*", path))
+
         assert error.violations.keys() == {"update_mask"}
         assert not upstream.requests
 

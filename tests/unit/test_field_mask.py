@@ -14,7 +14,7 @@ from unit.unit_strategies import ATTRIBUTES, NAMES, same
 
 from gateway.errors import InvalidArgument
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
-from gateway.rpc.convert import json_from_struct, json_from_value
+from gateway.rpc.convert import json_from_attribute, json_from_struct
 from gateway.rpc.field_mask import parse_path, patch_from_message
 from gateway.sessions.changes import CLEAR, Assignment, Clear
 from gateway.sessions.service import OWN_WRITABLE, WRITABLE
@@ -333,14 +333,14 @@ class TestAMask:
         """It was done once for each path, and a request of a hundred kilobytes kept the process for half a minute."""
         converted: list[str] = []
 
-        def counted(convert: Callable[[Any, str], JSON], value: Any, field: str) -> JSON:
-            converted.append(field)
-            return convert(value, field)
+        def counted(convert: Callable[..., JSON], *given: Any, **further: Any) -> JSON:
+            converted.append(convert.__name__)
+            return convert(*given, **further)
 
-        for convert in (json_from_struct, json_from_value):
+        for convert in (json_from_struct, json_from_attribute):
             monkeypatch.setattr(f"gateway.rpc.field_mask.{convert.__name__}", partial(counted, convert))
         assignments(message({"deep": {"deeper": {}}, "a1": 1}), *paths)
-        assert converted == ["session_context.context"]
+        assert len(converted) == 1
 
     def test_of_more_paths_than_there_can_be_fields_is_refused(self) -> None:
         made = pb.SessionContext()
