@@ -222,6 +222,10 @@ class NotRepresentable(GatewayError):
 
     reason = "NOT_REPRESENTABLE"
 
+    def __init__(self, session_id: str, name: str, what: str) -> None:
+        super().__init__(f"session {session_id!r} holds {what} in {name!r}: read it through GraphQL")
+        self.session_id = session_id
+
 
 class AnswerTooLarge(GatewayError):
     """The answer has more bytes than an answer may have. What was to be written has been."""

@@ -143,7 +143,7 @@ def _details(error: errors.GatewayError) -> Iterator[Message]:
 
 def _metadata(error: errors.GatewayError) -> Iterator[tuple[str, str]]:
     match error:
-        case errors.SessionNotFound(session_id=str(session_id)):
+        case errors.SessionNotFound(session_id=str(session_id)) | errors.NotRepresentable(session_id=session_id):
             yield "session_id", session_id
         case errors.TenantNotConfigured():
             yield "tenant", error.tenant

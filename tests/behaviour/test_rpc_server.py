@@ -228,7 +228,7 @@ REASONS: list[tuple[errors.GatewayError, str, str, dict[str, str]]] = [
         "OUT_OF_RANGE",
         {"min_version": "8", "current_version": "7"},
     ),
-    (errors.NotRepresentable("no"), "NOT_REPRESENTABLE", "FAILED_PRECONDITION", {}),
+    (errors.NotRepresentable("s", "a", "no"), "NOT_REPRESENTABLE", "FAILED_PRECONDITION", {"session_id": "s"}),
     (errors.AnswerTooLarge(1), "ANSWER_TOO_LARGE", "RESOURCE_EXHAUSTED", {}),
     (errors.RequestNotReceived(), "REQUEST_NOT_RECEIVED", "DEADLINE_EXCEEDED", {}),
     (errors.WriteOutcomeUnknown(timed_out=False), "WRITE_OUTCOME_UNKNOWN", "UNKNOWN", {}),
@@ -382,6 +382,34 @@ async def test_a_conflict_over_a_large_session_context_still_arrives(
     assert info is not None
     assert dict(info.metadata) == {"expected_version": "7", "current_version": "10"}
     assert detail(failed, pb.VersionConflict) == pb.VersionConflict(expected_version=7, current_version=10)
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        (b"9" * 400, "a number beyond a double's range"),
+        (b"[" * 60 + b"]" * 60, "a value that is nested deeper than a protobuf message can be"),
+    ],
+)
+async def test_what_no_message_can_carry_is_told_with_its_session(
+    managed: pb_grpc.SessionContextServiceAsyncStub, upstream: Sandbox, customer: Caller, value: bytes, what: str
+) -> None:
+    document = seed.SESSIONS["acme", seed.CUSTOMER_SESSION].replace(b'"customValue"', value)
+    upstream.store.seed("acme", seed.CUSTOMER_SESSION, document)
+    request = pb.BatchGetSessionContextsRequest(
+        tenant="acme", session_ids=[seed.ODD_SESSION, seed.CUSTOMER_SESSION, seed.ANONYMOUS_SESSION]
+    )
+    metadata = tuple(customer.headers().items())
+    failed = await failure(managed.BatchGetSessionContexts(request, metadata=metadata))
+    info = detail(failed, details.ErrorInfo)
+
+    assert failed.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert f"{seed.CUSTOMER_SESSION!r} holds {what} in 'customProperty'" in (failed.details() or "")
+    assert info is not None
+    assert (info.reason, dict(info.metadata)) == ("NOT_REPRESENTABLE", {"session_id": seed.CUSTOMER_SESSION})
+
+    request.session_ids.remove(info.metadata["session_id"])
+    assert len((await managed.BatchGetSessionContexts(request, metadata=metadata)).entries) == 2
 
 
 async def test_a_defect_is_told_by_its_id_alone(failing: tuple[Failing, grpc.aio.Channel]) -> None:

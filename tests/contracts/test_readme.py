@@ -157,7 +157,7 @@ def _examples() -> Iterator[errors.GatewayError]:
     yield errors.SessionNotFound("id")
     yield errors.VersionConflict(1, None)
     yield errors.MinVersionNotReached(2, 1)
-    yield errors.NotRepresentable("")
+    yield errors.NotRepresentable("", "", "")
     yield errors.AnswerTooLarge(1)
     yield errors.RequestNotReceived()
     yield errors.WriteOutcomeUnknown(timed_out=False)
