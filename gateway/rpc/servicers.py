@@ -58,9 +58,13 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
     @answers
     async def GetSessionContext(self, request: pb.GetSessionContextRequest, call: Call) -> bytes:
         """See the proto."""
-        found = await self._guard.sessions(call.credentials()).get(
-            request.tenant, request.session_id, call.deadline(self._budget), call.read_options(request)
-        )
+        try:
+            found = await self._guard.sessions(call.credentials()).get(
+                request.tenant, request.session_id, call.deadline(self._budget), call.read_options(request)
+            )
+        except SessionNotFound as error:
+            call.tell_of_cache(status_of(error))
+            raise
         call.tell_of_cache(found.status)
         return self._answers.of(found)
 
@@ -147,9 +151,13 @@ class OwnSessionContextServicer(pb_grpc.OwnSessionContextServiceServicer):
     @answers
     async def GetOwnSessionContext(self, request: pb.GetOwnSessionContextRequest, call: Call) -> bytes:
         """See the proto."""
-        found = await self._guard.own(call.credentials()).get(
-            request.tenant, call.deadline(self._budget), call.read_options(request)
-        )
+        try:
+            found = await self._guard.own(call.credentials()).get(
+                request.tenant, call.deadline(self._budget), call.read_options(request)
+            )
+        except SessionNotFound as error:
+            call.tell_of_cache(status_of(error))
+            raise
         call.tell_of_cache(found.status)
         return self._answers.of(found)
 

@@ -99,6 +99,29 @@ async def test_that_there_is_none_may_be_known_from_the_cache() -> None:
     assert all(each and int(each[1]) <= 600 for each in (kept, *found))
 
 
+@pytest.mark.parametrize("own", [False, True])
+async def test_by_grpc_too_it_may_be_known_from_the_cache_that_there_is_none(*, own: bool) -> None:
+    cache = {**CACHE, "missing_ttl": 600, "own_sessions": True}
+    async with opened(cache=cache) as dev, grpc.aio.insecure_channel(dev.doors.grpc) as channel:
+        bearer = ("authorization", f"Bearer {dev.sandbox.tokens.issue('acme', None, 'missing')}")
+        told: list[dict[str, str]] = []
+        for _ in range(2):
+            call: Any
+            if own:
+                stub = pb_grpc.OwnSessionContextServiceStub(channel)
+                call = stub.GetOwnSessionContext(pb.GetOwnSessionContextRequest(tenant="acme"), metadata=(bearer,))
+            else:
+                request = pb.GetSessionContextRequest(tenant="acme", session_id="missing")
+                call = pb_grpc.SessionContextServiceStub(channel).GetSessionContext(request, metadata=(KEY,))
+            assert await call.code() == grpc.StatusCode.NOT_FOUND
+            told.append(dict(await call.trailing_metadata()))
+
+    first, second = told
+    assert re.fullmatch(r"session-gateway; fwd=miss; ttl=(\d+); stored", first["cache-status"])
+    assert re.fullmatch(r"session-gateway; hit; ttl=(\d+)", second["cache-status"])
+    assert "age" in second
+
+
 async def test_without_a_cache_upstream_is_what_says_that_there_is_none() -> None:
     async with opened() as dev:
         answer = await post(dev, f"{{ {one('missing')} }}")
