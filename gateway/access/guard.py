@@ -82,6 +82,9 @@ class Authenticator:
         for name in credentials.certificate_names:
             if name in self._certificates:
                 return self._certificates[name]
+        if credentials.certificate_names and self._certificates:
+            names = ", ".join(credentials.certificate_names)
+            raise CallerUnauthenticated(f"the client certificate is not known, which is for {names}")
         raise CallerUnauthenticated("a credential of this gateway is missing: send `x-api-key` or `authorization`")
 
 

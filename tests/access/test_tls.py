@@ -409,6 +409,15 @@ async def outcome(gateway: Secured, shown: Pair | None, *, key: str | None = Non
 REASONS = ("CALLER_UNAUTHENTICATED", "CALLER_NOT_PERMITTED", "SESSION_NOT_FOUND")
 
 
+async def test_a_certificate_that_is_not_known_is_told_by_its_names(trusting: Secured) -> None:
+    """What is configured under `access.certificates` is one of these, letter by letter."""
+    stranger = AUTHORITY.issue(x509.UniformResourceIdentifier(f"{SHOP}-2"), x509.DNSName("pod-1.example"))
+    async with calling(trusting.dev.doors.grpc, stranger) as managed:
+        call = managed.GetSessionContext(REQUEST)
+        assert await call.code() == grpc.StatusCode.UNAUTHENTICATED
+        assert await call.details() == f"the client certificate is not known, which is for {SHOP}-2, pod-1.example"
+
+
 async def test_a_caller_is_known_by_a_name_in_its_certificate(trusting: Secured) -> None:
     by_uri = AUTHORITY.issue(x509.UniformResourceIdentifier(SHOP))
     by_host = AUTHORITY.issue(x509.DNSName(HOST))
