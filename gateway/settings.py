@@ -197,8 +197,8 @@ class Connections(_Section):
     max_age: Seconds = 20.0
     """Age at which a connection is closed, give or take 10%. The client reconnects, possibly to another gateway, and
     sees the current certificate. No call is lost, except that one refused for its size may end with UNAVAILABLE just
-    then. Keep this plus 10% below `shutdown.grace`: otherwise calls that arrive just as the gateway stops may be
-    cancelled."""
+    then, and that connect-node does not repeat by itself what it has not sent. Keep this plus 10% below
+    `shutdown.grace`: otherwise calls that arrive just as the gateway stops may be cancelled."""
     max_age_grace: Seconds = 30.0
     """Time that calls in progress get to finish on a connection that has reached `max_age`. Values below `grpc.budget`
     are raised to it."""
