@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.access.principal import ANYBODY, Permission, Principal
 from gateway.cache.freshness import FRESH_ENOUGH
+from gateway.cache.readthrough import status_of
 from gateway.errors import (
     CallerRateLimited,
     CallerUnauthenticated,
     GatewayError,
     PermissionDenied,
+    SessionNotFound,
     Unauthenticated,
 )
 from gateway.request import current
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from gateway.access.keys import KeyRing
     from gateway.access.limits import RateLimits
     from gateway.access.tokens import TokenIssuers
-    from gateway.cache.freshness import ReadOptions
+    from gateway.cache.freshness import CacheStatus, ReadOptions
     from gateway.cache.readthrough import Found
     from gateway.credentials import CallerCredentials
     from gateway.deadline import Deadline
@@ -140,7 +142,13 @@ class GuardedSessions:
     async def get(self, tenant: str, session_id: str, deadline: Deadline, options: ReadOptions = FRESH_ENOUGH) -> Found:
         """Read one."""
         await self._check(Permission.READ, "get", tenant, session_id, deadline)
-        return _noted(await self._sessions.get(tenant, session_id, deadline, options))
+        try:
+            found = await self._sessions.get(tenant, session_id, deadline, options)
+        except SessionNotFound as error:
+            _note(status_of(error))
+            raise
+        _note(found.status)
+        return found
 
     async def batch_get(
         self, tenant: str, session_ids: Sequence[str], deadline: Deadline, options: ReadOptions = FRESH_ENOUGH
@@ -149,8 +157,10 @@ class GuardedSessions:
         await self._check(Permission.READ, "batch_get", tenant, None, deadline, cost=len(session_ids))
         found = await self._sessions.batch_get(tenant, session_ids, deadline, options)
         for each in found:
-            if not isinstance(each, GatewayError):
-                _noted(each)
+            if isinstance(each, SessionNotFound):
+                _note(status_of(each))
+            elif not isinstance(each, GatewayError):
+                _note(each.status)
         return found
 
     async def replace(
@@ -256,7 +266,13 @@ class GuardedOwnSession:
     async def get(self, tenant: str, deadline: Deadline, options: ReadOptions = FRESH_ENOUGH) -> Found:
         """Read it."""
         async with self._refusals_logged("get_own", tenant):
-            return _noted(await self._own.get(tenant, self._checked(tenant), deadline, options))
+            try:
+                found = await self._own.get(tenant, self._checked(tenant), deadline, options)
+            except SessionNotFound as error:
+                _note(status_of(error))
+                raise
+            _note(found.status)
+            return found
 
     async def update(self, tenant: str, patch: Callable[[], Patch], options: WriteOptions) -> Written:
         """Change some fields and attributes."""
@@ -301,11 +317,13 @@ class GuardedOwnSession:
             raise
 
 
-def _noted(found: Found) -> Found:
-    """What was found; where it came from is noted for the request."""
-    status = found.status
-    current().cache = "hit" if status.hit else status.fwd
-    return found
+def _note(status: CacheStatus) -> None:
+    """Note for the request where one of its reads was answered from: it is a hit if all of them are."""
+    request = current()
+    if not status.hit:
+        request.cache = status.fwd
+    elif request.cache is None:
+        request.cache = "hit"
 
 
 _REFUSALS: Final = (Unauthenticated, PermissionDenied, CallerRateLimited)

@@ -105,6 +105,21 @@ async def test_a_line_says_all_there_is_to_say_of_a_request(by: str, operation: 
     assert audit["logger"] == "gateway.audit"
 
 
+@pytest.mark.parametrize("other", [seed.ANONYMOUS_SESSION, "missing"])
+async def test_of_several_reads_it_tells_a_hit_only_if_all_are(other: str) -> None:
+    found = [seed.CUSTOMER_SESSION, seed.ODD_SESSION]
+    batches = {"the-first": found, "the-second": found, "the-third": [other, *found]}
+    async with gateway(SESSION_GATEWAY_CACHE__TTL="60") as gate, grpc.aio.insecure_channel(gate.grpc) as channel:
+        for request_id, ids in batches.items():
+            await pb_grpc.SessionContextServiceStub(channel).BatchGetSessionContexts(
+                pb.BatchGetSessionContextsRequest(tenant="acme", session_ids=ids),
+                metadata=(*KEY.items(), ("x-request-id", request_id)),
+            )
+        told = [(await gate.line_of(request_id))["cache"] for request_id in batches]
+
+    assert told == ["miss", "hit", "miss"]
+
+
 async def test_the_last_lines_come_out_when_the_gateway_stops() -> None:
     async with gateway() as gate:
         await gate.asked(by="graphql", request_id="the-last")
