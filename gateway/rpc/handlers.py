@@ -58,6 +58,12 @@ class Methods(grpc.GenericRpcHandler):
         for name, handler in handlers.items():
             self._methods[f"/{service}/{name}"] = self._bounded(service, name, handler)
 
+    def serve_also_as(self, service: str, other: str) -> None:
+        """Serve the methods of a service that was added by the name of another one too."""
+        for path, handler in [*self._methods.items()]:
+            if path.startswith(f"/{service}/"):
+                self._methods[path.replace(service, other)] = handler
+
     def _bounded(self, service: str, name: str, handler: Handler) -> Handler:
         if handler.request_streaming:
             return handler

@@ -97,6 +97,8 @@ async def serve_rpc(
         described = reflection.aio.ReflectionServicer((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME))
         add = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
         add(described, methods)  # type: ignore[no-untyped-call]  # grpcio-reflection has no types
+        # Its messages are the same, and grpcio-reflection has no other.
+        methods.serve_also_as(reflection.SERVICE_NAME, reflection.SERVICE_NAME.replace("v1alpha", "v1"))
     bound = _bind(server, host, port, certificates, shared=shared)
     await server.start()
     _let_work_go_first()

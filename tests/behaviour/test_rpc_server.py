@@ -129,6 +129,17 @@ async def test_reflection_lists_every_service(channel: grpc.aio.Channel) -> None
     assert {each.name for each in answer.list_services_response.service} == {MANAGED, OWN, HEALTH, REFLECTION}
 
 
+async def test_reflection_answers_by_the_name_of_v1_too(channel: grpc.aio.Channel) -> None:
+    """Clients ask for v1 first, and some for nothing else; its messages are those of v1alpha."""
+    kind = reflection_pb2.ServerReflectionResponse
+    stream: Any = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")()
+    await stream.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=MANAGED).SerializeToString())
+    answer = kind.FromString(await stream.read())
+    await stream.done_writing()
+
+    assert answer == await reflected(channel, file_containing_symbol=MANAGED)
+
+
 @pytest.mark.parametrize(
     ("symbol", "name"),
     [
