@@ -30,7 +30,8 @@ Conventions
     DEADLINE_EXCEEDED   UPSTREAM_TIMEOUT: upstream did not answer in time, or the caller's own deadline passed.
                         REQUEST_NOT_RECEIVED: the call was opened, and its request did not come.
     FAILED_PRECONDITION NOT_REPRESENTABLE: the session context holds a value that no message can carry (nested deeper
-                        than a hundred levels, or a number beyond a double's range).
+                        than a hundred levels, or a number beyond a double's range). The ErrorInfo's metadata has its
+                        `session_id`, by which a batch can be asked for without it.
     INTERNAL            UPSTREAM_FAULT (a 500), UPSTREAM_MALFORMED (an answer that is not what the API reference
                         says), GATEWAY_CREDENTIALS_REFUSED (this gateway's own credentials: tell its operator), or
                         INTERNAL (a defect of this gateway).
