@@ -28,7 +28,8 @@ _HEAD: Final = """\
 # Every setting, with its default. Printed by `session-gateway settings`.
 #
 # A line with a name right behind the `#` is a setting: remove the `#` to set it. NAME is a name that you choose.
-# The environment takes precedence over this file: SESSION_GATEWAY_GRPC__PORT=50052 sets port in [grpc].
+# Times are in seconds and sizes in bytes, unless a setting says otherwise. The environment takes precedence over this
+# file: SESSION_GATEWAY_GRPC__PORT=50052 sets port in [grpc].
 """
 _WIDTH: Final = 118
 
@@ -104,7 +105,7 @@ def _descriptions(model: type) -> Iterator[tuple[str, str]]:
 
 
 def _comment(text: str) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+    return textwrap.wrap(" ".join(text.split()), _WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
 
 
 def _value(field: _Field) -> str:
