@@ -37,7 +37,7 @@ from gateway.stores import MemoryStore
 from gateway.telemetry.prometheus import Metrics
 from gateway.upstream.client import SessionContextClient
 from gateway.upstream.http import Http
-from gateway.upstream.oauth import ServiceTokens
+from gateway.upstream.service_tokens import ServiceTokens
 from gateway.upstream.token_endpoint import ClientCredentials, ServiceToken
 from gateway.upstream.transport import Transport
 

@@ -16,8 +16,8 @@ from gateway.upstream.attempts import Attempts
 from gateway.upstream.breaker import Breaker, Rules
 from gateway.upstream.http import Http
 from gateway.upstream.limiter import Limiter
-from gateway.upstream.oauth import ServiceTokens
 from gateway.upstream.retries import Budget, Retrying
+from gateway.upstream.service_tokens import ServiceTokens
 from gateway.upstream.token_endpoint import ClientCredentials, ServiceToken
 from gateway.upstream.transport import Transport
 

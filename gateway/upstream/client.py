@@ -17,8 +17,8 @@ import msgspec
 from gateway.errors import UpstreamMalformed
 from gateway.model import decode_session_context
 from gateway.upstream import paths
+from gateway.upstream.auth import CallerTokenAuth, ServiceTokenAuth
 from gateway.upstream.mapping import Authority, error_for, says_session_missing
-from gateway.upstream.oauth import CallerTokenAuth, ServiceTokenAuth
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gateway.deadline import Deadline
     from gateway.model import JSON, SessionContext
     from gateway.upstream.http import Answer, Auth, Http
-    from gateway.upstream.oauth import ServiceTokens
+    from gateway.upstream.service_tokens import ServiceTokens
 
 __all__ = ["OwnSession", "Session", "SessionContextClient"]
 

@@ -13,7 +13,7 @@ from gateway.tasks import TaskGroup
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection
 
-    from gateway.upstream.oauth import ServiceTokens
+    from gateway.upstream.service_tokens import ServiceTokens
 
 __all__ = ["obtaining_first_tokens"]
 

@@ -24,9 +24,10 @@ from gateway.errors import (
     UpstreamUnreachable,
 )
 from gateway.stores import MemoryStore
+from gateway.upstream.auth import CallerTokenAuth, ServiceTokenAuth
 from gateway.upstream.first_tokens import obtaining_first_tokens
 from gateway.upstream.http import Http
-from gateway.upstream.oauth import CallerTokenAuth, ServiceTokenAuth, ServiceTokens
+from gateway.upstream.service_tokens import ServiceTokens
 from gateway.upstream.token_endpoint import ClientCredentials, ServiceToken
 
 if TYPE_CHECKING:

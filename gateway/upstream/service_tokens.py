@@ -1,9 +1,8 @@
-"""Credentials for upstream: the gateway's own service tokens, and the caller's token passed on.
+"""The gateway's own access tokens for upstream, one per tenant: kept, shared by all requests, and renewed.
 
-`ServiceTokens` keeps one OAuth 2 access token per tenant (RFC 6749, 4.4: client credentials; there are no refresh
-tokens for these). One token request per tenant is under way at a time, whoever waits for it; a token in use is renewed
-ahead of its expiry, so that no request waits for that; a failure is told to all at once and not tried again before a
-back-off.
+One token request per tenant is under way at a time, whoever waits for it; a token in use is renewed ahead of its
+expiry, so that no request waits for that (there are no refresh tokens: another is asked for); a failure is told to all
+at once and not tried again before a back-off.
 """
 
 from __future__ import annotations
@@ -37,58 +36,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
 
-    from pydantic import SecretStr
-
     from gateway.deadline import Deadline
     from gateway.stores import MemoryStore
     from gateway.telemetry import UpstreamObserver
-    from gateway.upstream.http import Answer, Exchange, Http
+    from gateway.upstream.http import Http
     from gateway.upstream.token_endpoint import ClientCredentials
 
-__all__ = ["CallerTokenAuth", "ServiceTokenAuth", "ServiceTokens"]
+__all__ = ["ServiceTokens"]
 
 _UNOBSERVED: Final = Unobserved()
 
 _YOUNG: Final = 10.0
 """A token refused within so many seconds of its making points at something a new token does not mend."""
-
-
-class ServiceTokenAuth:
-    """Lends the tenant's service token; after a 401 drops it and exchanges once more with a new one.
-
-    A refused request was not carried out, so that a write may be sent again too.
-    """
-
-    def __init__(self, tokens: ServiceTokens, tenant: str) -> None:
-        self._tokens = tokens
-        self._tenant = tenant
-
-    async def __call__(self, exchange: Exchange, deadline: Deadline) -> Answer:
-        """See `gateway.upstream.http.Auth`. Raises what `ServiceTokens.get` raises."""
-        token = await self._tokens.get(self._tenant, deadline)
-        answer = await exchange(_bearer(token.value))
-        if answer.status == 401:
-            await self._tokens.drop(self._tenant, token)
-            token = await self._tokens.get(self._tenant, deadline)
-            answer = await exchange(_bearer(token.value))
-        if answer.status != 401:
-            self._tokens.accepted(self._tenant)
-        return answer
-
-
-class CallerTokenAuth:
-    """Lends the caller's own Emporix token as it came."""
-
-    def __init__(self, access_token: SecretStr) -> None:
-        self._access_token = access_token
-
-    async def __call__(self, exchange: Exchange, deadline: Deadline) -> Answer:  # noqa: ARG002 - nothing to wait for
-        """See `gateway.upstream.http.Auth`."""
-        return await exchange(_bearer(self._access_token))
-
-
-def _bearer(token: SecretStr) -> str:
-    return f"Bearer {token.get_secret_value()}"
 
 
 class ServiceTokens:
