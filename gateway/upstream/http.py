@@ -33,6 +33,8 @@ MAX_BODY: Final = 10 * 1024 * 1024
 """Largest answer that is read, in bytes: the platform's own bound for a body (API reference)."""
 _WINDOWS: Final = {"gzip": (31,), "x-gzip": (31,), "deflate": (15, -15)}
 """By coding, what zlib is told of it: some servers leave out what should stand around deflate's (RFC 9110, 8.4.1.2)."""
+_MEMBERS: Final = 100
+"""Of an encoded answer, that are read: each costs a copy of all that come after it."""
 
 
 class Answer(Struct, frozen=True):
@@ -209,14 +211,28 @@ def _decoded(body: bytes, coding: str) -> bytes:
     if windows is None:
         return body
     for window in windows:
-        decoder = zlib.decompressobj(window)
         with suppress(zlib.error):
-            decoded = decoder.decompress(body, MAX_BODY + 1)
-            if len(decoded) > MAX_BODY:
-                raise _too_large()
-            if decoder.eof:
-                return decoded
+            return _inflated(body, window)
     raise httpx.DecodingError("an answer that is not in the encoding it names")
+
+
+def _inflated(body: bytes, window: int) -> bytes:
+    """All of its members, of which gzip may have several (RFC 1952, section 2.2). Raises zlib.error."""
+    parts: list[bytes] = []
+    size = 0
+    for _ in range(_MEMBERS):
+        decoder = zlib.decompressobj(window)
+        part = decoder.decompress(body, MAX_BODY - size + 1)
+        size += len(part)
+        if size > MAX_BODY:
+            raise _too_large()
+        if not decoder.eof:
+            raise zlib.error("the end is missing")
+        parts.append(part)
+        body = decoder.unused_data
+        if not body:
+            return b"".join(parts)
+    raise zlib.error("too many members")
 
 
 def _too_large() -> UpstreamMalformed:

@@ -123,6 +123,16 @@ class TestAnAnswer:
         async with server(once(whole(body, b"content-encoding: " + encoding))) as url:
             assert (await send(url)).body == b'{"a":1}'
 
+    async def test_comes_back_decoded_from_all_its_members(self) -> None:
+        body = gzip.compress(b'{"a"') + gzip.compress(b"") + gzip.compress(b":1}")
+        async with server(once(whole(body, b"content-encoding: gzip"))) as url:
+            assert (await send(url)).body == b'{"a":1}'
+
+    async def test_that_is_as_large_as_may_be_when_it_is_decoded_comes_back(self) -> None:
+        body = gzip.compress(bytes(MAX_BODY - 1)) + gzip.compress(b"x") + gzip.compress(b"")
+        async with server(once(whole(body, b"content-encoding: gzip"))) as url:
+            assert len((await send(url)).body) == MAX_BODY
+
     async def test_that_ends_with_the_connection_comes_back(self) -> None:
         async with server(once(b"HTTP/1.1 200 OK\r\n\r\nabc")) as url:
             assert (await send(url)).body == b"abc"
@@ -351,8 +361,9 @@ class TestAMalformedAnswer:
             await asyncio.wait_for(gone.wait(), 3)
         assert sent < 4 * MAX_BODY
 
-    async def test_is_one_that_grows_too_large_when_it_is_decoded(self) -> None:
-        bomb = gzip.compress(bytes(2 * MAX_BODY))
+    @pytest.mark.parametrize("sizes", [[2 * MAX_BODY], [1, MAX_BODY], [MAX_BODY, 1]])
+    async def test_is_one_that_grows_too_large_when_it_is_decoded(self, sizes: list[int]) -> None:
+        bomb = b"".join(gzip.compress(bytes(each)) for each in sizes)
         async with server(once(whole(bomb, b"content-encoding: gzip"))) as url:
             with pytest.raises(UpstreamMalformed):
                 await send(url)
@@ -372,9 +383,18 @@ class TestAMalformedAnswer:
             finally:
                 tracemalloc.stop()
 
-    async def test_is_one_whose_compressed_end_is_missing(self) -> None:
-        cut = gzip.compress(b'{"a":1}')[:-5]
-        async with server(once(whole(cut, b"content-encoding: gzip"))) as url:
+    @pytest.mark.parametrize(
+        "body",
+        [
+            gzip.compress(b'{"a":1}')[:-5],
+            gzip.compress(b'{"a":1}') + gzip.compress(b" ")[:-5],
+            gzip.compress(b'{"a":1}') + b"}",
+            gzip.compress(b'{"a":1}') + gzip.compress(b" ") * 200,
+        ],
+        ids=["the end is missing", "the end of another is missing", "more comes after it", "of very many members"],
+    )
+    async def test_is_one_that_is_compressed_otherwise_than_may_be(self, body: bytes) -> None:
+        async with server(once(whole(body, b"content-encoding: gzip"))) as url:
             with pytest.raises(UpstreamMalformed):
                 await send(url)
 
