@@ -31,6 +31,8 @@ __all__ = ["ClientCredentials", "ServiceToken", "obtain_token"]
 SCOPE: Final = "sessioncontext.context_manage"
 _EARLIER_SCOPE: Final = "session_context.context_manage"
 """The scope's name until February 2026; a client may still have that one."""
+_WITHOUT_SCOPE: Final = 60.0
+"""Seconds for which a token without the scope is good enough: by then, the client may have been given it."""
 
 _TIMEOUT: Final = 10.0
 """Seconds that the request may take, with all that it waits for."""
@@ -94,12 +96,14 @@ def _parse(answer: Answer, tenant: str) -> ServiceToken:
         raise UpstreamMalformed("the token endpoint's answer is not a token") from error
     now = time.monotonic()
     granted = parsed.scope.split()
+    missing_scope = None if not granted or {SCOPE, _EARLIER_SCOPE} & set(granted) else SCOPE
+    good_for = parsed.expires_in if missing_scope is None else min(_WITHOUT_SCOPE, parsed.expires_in)
     return ServiceToken(
         value=SecretStr(parsed.access_token),
         obtained_at=now,
-        renew_at=now + parsed.expires_in * random.uniform(0.5, 0.75),  # noqa: S311 - jitter
+        renew_at=now + good_for * random.uniform(0.5, 0.75),  # noqa: S311 - jitter
         expires_at=now + parsed.expires_in - min(10.0, 0.1 * parsed.expires_in),
-        missing_scope=None if not granted or {SCOPE, _EARLIER_SCOPE} & set(granted) else SCOPE,
+        missing_scope=missing_scope,
     )
 
 

@@ -586,6 +586,24 @@ class TestTheScope:
                 assert (await here.tokens.get("acme", LATER)).missing_scope == SCOPE
         assert logs == [{"event": "token_lacks_scope", "log_level": "warning", "scope": SCOPE, "tenant": "acme"}]
 
+    async def test_is_there_soon_after_the_client_was_given_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Not only when the token without it would have had to be renewed, which is hours later."""
+        monkeypatch.setattr("gateway.upstream.token_endpoint.random.uniform", lambda low, high: low / 100)
+        scopes = {1: "tenant=acme", 2: "tenant=acme"}
+        emporix = Emporix(lambda number: token_answer(f"hush-{number}", scope=scopes.get(number, SCOPE)))
+        async with world(emporix) as here:
+            for number in (2, 3):
+                await here.tokens.get("acme", LATER)
+                await here.tokens.get("acme", LATER)
+                await within(5, here.emporix.arrival(number).wait())
+
+            async def is_granted() -> bool:
+                return (await here.tokens.get("acme", LATER)).missing_scope is None
+
+            await until(is_granted)
+            token = await here.tokens.get("acme", LATER)
+            assert token.renew_at - token.obtained_at > 60, "this one is good for as long as it says"
+
 
 class TestSecrets:
     async def test_are_in_no_repr(self) -> None:
