@@ -5,8 +5,8 @@ from __future__ import annotations
 import hmac
 import secrets
 import uuid
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import parse_qs
 
 import msgspec
@@ -17,7 +17,6 @@ from gateway.sandbox.tokens import saas_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from gateway.sandbox.answers import Answer
     from gateway.sandbox.request import Request
@@ -28,12 +27,21 @@ if TYPE_CHECKING:
 __all__ = ["Accounts"]
 
 _FIELDS = ("currency", "siteCode", "language", "targetLocation")
-_REFRESH_LIFETIME = 86_400
+_REFRESH_LIFETIME: Final = 86_400
+"""Seconds."""
 
 
 class _Login(Struct):
     email: str
     password: str
+
+
+class _Refresh(NamedTuple):
+    """What a refresh token stands for."""
+
+    tenant: str
+    session_id: str
+    expires_at: datetime
 
 
 class Accounts:
@@ -52,9 +60,14 @@ class Accounts:
         self._switches = switches
         self._clock = clock
         self._later = later
-        self._refresh: dict[str, tuple[str, str]] = {}
+        self._refresh: dict[str, _Refresh] = {}
         self._coming: dict[tuple[str, str], Document] = {}
         """What is known of sessions that have no context yet, by tenant and session id."""
+
+    def reset(self) -> None:
+        """Forget all shoppers."""
+        self._refresh.clear()
+        self._coming.clear()
 
     def service_token(self, request: Request) -> Answer:
         """POST /oauth/token: a client's own token. Scopes that it lacks are dropped without a word."""
@@ -99,12 +112,14 @@ class Accounts:
         tenant = request.query.get("tenant", "")
         if refusal := self._refused(tenant, request):
             return refusal
-        known = self._refresh.pop(request.query.get("refresh_token", ""), None)
-        if known is None or known[0] != tenant:
+        token = request.query.get("refresh_token", "")
+        known = self._refresh.get(token)
+        if known is None or known.tenant != tenant or known.expires_at <= self._clock():
             return answers.fault("Invalid refresh token", "oauth.v2.InvalidRefreshToken")
-        if self._store.get(*known) is not None:
-            self._store.write(*known, self._store.fields(*known), "refresh")
-        return self._shopper_answer(*known)
+        del self._refresh[token]
+        if self._store.get(tenant, known.session_id) is not None:
+            self._store.write(tenant, known.session_id, self._store.fields(tenant, known.session_id), "refresh")
+        return self._shopper_answer(tenant, known.session_id)
 
     def customer_login(self, tenant: str, request: Request) -> Answer:
         """POST /customer/{tenant}/login: the anonymous session becomes the customer's and keeps its id."""
@@ -163,7 +178,7 @@ class Accounts:
     def _shopper_answer(self, tenant: str, session_id: str) -> Answer:
         lifetime = self._switches.shopper_token_lifetime
         refresh = secrets.token_urlsafe(24)
-        self._refresh[refresh] = tenant, session_id
+        self._refresh[refresh] = _Refresh(tenant, session_id, self._clock() + timedelta(seconds=_REFRESH_LIFETIME))
         return answers.json(
             200,
             {

@@ -29,9 +29,14 @@ class _Attribute(Struct):
 
 
 class _Written(Struct, rename="camel"):
-    """What upstream wants a document's fields to be, where it says so."""
+    """What upstream wants a document's fields to be. Which strings they hold, it does not look at (live use)."""
 
     customer_id: str | None = None
+    site_code: str | None = None
+    currency: str | None = None
+    cart_id: str | None = None
+    target_location: str | None = None
+    language: str | None = None
     context: dict[str, Any] | None = None
 
 

@@ -75,6 +75,7 @@ class Sandbox:
         """Back to the seed. Switches stay as they are, and so do service tokens: clients hold them."""
         self.store.clear()
         self.tokens.clear_shoppers()
+        self.accounts.reset()
         self.faults.clear()
         self.requests.clear()
         self.peak = 0

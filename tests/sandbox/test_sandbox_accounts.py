@@ -134,6 +134,17 @@ class TestAnonymousLogin:
         login = await emporix.anonymous()
         query = {"tenant": "globex", "client_id": "globex-client", "refresh_token": login["refresh_token"]}
         assert (await emporix.http.get("/customerlogin/auth/anonymous/refresh", params=query)).status_code == 401
+        query = {"tenant": "acme", "client_id": "acme-client", "refresh_token": login["refresh_token"]}
+        answer = await emporix.http.get("/customerlogin/auth/anonymous/refresh", params=query)
+        assert answer.status_code == 200, "which does not use it up"
+
+    async def test_is_refreshed_within_the_day_that_the_refresh_token_lives(self, emporix: Emporix) -> None:
+        login = await emporix.anonymous()
+        assert login["refresh_token_expires_in"] == 86_400
+        query = {"tenant": "acme", "client_id": "acme-client", "refresh_token": login["refresh_token"]}
+        emporix.clock.advance(86_400)
+        answer = await emporix.http.get("/customerlogin/auth/anonymous/refresh", params=query)
+        assert (answer.status_code, fault_code(answer)) == (401, "oauth.v2.InvalidRefreshToken")
 
 
 class TestWhenTheContextComesIntoBeing:

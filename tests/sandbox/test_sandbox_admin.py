@@ -12,6 +12,7 @@ import pytest
 from sandbox.sandbox_api import ANONYMOUS, CUSTOMER, bearer, managed, own
 
 from gateway.sandbox import Sandbox, Switches, seed, serve
+from waiting import eventually
 
 if TYPE_CHECKING:
     from sandbox.sandbox_api import Emporix
@@ -101,6 +102,18 @@ class TestReset:
         assert (emporix.sandbox.faults.all(), len(emporix.sandbox.requests)) == ([], 0)
         assert emporix.sandbox.switches.conflict == "412"
         assert (await emporix.http.get(own(), headers=bearer(token["access_token"]))).status_code == 401
+
+    async def test_forgets_the_shoppers_whose_context_was_yet_to_come(self, emporix: Emporix) -> None:
+        """Else it would turn up in what is done, or tested, next."""
+        emporix.sandbox.switches.creation = "eventual"
+        emporix.sandbox.switches.eventual_ms = 50
+        before = await emporix.anonymous()
+        await emporix.http.post("/_sandbox/reset")
+        after = await emporix.anonymous()
+        await eventually(lambda: emporix.stored(after["sessionId"]) is not None)
+        assert emporix.stored(before["sessionId"]) is None
+        query = {"tenant": "acme", "client_id": "acme-client", "refresh_token": before["refresh_token"]}
+        assert (await emporix.http.get("/customerlogin/auth/anonymous/refresh", params=query)).status_code == 401
 
     async def test_leaves_service_tokens_good_since_clients_hold_them(self, emporix: Emporix) -> None:
         headers = await emporix.service()

@@ -117,6 +117,9 @@ async def make_good(emporix: Emporix) -> dict[str, str]:
     return await emporix.service(saas=emporix.sandbox.saas_token)
 
 
+TEXTS = [b"customerId", b"siteCode", b"currency", b"cartId", b"targetLocation", b"language"]
+
+
 class TestAnyBody:
     @given(target=TARGETS, body=BODIES)
     async def test_is_taken_or_refused_and_what_is_there_stays_good(
@@ -148,7 +151,13 @@ class TestAnyBody:
 
     @pytest.mark.parametrize(
         "fields",
-        [b'"context":[]', b'"context":"text"', b'"customerId":7', b'"context":{"a":1e999}', b'"currency":"\xff"'],
+        [
+            *(b'"%b":7' % each for each in TEXTS),
+            b'"context":[]',
+            b'"context":"text"',
+            b'"context":{"a":1e999}',
+            b'"currency":"\xff"',
+        ],
     )
     async def test_with_a_field_of_the_wrong_type_is_a_bad_request(self, emporix: Emporix, fields: bytes) -> None:
         body = b'{"metadata":{"version":10},' + fields + b"}"
