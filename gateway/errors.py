@@ -121,7 +121,7 @@ class InvalidArgument(GatewayError):
 
 
 class Unauthenticated(GatewayError):
-    """The caller's own Emporix token is missing, expired or revoked."""
+    """The caller's own Emporix token is missing, expired or revoked, or the saas-token is no good any more."""
 
     reason = "UNAUTHENTICATED"
 

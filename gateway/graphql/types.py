@@ -174,7 +174,7 @@ class InvalidInput(Failure):
 
 @strawberry.type(
     description="The credential is missing, expired or unknown: the Emporix access token for your own session, "
-    "otherwise the credential for this gateway."
+    "otherwise the credential for this gateway, or the `saas-token`."
 )
 class Unauthenticated(Failure):
     @classmethod

@@ -126,6 +126,8 @@ class Contexts:
             needed = self._switches.put_requires_saas_token or owner is not None
             return answers.missing_header("saas-token") if needed else None
         customer = self._tokens.customer_of(saas)
+        if customer is None and self._switches.wrong_saas_token_status == 401:
+            return answers.fault("Invalid access token", "oauth.v2.InvalidAccessToken")
         if customer is None or {owner, _customer(document)} - {None, customer}:
             return answers.forbidden("The saas-token is not one of this customer")
         return None

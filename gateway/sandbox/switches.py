@@ -18,6 +18,8 @@ class Switches(Struct, kw_only=True, forbid_unknown_fields=True):
     """What a stale version is answered with."""
     put_requires_saas_token: bool = True
     """Refuse every PUT without `saas-token`; else only those of a customer's session (API reference)."""
+    wrong_saas_token_status: Literal[403, 401] = 403
+    """What a `saas-token` that is none, or has expired, is answered with. Another customer's is 403 (API reference)."""
     put_mode: Literal["replace", "merge"] = "replace"
     """Whether PUT replaces the whole document or merges its top-level fields."""
     created_status: Literal[204, 201] = 204

@@ -1,17 +1,21 @@
-"""Whose token goes along with a request: the gateway's own for the tenant, or the caller's."""
+"""Whose token a request carries: the gateway's own for the tenant, or the caller's; and whose a 401 is about."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.errors import Unauthenticated
+
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from pydantic import SecretStr
 
     from gateway.deadline import Deadline
     from gateway.upstream.http import Answer, Exchange
     from gateway.upstream.service_tokens import ServiceTokens
 
-__all__ = ["CallerTokenAuth", "ServiceTokenAuth"]
+__all__ = ["BesideSaasToken", "CallerTokenAuth", "ServiceTokenAuth"]
 
 
 class ServiceTokenAuth:
@@ -32,6 +36,36 @@ class ServiceTokenAuth:
             await self._tokens.drop(self._tenant, token)
             token = await self._tokens.get(self._tenant, deadline)
             answer = await exchange(_bearer(token.value))
+        if answer.status != 401:
+            self._tokens.accepted(self._tenant)
+        return answer
+
+
+class BesideSaasToken:
+    """Lends the tenant's service token to a request that shows a customer's saas-token besides.
+
+    A 401 can be about either of them. `alone` exchanges with the service token by itself, as `ServiceTokenAuth` does,
+    and so tells which: else a customer whose token has expired would have all others of the tenant wait for new ones,
+    and be refused when those do not help.
+    """
+
+    def __init__(self, tokens: ServiceTokens, tenant: str, alone: Callable[[Deadline], Awaitable[Answer]]) -> None:
+        self._tokens = tokens
+        self._tenant = tenant
+        self._alone = alone
+
+    async def __call__(self, exchange: Exchange, deadline: Deadline) -> Answer:
+        """See `gateway.upstream.http.Auth`. Raises Unauthenticated besides what `ServiceTokens.get` raises."""
+        answer = await self._exchanged(exchange, deadline)
+        if answer.status == 401 and (await self._alone(deadline)).status != 401:
+            answer = await self._exchanged(exchange, deadline)
+            if answer.status == 401:
+                raise Unauthenticated("the saas-token is expired, revoked or wrong: get a new one")
+        return answer
+
+    async def _exchanged(self, exchange: Exchange, deadline: Deadline) -> Answer:
+        token = await self._tokens.get(self._tenant, deadline)
+        answer = await exchange(_bearer(token.value))
         if answer.status != 401:
             self._tokens.accepted(self._tenant)
         return answer

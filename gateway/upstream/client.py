@@ -2,7 +2,7 @@
 
 Four are about any session of a tenant and carry the gateway's own token (`Session`), four about the session that the
 caller's token belongs to and carry that token (`OwnSession`); both kinds offer the same four methods. Each call is one
-exchange; nothing is tried again here, save what `ServiceTokenAuth` replays after a 401.
+exchange; nothing is tried again here, save what `gateway.upstream.auth` replays after a 401.
 
 Every method raises InvalidArgument for a value that cannot stand in a path or that upstream refuses, SessionNotFound,
 UpstreamError when upstream fails, and what a refused token means for whose it was.
@@ -17,7 +17,7 @@ import msgspec
 from gateway.errors import UpstreamMalformed
 from gateway.model import decode_session_context
 from gateway.upstream import paths
-from gateway.upstream.auth import CallerTokenAuth, ServiceTokenAuth
+from gateway.upstream.auth import BesideSaasToken, CallerTokenAuth, ServiceTokenAuth
 from gateway.upstream.mapping import Authority, error_for, says_session_missing
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class SessionContextClient:
 
         Raises TenantNotConfigured.
         """
-        return Session(self._exchange(tenant), tenant, session_id, saas_token)
+        return Session(self._exchange(tenant), self._tokens, tenant, session_id, saas_token)
 
     def own_session(self, tenant: str, access_token: SecretStr) -> OwnSession:
         """The session that the caller's Emporix token belongs to. Raises TenantNotConfigured."""
@@ -67,8 +67,11 @@ class SessionContextClient:
 class Session:
     """Operations 1 to 4: `/session-context/{tenant}/context/{sessionId}`."""
 
-    def __init__(self, exchange: _Exchange, tenant: str, session_id: str, saas_token: SecretStr | None) -> None:
+    def __init__(
+        self, exchange: _Exchange, tokens: ServiceTokens, tenant: str, session_id: str, saas_token: SecretStr | None
+    ) -> None:
         self._exchange = exchange
+        self._tokens = tokens
         self._tenant = tenant
         self._session_id = session_id
         self._saas_token = saas_token
@@ -79,9 +82,14 @@ class Session:
 
     async def write(self, document: bytes, deadline: Deadline, *, upsert: bool = False) -> None:
         """PUT the whole document, `metadata.version` being the current one. Raises VersionConflict when it is not."""
-        target = f"{paths.session(self._tenant, self._session_id)}?upsert={'true' if upsert else 'false'}"
-        headers = {} if self._saas_token is None else {"saas-token": self._saas_token.get_secret_value()}
-        await self._exchange.write("PUT", target, deadline, document, self._session_id, headers=headers, versioned=True)
+        path = paths.session(self._tenant, self._session_id)
+        target = f"{path}?upsert={'true' if upsert else 'false'}"
+        if self._saas_token is None:
+            exchange, headers = self._exchange, None
+        else:
+            exchange = self._exchange.beside_saas_token(self._tokens, self._tenant, path)
+            headers = {"saas-token": self._saas_token.get_secret_value()}
+        await exchange.write("PUT", target, deadline, document, self._session_id, headers=headers, versioned=True)
 
     async def add_attribute(self, name: str, value: JSON, deadline: Deadline) -> None:
         """POST an attribute, which sets it whether or not it is there. No version is checked."""
@@ -137,6 +145,14 @@ class _Exchange:
     def of_caller(self, access_token: SecretStr) -> _Exchange:
         """The same, with the caller's own token."""
         return _Exchange(self._http, self._headers, CallerTokenAuth(access_token), Authority.CALLER)
+
+    def beside_saas_token(self, tokens: ServiceTokens, tenant: str, path: str) -> _Exchange:
+        """The same, for a request that shows a saas-token; `path` is of what can be read without."""
+
+        def alone(deadline: Deadline) -> Awaitable[Answer]:
+            return self._http.send("GET", path, deadline=deadline, headers=self._headers, auth=self._auth)
+
+        return _Exchange(self._http, self._headers, BesideSaasToken(tokens, tenant, alone), self._authority)
 
     async def read(self, target: str, deadline: Deadline, session_id: str | None = None) -> SessionContext:
         answer = await self._http.send("GET", target, deadline=deadline, headers=self._headers, auth=self._auth)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -153,6 +153,70 @@ async def test_the_saas_token_is_of_another_customer(door: Door, upstream: Sandb
 
     assert refused.value.reason == "PERMISSION_DENIED"
     assert refused.value.code == ("PERMISSION_DENIED" if door.name == "grpc" else "PermissionDenied")
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "code"),
+    [
+        (401, "UNAUTHENTICATED", {"grpc": "UNAUTHENTICATED", "graphql": "Unauthenticated"}),
+        (403, "PERMISSION_DENIED", {"grpc": "PERMISSION_DENIED", "graphql": "PermissionDenied"}),
+    ],
+)
+async def test_the_saas_token_has_expired(
+    door: Door, upstream: Sandbox, status: Literal[401, 403], reason: str, code: dict[str, str]
+) -> None:
+    """Which costs nobody else the gateway's own token."""
+    upstream.switches.wrong_saas_token_status = status
+    await door.get("acme", seed.CUSTOMER_SESSION)
+    upstream.requests.clear()
+
+    for _ in range(3):
+        with pytest.raises(Refused) as refused:
+            await door.replace(
+                "acme", seed.CUSTOMER_SESSION, {"currency": "CHF"}, Caller(saas_token="expired"), expected_version=10
+            )
+        assert (refused.value.reason, refused.value.code) == (reason, code[door.name])
+        assert "the saas-token is" in refused.value.message
+
+    assert await door.get("acme", seed.CUSTOMER_SESSION) is not None
+    assert upstream.count("token") == 0
+
+
+async def test_a_token_that_was_revoked_is_replaced_unseen_by_a_write(
+    door: Door, upstream: Sandbox, customer: Caller
+) -> None:
+    """A 401 of a write is about the one token or the other, and is found out."""
+    upstream.tokens.revoke(service_only=True)
+
+    await door.replace(
+        "acme",
+        seed.CUSTOMER_SESSION,
+        {"currency": "CHF", "customer_id": seed.CUSTOMER_ID},
+        customer,
+        expected_version=10,
+    )
+
+    assert [each.status for each in upstream.requests if each.operation == "put"] == [401, 204]
+    assert upstream.count("token") == 1
+
+
+@pytest.mark.parametrize("name", ["grpc", "graphql"])
+async def test_the_gateways_own_token_is_refused_to_a_write(name: str) -> None:
+    async with opened() as dev, entered(name, dev) as door:
+        dev.sandbox.faults.arm("status=401", times=None, operation="put")
+        dev.sandbox.faults.arm("status=401", times=None, operation="get")
+
+        with pytest.raises(Refused) as refused:
+            await door.replace(
+                "acme",
+                seed.CUSTOMER_SESSION,
+                {"currency": "CHF"},
+                Caller(saas_token=dev.sandbox.saas_token),
+                expected_version=10,
+            )
+
+        assert refused.value.reason == "GATEWAY_CREDENTIALS_REFUSED"
+        assert dev.sandbox.count("put") == 1
 
 
 @pytest.mark.parametrize("name", ["grpc", "graphql"])

@@ -150,9 +150,16 @@ class TestReplacing:
             assert answer.status_code == 403
         assert (await emporix.put(document(1, customerId="C999"), ANONYMOUS, saas=other)).status_code == 204
 
-    async def test_with_a_saas_token_that_has_expired_is_forbidden(self, emporix: Emporix) -> None:
-        old = saas_token(seed.CUSTOMER_ID, emporix.clock().replace(year=2020))
-        assert (await emporix.put(document(10), saas=old)).status_code == 403
+    @pytest.mark.parametrize("status", [403, 401])
+    async def test_with_a_saas_token_that_has_expired_is_refused_as_the_switch_says(
+        self, emporix: Emporix, status: Literal[401, 403]
+    ) -> None:
+        assert emporix.sandbox.switches.wrong_saas_token_status == 403
+        emporix.sandbox.switches.wrong_saas_token_status = status
+        for wrong in (saas_token(seed.CUSTOMER_ID, emporix.clock().replace(year=2020)), "none"):
+            assert (await emporix.put(document(10), saas=wrong)).status_code == status
+        other = saas_token("C999", emporix.clock().replace(year=2099))
+        assert (await emporix.put(document(10), saas=other)).status_code == 403
 
 
 class TestCreating:

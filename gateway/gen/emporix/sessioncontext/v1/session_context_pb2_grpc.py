@@ -104,7 +104,8 @@ class SessionContextServiceServicer:
         attributes use PatchSessionContext.
 
         Errors: ABORTED (VERSION_CONFLICT, with VersionConflict) when the version is not the current one; NOT_FOUND
-        (SESSION_NOT_FOUND); PERMISSION_DENIED (PERMISSION_DENIED) when the saas-token is not of this session's customer.
+        (SESSION_NOT_FOUND); PERMISSION_DENIED (PERMISSION_DENIED) when the saas-token is not of this session's customer, and
+        UNAUTHENTICATED (UNAUTHENTICATED) when it is expired, revoked or wrong, if upstream tells the two apart.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,7 +118,8 @@ class SessionContextServiceServicer:
         so again, a bounded number of times, unless `expected_version` is there. A write whose answer is lost is sent again
         only when reading back shows that it was not applied.
 
-        Errors: ABORTED (VERSION_CONFLICT, with VersionConflict); NOT_FOUND (SESSION_NOT_FOUND); PERMISSION_DENIED.
+        Errors: ABORTED (VERSION_CONFLICT, with VersionConflict); NOT_FOUND (SESSION_NOT_FOUND); PERMISSION_DENIED and
+        UNAUTHENTICATED as in ReplaceSessionContext.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,7 +132,7 @@ class SessionContextServiceServicer:
         a versioned write and needs `saas-token` in the metadata.
 
         Errors: NOT_FOUND (SESSION_NOT_FOUND); with `expected_version` also ABORTED (VERSION_CONFLICT, with
-        VersionConflict) and PERMISSION_DENIED.
+        VersionConflict), PERMISSION_DENIED and UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -98,7 +98,8 @@ class SessionContextServiceStub:
     attributes use PatchSessionContext.
 
     Errors: ABORTED (VERSION_CONFLICT, with VersionConflict) when the version is not the current one; NOT_FOUND
-    (SESSION_NOT_FOUND); PERMISSION_DENIED (PERMISSION_DENIED) when the saas-token is not of this session's customer.
+    (SESSION_NOT_FOUND); PERMISSION_DENIED (PERMISSION_DENIED) when the saas-token is not of this session's customer, and
+    UNAUTHENTICATED (UNAUTHENTICATED) when it is expired, revoked or wrong, if upstream tells the two apart.
     """
     PatchSessionContext: _grpc.UnaryUnaryMultiCallable[_session_context_pb2.PatchSessionContextRequest, _session_context_pb2.PatchSessionContextResponse]
     """Changes the named fields and attributes and leaves all others, unknown ones included, as they are to the byte.
@@ -107,7 +108,8 @@ class SessionContextServiceStub:
     so again, a bounded number of times, unless `expected_version` is there. A write whose answer is lost is sent again
     only when reading back shows that it was not applied.
 
-    Errors: ABORTED (VERSION_CONFLICT, with VersionConflict); NOT_FOUND (SESSION_NOT_FOUND); PERMISSION_DENIED.
+    Errors: ABORTED (VERSION_CONFLICT, with VersionConflict); NOT_FOUND (SESSION_NOT_FOUND); PERMISSION_DENIED and
+    UNAUTHENTICATED as in ReplaceSessionContext.
     """
     AddAttribute: _grpc.UnaryUnaryMultiCallable[_session_context_pb2.AddAttributeRequest, _session_context_pb2.AddAttributeResponse]
     """Sets one attribute of `context`, whether or not it was there.
@@ -116,7 +118,7 @@ class SessionContextServiceStub:
     a versioned write and needs `saas-token` in the metadata.
 
     Errors: NOT_FOUND (SESSION_NOT_FOUND); with `expected_version` also ABORTED (VERSION_CONFLICT, with
-    VersionConflict) and PERMISSION_DENIED.
+    VersionConflict), PERMISSION_DENIED and UNAUTHENTICATED.
     """
     RemoveAttribute: _grpc.UnaryUnaryMultiCallable[_session_context_pb2.RemoveAttributeRequest, _session_context_pb2.RemoveAttributeResponse]
     """Removes one attribute of `context`. Removing one that is not there succeeds.
@@ -155,7 +157,8 @@ class SessionContextServiceAsyncStub(SessionContextServiceStub):
     attributes use PatchSessionContext.
 
     Errors: ABORTED (VERSION_CONFLICT, with VersionConflict) when the version is not the current one; NOT_FOUND
-    (SESSION_NOT_FOUND); PERMISSION_DENIED (PERMISSION_DENIED) when the saas-token is not of this session's customer.
+    (SESSION_NOT_FOUND); PERMISSION_DENIED (PERMISSION_DENIED) when the saas-token is not of this session's customer, and
+    UNAUTHENTICATED (UNAUTHENTICATED) when it is expired, revoked or wrong, if upstream tells the two apart.
     """
     PatchSessionContext: _aio.UnaryUnaryMultiCallable[_session_context_pb2.PatchSessionContextRequest, _session_context_pb2.PatchSessionContextResponse]  # type: ignore[assignment]
     """Changes the named fields and attributes and leaves all others, unknown ones included, as they are to the byte.
@@ -164,7 +167,8 @@ class SessionContextServiceAsyncStub(SessionContextServiceStub):
     so again, a bounded number of times, unless `expected_version` is there. A write whose answer is lost is sent again
     only when reading back shows that it was not applied.
 
-    Errors: ABORTED (VERSION_CONFLICT, with VersionConflict); NOT_FOUND (SESSION_NOT_FOUND); PERMISSION_DENIED.
+    Errors: ABORTED (VERSION_CONFLICT, with VersionConflict); NOT_FOUND (SESSION_NOT_FOUND); PERMISSION_DENIED and
+    UNAUTHENTICATED as in ReplaceSessionContext.
     """
     AddAttribute: _aio.UnaryUnaryMultiCallable[_session_context_pb2.AddAttributeRequest, _session_context_pb2.AddAttributeResponse]  # type: ignore[assignment]
     """Sets one attribute of `context`, whether or not it was there.
@@ -173,7 +177,7 @@ class SessionContextServiceAsyncStub(SessionContextServiceStub):
     a versioned write and needs `saas-token` in the metadata.
 
     Errors: NOT_FOUND (SESSION_NOT_FOUND); with `expected_version` also ABORTED (VERSION_CONFLICT, with
-    VersionConflict) and PERMISSION_DENIED.
+    VersionConflict), PERMISSION_DENIED and UNAUTHENTICATED.
     """
     RemoveAttribute: _aio.UnaryUnaryMultiCallable[_session_context_pb2.RemoveAttributeRequest, _session_context_pb2.RemoveAttributeResponse]  # type: ignore[assignment]
     """Removes one attribute of `context`. Removing one that is not there succeeds.
@@ -227,7 +231,8 @@ class SessionContextServiceServicer(metaclass=_abc_1.ABCMeta):
         attributes use PatchSessionContext.
 
         Errors: ABORTED (VERSION_CONFLICT, with VersionConflict) when the version is not the current one; NOT_FOUND
-        (SESSION_NOT_FOUND); PERMISSION_DENIED (PERMISSION_DENIED) when the saas-token is not of this session's customer.
+        (SESSION_NOT_FOUND); PERMISSION_DENIED (PERMISSION_DENIED) when the saas-token is not of this session's customer, and
+        UNAUTHENTICATED (UNAUTHENTICATED) when it is expired, revoked or wrong, if upstream tells the two apart.
         """
 
     @_abc_1.abstractmethod
@@ -242,7 +247,8 @@ class SessionContextServiceServicer(metaclass=_abc_1.ABCMeta):
         so again, a bounded number of times, unless `expected_version` is there. A write whose answer is lost is sent again
         only when reading back shows that it was not applied.
 
-        Errors: ABORTED (VERSION_CONFLICT, with VersionConflict); NOT_FOUND (SESSION_NOT_FOUND); PERMISSION_DENIED.
+        Errors: ABORTED (VERSION_CONFLICT, with VersionConflict); NOT_FOUND (SESSION_NOT_FOUND); PERMISSION_DENIED and
+        UNAUTHENTICATED as in ReplaceSessionContext.
         """
 
     @_abc_1.abstractmethod
@@ -257,7 +263,7 @@ class SessionContextServiceServicer(metaclass=_abc_1.ABCMeta):
         a versioned write and needs `saas-token` in the metadata.
 
         Errors: NOT_FOUND (SESSION_NOT_FOUND); with `expected_version` also ABORTED (VERSION_CONFLICT, with
-        VersionConflict) and PERMISSION_DENIED.
+        VersionConflict), PERMISSION_DENIED and UNAUTHENTICATED.
         """
 
     @_abc_1.abstractmethod
