@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gateway.upstream.http import Answer, Exchange
     from gateway.upstream.service_tokens import ServiceTokens
 
-__all__ = ["BesideSaasToken", "CallerTokenAuth", "ServiceTokenAuth"]
+__all__ = ["BesideSaasTokenAuth", "CallerTokenAuth", "ServiceTokenAuth"]
 
 
 class ServiceTokenAuth:
@@ -41,7 +41,7 @@ class ServiceTokenAuth:
         return answer
 
 
-class BesideSaasToken:
+class BesideSaasTokenAuth:
     """Lends the tenant's service token to a request that shows a customer's saas-token besides.
 
     A 401 can be about either of them. `alone` exchanges with the service token by itself, as `ServiceTokenAuth` does,

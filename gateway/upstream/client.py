@@ -17,7 +17,7 @@ import msgspec
 from gateway.errors import UpstreamMalformed
 from gateway.model import decode_session_context
 from gateway.upstream import paths
-from gateway.upstream.auth import BesideSaasToken, CallerTokenAuth, ServiceTokenAuth
+from gateway.upstream.auth import BesideSaasTokenAuth, CallerTokenAuth, ServiceTokenAuth
 from gateway.upstream.mapping import Authority, error_for, says_session_missing
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class _Exchange:
         def alone(deadline: Deadline) -> Awaitable[Answer]:
             return self._http.send("GET", path, deadline=deadline, headers=self._headers, auth=self._auth)
 
-        return _Exchange(self._http, self._headers, BesideSaasToken(tokens, tenant, alone), self._authority)
+        return _Exchange(self._http, self._headers, BesideSaasTokenAuth(tokens, tenant, alone), self._authority)
 
     async def read(self, target: str, deadline: Deadline, session_id: str | None = None) -> SessionContext:
         answer = await self._http.send("GET", target, deadline=deadline, headers=self._headers, auth=self._auth)
