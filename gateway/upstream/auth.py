@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from gateway.errors import Unauthenticated
+from gateway.errors import Unauthenticated, UpstreamError, UpstreamUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from gateway.upstream.service_tokens import ServiceTokens
 
 __all__ = ["BesideSaasTokenAuth", "CallerTokenAuth", "ServiceTokenAuth"]
+
+_WHOSE: Final = "upstream refuses a token, and cannot be asked whose"
 
 
 class ServiceTokenAuth:
@@ -57,11 +59,23 @@ class BesideSaasTokenAuth:
     async def __call__(self, exchange: Exchange, deadline: Deadline) -> Answer:
         """See `gateway.upstream.http.Auth`. Raises Unauthenticated besides what `ServiceTokens.get` raises."""
         answer = await self._exchanged(exchange, deadline)
-        if answer.status == 401 and (await self._alone(deadline)).status != 401:
+        if answer.status == 401 and await self._is_own_good(deadline):
             answer = await self._exchanged(exchange, deadline)
             if answer.status == 401:
                 raise Unauthenticated("the saas-token is expired, revoked or wrong: get a new one")
         return answer
+
+    async def _is_own_good(self, deadline: Deadline) -> bool:
+        """Raises UpstreamUnreachable when that cannot be found out: nothing has come of what was refused."""
+        try:
+            answer = await self._alone(deadline)
+        except UpstreamError as error:
+            if error.leaves_doubt:
+                raise UpstreamUnreachable(_WHOSE) from error
+            raise
+        if answer.status >= 500:
+            raise UpstreamUnreachable(_WHOSE)
+        return answer.status != 401
 
     async def _exchanged(self, exchange: Exchange, deadline: Deadline) -> Answer:
         token = await self._tokens.get(self._tenant, deadline)

@@ -220,6 +220,27 @@ async def test_the_gateways_own_token_is_refused_to_a_write(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["grpc", "graphql"])
+@pytest.mark.parametrize("fault", ["status=503", "drop"])
+async def test_a_token_is_refused_to_a_write_and_whose_cannot_be_found_out(name: str, fault: str) -> None:
+    """No customer is told to log in again for it, and nothing is in doubt: upstream has refused the write."""
+    async with opened() as dev, entered(name, dev) as door:
+        dev.sandbox.faults.arm("status=401", times=None, operation="put")
+        dev.sandbox.faults.arm(fault, times=None, operation="get")
+
+        with pytest.raises(Refused) as refused:
+            await door.replace(
+                "acme",
+                seed.CUSTOMER_SESSION,
+                {"currency": "CHF"},
+                Caller(saas_token=dev.sandbox.saas_token),
+                expected_version=10,
+            )
+
+        assert refused.value.reason == "UPSTREAM_UNAVAILABLE"
+        assert dev.sandbox.count("put") == 1
+
+
+@pytest.mark.parametrize("name", ["grpc", "graphql"])
 @pytest.mark.parametrize("fault", ["status=401", "status=403"])
 async def test_the_gateways_own_token_is_refused(name: str, fault: str) -> None:
     async with opened() as dev, entered(name, dev) as door:
