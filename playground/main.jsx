@@ -14,17 +14,30 @@ const { operations, headers } = JSON.parse(document.getElementById("config").tex
 
 /** GraphiQL's own fetcher speaks WebSockets and multipart too; the gateway does neither. */
 async function fetcher(parameters, options) {
-  const response = await fetch(location.pathname, {
-    method: "POST",
-    headers: {
-      accept: "application/graphql-response+json, application/json",
-      "content-type": "application/json",
-      ...options?.headers,
-    },
-    body: JSON.stringify({ ...parameters, variables: parameters.variables && asTyped(parameters.variables) }),
-  });
-  return JSON.parse(await response.text(), asWritten);
+  let response, text;
+  try {
+    response = await fetch(location.pathname, {
+      method: "POST",
+      headers: {
+        accept: "application/graphql-response+json, application/json",
+        "content-type": "application/json",
+        ...options?.headers,
+      },
+      body: JSON.stringify({ ...parameters, variables: parameters.variables && asTyped(parameters.variables) }),
+    });
+    text = await response.text();
+  } catch (error) {
+    return failed(`the gateway did not answer: ${error.message}`);
+  }
+  try {
+    return JSON.parse(text, asWritten);
+  } catch {
+    return failed(`the answer is not JSON (HTTP status ${response.status}): ${text.slice(0, 200)}`);
+  }
 }
+
+/** In the place of an answer. What is thrown would be shown with its stack, which tells of this bundle alone. */
+const failed = (message) => ({ errors: [{ message }] });
 
 /** Keeps what JavaScript's numbers cannot hold, as the gateway does, in browsers that can (JSON.rawJSON). */
 function asWritten(_key, value, context) {

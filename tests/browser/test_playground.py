@@ -25,7 +25,7 @@ from gateway.sandbox.seed import CUSTOMER_SESSION, ODD_SESSION
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from playwright.async_api import Browser, ConsoleMessage, Page, Request
+    from playwright.async_api import Browser, ConsoleMessage, Page, Request, Route
 
     from gateway.sandbox import Sandbox
     from stage import Dev
@@ -65,10 +65,10 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @asynccontextmanager
-async def visit(browser: Browser, url: str, *, width: int = 1400) -> AsyncIterator[Page]:
+async def visit(browser: Browser, url: str, *, width: int = 1400, failing_loads: bool = False) -> AsyncIterator[Page]:
     """Open the page in a new profile. Fails when a request left the origin, or when the browser had to complain.
 
-    A violation of the Content-Security-Policy is such a complaint.
+    A violation of the Content-Security-Policy is such a complaint; a request that the test makes fail is none.
     """
     origin = url.removesuffix("/graphql")
     strays: list[str] = []
@@ -79,7 +79,8 @@ async def visit(browser: Browser, url: str, *, width: int = 1400) -> AsyncIterat
             strays.append(request.url)
 
     def on_console(message: ConsoleMessage) -> None:
-        if message.type in {"error", "warning"}:
+        expected = failing_loads and message.text.startswith("Failed to load resource")
+        if message.type in {"error", "warning"} and not expected:
             complaints.append(message.text)
 
     context = await browser.new_context(viewport={"width": width, "height": 850})
@@ -198,6 +199,26 @@ async def test_sends_numbers_as_they_are_typed(dev: Dev, upstream: Sandbox, brow
         else b'"typed":[9007199254740993,1.0,12345678901234567890]'
     )
     assert digits in (upstream.store.get("acme", CUSTOMER_SESSION) or b"")
+
+
+@pytest.mark.parametrize("way", ["no answer", "a proxy's page"])
+async def test_says_in_words_when_the_answer_is_none_of_the_gateways(dev: Dev, browser: Browser, way: str) -> None:
+    async def fail(route: Route) -> None:
+        if way == "no answer":
+            await route.abort("connectionrefused")
+        else:
+            await route.fulfill(status=502, content_type="text/html", body="<h1>Bad Gateway</h1>")
+
+    async with visit(browser, dev.graphql_url, failing_loads=True) as page:
+        await page.route("**/graphql", fail)
+        await execute(page)
+        answer = page.get_by_role("region", name="Result Window")
+        if way == "no answer":
+            await expect(answer).to_contain_text("the gateway did not answer: Failed to fetch")
+        else:
+            await expect(answer).to_contain_text("the answer is not JSON (HTTP status 502)")
+            await expect(answer).to_contain_text("<h1>Bad")
+        await expect(answer).not_to_contain_text("stack")
 
 
 async def test_a_phone_has_room_for_the_answer(dev: Dev, upstream: Sandbox, browser: Browser) -> None:
