@@ -26,7 +26,10 @@ _BY_TLS: Final = ((b"strict-transport-security", b"max-age=31536000"),)
 
 _ALLOWED: Final = (
     "accept",
+    "apollographql-client-name",  # Apollo Client's, of an application that has told it its name
+    "apollographql-client-version",
     "authorization",
+    "baggage",  # beside traceparent, by OpenTelemetry in browsers
     "cache-control",
     "content-type",
     "saas-token",

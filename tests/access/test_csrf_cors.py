@@ -139,8 +139,9 @@ async def preflight(
 @pytest.mark.parametrize("origin", [SHOP, "http://localhost:3000"])
 async def test_a_page_of_a_listed_origin_may_call(shared: Dev, client: httpx.AsyncClient, origin: str) -> None:
     headers = (
-        "authorization,cache-control,content-type,graphql-require-preflight,apollo-require-preflight,saas-token,"
-        "traceparent,tracestate,x-api-key,x-apollo-operation-name,x-request-id"
+        "apollo-require-preflight,apollographql-client-name,apollographql-client-version,authorization,baggage,"
+        "cache-control,content-type,graphql-require-preflight,saas-token,traceparent,tracestate,x-api-key,"
+        "x-apollo-operation-name,x-request-id"
     )
     asked = await preflight(client, shared, origin, headers=headers)
     answered = await client.post(shared.graphql_url, json={"query": QUERY}, headers={"origin": origin})
