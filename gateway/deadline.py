@@ -130,7 +130,7 @@ class _Bound:
             and self._task.uncancel() <= self._cancelling
             and isinstance(error, asyncio.CancelledError)
         ):
-            raise UpstreamTimeout(f"{self._what} took longer than the time there was") from error
+            raise UpstreamTimeout(f"{self._what} took longer than the time allowed") from error
 
 
 class _Together:

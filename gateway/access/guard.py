@@ -87,7 +87,18 @@ class Authenticator:
         if credentials.certificate_names and self._certificates:
             names = ", ".join(credentials.certificate_names)
             raise CallerUnauthenticated(f"the client certificate is not known, which is for {names}")
-        raise CallerUnauthenticated("a credential of this gateway is missing: send `x-api-key` or `authorization`")
+        raise CallerUnauthenticated(self._missing(credentials))
+
+    def _missing(self, credentials: CallerCredentials) -> str:
+        """What this gateway would take. Frontends send the shopper's token, too, where it does not open anything."""
+        ways = {"`x-api-key`": self._keys, "a JWT in `authorization`": self._issuers}
+        taken = [way for way, known in ways.items() if known is not None]
+        if self._certificates:
+            taken.append("a client certificate")
+        missing = f"a credential of this gateway is missing: send {' or '.join(taken)}"
+        if credentials.access_token is None:
+            return missing
+        return f"{missing}; the token in `authorization` is for operations on the shopper's own session alone"
 
 
 class Guard:

@@ -77,7 +77,7 @@ def patch(value: Patch, allowed: Collection[str], session_id: str | None, versio
     """
     yield from _origin(value, session_id, version)
     if not value.assignments:
-        yield Violation("update_mask", "names nothing to change, and no field is set")
+        yield Violation("update_mask", "holds nothing to change: set or name at least one field")
     for assignment in value.assignments:
         name, *inner = assignment.path
         if name not in allowed:

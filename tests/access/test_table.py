@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from gateway.sandbox import Sandbox
+    from stage import Dev
 
 READ, WRITE = "sessions:read", "sessions:write"
 GRANTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -186,6 +187,27 @@ async def test_who_calls_is_asked_before_what_there_is_and_what_is_wrong(
 
     assert [each.reason for each in answers] == [reason for reason, *_ in asked]
     assert not upstream.requests
+
+
+async def test_who_has_no_credential_is_told_what_this_gateway_takes(clients: Clients, dev: Dev) -> None:
+    """A frontend that sends the shopper's token for any session has sent `authorization`: that is not what is missing.
+
+    The gateway of `clients` takes keys and JWTs, that of `dev` keys alone.
+    """
+    query = {"query": f'{{ sessionContext(tenant: "acme", sessionId: "{seed.CUSTOMER_SESSION}") {{ currency }} }}'}
+
+    async def message(there: Dev, headers: dict[str, str]) -> str:
+        response = await clients.http.post(there.graphql_url, json=query, headers=headers)
+        (error,) = response.json()["errors"]
+        assert error["extensions"]["code"] == UNKNOWN
+        return str(error["message"])
+
+    missing = "a credential of this gateway is missing: send "
+    assert await message(clients.dev, {}) == f"{missing}`x-api-key` or a JWT in `authorization`"
+    assert await message(dev, {}) == f"{missing}`x-api-key`"
+    assert await message(dev, bearer(seed.CUSTOMER_TOKEN)) == (
+        f"{missing}`x-api-key`; the token in `authorization` is for operations on the shopper's own session alone"
+    )
 
 
 @pytest.mark.parametrize("credential", ["nothing", "a wrong key", "a key of another tenant", "the right key"])
