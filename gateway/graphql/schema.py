@@ -38,14 +38,17 @@ _INPUT = strawberry.argument(description="Which session, and what to write.")
 MaxAge: TypeAlias = Annotated[
     float | None,
     strawberry.argument(
-        description="Maximum age of the answer in seconds; 0 asks upstream. By default, the gateway's settings decide. "
+        description="Maximum age of the answer in seconds; 0 asks Emporix. By default, the gateway's settings decide. "
         "The header `Cache-Control: max-age=N` or `no-cache` does the same for the whole request; the stricter one "
         "applies."
     ),
 ]
 MinVersion: TypeAlias = Annotated[
     Version | None,
-    strawberry.argument(description="Minimum `metadata.version` of the answer: one that you have seen."),
+    strawberry.argument(
+        description="Minimum `metadata.version` of the answer. Send the version that your last write returned, and you "
+        "read your own write. The error `MIN_VERSION_NOT_REACHED` says that Emporix has only a lower one."
+    ),
 ]
 
 Failures: TypeAlias = (
@@ -108,14 +111,19 @@ class Query:
 
     @strawberry.field(
         description="The session contexts of several sessions of a tenant, read side by side: one entry for each id, "
-        "in the order of the ids, null for a session that does not exist. At most 100, unless it is set otherwise.",
+        "in the order of the ids, null for a session that does not exist.",
         graphql_type=list[types.SessionContext | None] | None,
     )
     async def session_contexts(
         self,
         info: Info,
         tenant: Tenant,
-        session_ids: Annotated[list[ID], strawberry.argument(description="Ids of the sessions, at most 100.")],
+        session_ids: Annotated[
+            list[ID],
+            strawberry.argument(
+                description="Ids of the sessions; at most 100, unless the gateway is configured otherwise."
+            ),
+        ],
         max_age: MaxAge = None,
         min_version: MinVersion = None,
     ) -> list[model.SessionContext | GatewayError | None]:
@@ -133,13 +141,13 @@ class Query:
 
 
 @strawberry.type(
-    description="Writes, one after another. Each answers with a union: the payload, or a typed failure to switch on. A "
-    "failure that no caller can handle (for example, upstream is down) is an error with `extensions.code`, and the "
-    "field is null; other fields keep their results."
+    description="Writes, one after another. Each returns a union: the payload, or a type of failure to switch on. "
+    "After any other failure (for example, Emporix is down) the field is null and there is an error with "
+    "`extensions.code`; other fields keep their results."
 )
 class Mutation:
     @strawberry.field(
-        description="Replaces a whole session context, provided that it still has the version that you have read. "
+        description="Replaces a whole session context, if it still has the version that you have read. "
         "Needs the header `saas-token`."
     )
     async def replace_session_context(
@@ -149,7 +157,8 @@ class Mutation:
 
     @strawberry.field(
         description="Changes some fields and attributes of a session context and leaves the others as they are. "
-        "Without an expected version it is repeated when another writer comes first. Needs the header `saas-token`."
+        "Without an expected version, the gateway tries again if another writer comes first. Needs the header "
+        "`saas-token`."
     )
     async def patch_session_context(
         self, info: Info, input: Annotated[inputs.PatchSessionContextInput, _INPUT]
@@ -157,8 +166,8 @@ class Mutation:
         return await resolvers.patch_session_context(_call(info), input)
 
     @strawberry.field(
-        description="Sets one attribute, whether or not it was there. With an expected version it is a versioned write "
-        "and needs the header `saas-token`."
+        description="Sets one attribute, whether or not it exists already. With an expected version it needs the "
+        "header `saas-token`."
     )
     async def add_session_context_attribute(
         self, info: Info, input: Annotated[inputs.AddSessionContextAttributeInput, _INPUT]
@@ -166,8 +175,8 @@ class Mutation:
         return await resolvers.add_session_context_attribute(_call(info), input)
 
     @strawberry.field(
-        description="Removes one attribute. Succeeds also if there is none. With an expected version it is a "
-        "versioned write and needs the header `saas-token`."
+        description="Removes one attribute. Succeeds also if there is none. With an expected version it needs the "
+        "header `saas-token`."
     )
     async def remove_session_context_attribute(
         self, info: Info, input: Annotated[inputs.RemoveSessionContextAttributeInput, _INPUT]
@@ -176,14 +185,14 @@ class Mutation:
 
     @strawberry.field(
         description="Changes site, currency, target location, language or attributes of your own session. Without an "
-        "expected version it is repeated when another writer comes first."
+        "expected version, the gateway tries again if another writer comes first."
     )
     async def update_my_session_context(
         self, info: Info, input: Annotated[inputs.UpdateMySessionContextInput, _INPUT]
     ) -> UpdateMySessionContextResult | None:
         return await resolvers.update_my_session_context(_call(info), input)
 
-    @strawberry.field(description="Sets one attribute of your own session, whether or not it was there.")
+    @strawberry.field(description="Sets one attribute of your own session, whether or not it exists already.")
     async def add_my_session_context_attribute(
         self, info: Info, input: Annotated[inputs.AddMySessionContextAttributeInput, _INPUT]
     ) -> AddMySessionContextAttributeResult | None:

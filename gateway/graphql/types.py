@@ -16,7 +16,7 @@ from gateway import errors, model
 from gateway.graphql.scalars import JSON, Version
 
 
-@strawberry.type(description="What upstream keeps about a session context.")
+@strawberry.type(description="Version and times of a session context, kept by Emporix.")
 class Metadata:
     version: Version = strawberry.field(
         description="Increases with every write, by any amount. Pass it on as `expectedVersion`."
@@ -25,11 +25,11 @@ class Metadata:
     modified_at: datetime | None = strawberry.field(description="When the session context last changed.")
 
 
-@strawberry.type(
-    description="The state of one shopper's session. A field that upstream does not have for this session is null."
-)
+@strawberry.type(description="The state of one shopper's session. A field for which Emporix has no value is null.")
 class SessionContext:
-    session_id: ID = strawberry.field(description="Id of the session.")
+    session_id: ID = strawberry.field(
+        description="Id of the session, unique within a tenant. Select it, and caches of GraphQL clients can go by it."
+    )
     customer_id: ID | None = strawberry.field(description="Id of the customer; null while nobody is logged in.")
     site_code: str | None = strawberry.field(description="Code of the site, for example `main`.")
     currency: str | None = strawberry.field(description="Currency, three letters of ISO 4217, for example `EUR`.")
@@ -41,9 +41,9 @@ class SessionContext:
     context: JSON | None = strawberry.field(
         description="Custom attributes: an object of any names to any JSON values. Null when there are none."
     )
-    metadata: Metadata = strawberry.field(description="Version and times, kept by upstream.")
+    metadata: Metadata = strawberry.field(description="Version and times.")
     additional_properties: JSON | None = strawberry.field(
-        description="Top-level fields that upstream sent and this gateway does not know yet, as an object. Send them "
+        description="Top-level fields that Emporix sent and this gateway does not know yet, as an object. Send them "
         "back with `replaceSessionContext`, which would delete them otherwise."
     )
 
@@ -106,22 +106,26 @@ class RemoveMySessionContextAttributePayload:
     )
 
 
-@strawberry.interface(description="Why a mutation did nothing, or may have done nothing.")
+@strawberry.interface(description="Why a mutation was not applied or, with `WriteOutcomeUnknown`, may not have been.")
 class Failure:
-    code: str = strawberry.field(description="The reason, in capitals: the same as `extensions.code` of an error.")
+    code: str = strawberry.field(
+        description="The reason, for programs: `VERSION_CONFLICT`, for example. Errors have it in `extensions.code`."
+    )
     message: str = strawberry.field(description="What happened, for people.")
 
 
 @strawberry.type(description="Another writer came first. Nothing was written.")
 class VersionConflict(Failure):
     expected_version: Version | None = strawberry.field(
-        description="The version that you named; null when you named none and the gateway's own attempts ran out."
+        description="The version that you sent; null if you sent none, and other writers came first at every attempt "
+        "of the gateway."
     )
     current_version: Version | None = strawberry.field(
-        description="The version there is now; null when it could not be read in time."
+        description="The current version; null if it could not be read in time."
     )
     current: model.SessionContext | None = strawberry.field(
-        description="The session context as it stands: decide by it, and try again with its version.",
+        description="The current session context, by which to decide whether to try again with its version; null if "
+        "it could not be read in time.",
         graphql_type=SessionContext | None,
     )
 
@@ -139,7 +143,7 @@ class VersionConflict(Failure):
 
 @strawberry.type(description="There is no such session context, or none yet.")
 class SessionNotFound(Failure):
-    session_id: ID | None = strawberry.field(description="The id you asked for; null for your own session.")
+    session_id: ID | None = strawberry.field(description="The id that you sent; null for your own session.")
 
     @classmethod
     def of(cls, error: errors.SessionNotFound) -> SessionNotFound:
@@ -152,7 +156,7 @@ class Violation:
         description="Path of the field in the input, for example `sessionContext.currency`; or the name of a header, "
         "`saas-token`."
     )
-    message: str = strawberry.field(description="What is wrong with it, and what to do.")
+    message: str = strawberry.field(description="What is wrong with it.")
 
 
 @strawberry.type(description="The input was refused. Nothing was written.")
@@ -173,8 +177,8 @@ class InvalidInput(Failure):
 
 
 @strawberry.type(
-    description="The credential is missing, expired or unknown: the Emporix access token for your own session, "
-    "otherwise the credential for this gateway, or the `saas-token`."
+    description="A credential is missing, expired or unknown. For your own session this is the Emporix access token, for "
+    "any other the `saas-token` (code `UNAUTHENTICATED`), or the credential of this gateway (`CALLER_UNAUTHENTICATED`)."
 )
 class Unauthenticated(Failure):
     @classmethod
@@ -182,7 +186,10 @@ class Unauthenticated(Failure):
         return cls(code=error.reason, message=error.message)
 
 
-@strawberry.type(description="The credential, or the `saas-token`, does not allow this.")
+@strawberry.type(
+    description="The Emporix access token or the `saas-token` does not allow this (code `PERMISSION_DENIED`), or this "
+    "gateway does not permit it to the caller (`CALLER_NOT_PERMITTED`)."
+)
 class PermissionDenied(Failure):
     @classmethod
     def of(cls, error: errors.PermissionDenied) -> PermissionDenied:
@@ -190,7 +197,7 @@ class PermissionDenied(Failure):
 
 
 @strawberry.type(
-    description="The answer of the write was lost, and reading back did not show whether it was applied. Read before "
+    description="The answer to the write was lost, and reading back did not show whether it was applied. Read before "
     "you write again."
 )
 class WriteOutcomeUnknown(Failure):

@@ -6,7 +6,19 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from graphql import GraphQLObjectType, GraphQLSchema, build_schema, parse, validate
+from graphql import (
+    FieldNode,
+    GraphQLObjectType,
+    GraphQLSchema,
+    TypeInfo,
+    TypeInfoVisitor,
+    Visitor,
+    build_schema,
+    get_named_type,
+    parse,
+    validate,
+    visit,
+)
 from processes import ROOT
 
 from gateway import contracts, errors
@@ -52,6 +64,25 @@ def test_grpc_clients_repeat_reads_and_nothing_else() -> None:
 @pytest.mark.parametrize("name", sorted(contracts.example_operations()))
 def test_an_example_is_valid(schema: GraphQLSchema, name: str) -> None:
     assert validate(schema, parse(contracts.example_operations()[name])) == []
+
+
+@pytest.mark.parametrize("name", sorted(contracts.example_operations()))
+def test_an_example_selects_the_id_of_every_session_context(schema: GraphQLSchema, name: str) -> None:
+    """By it a frontend's cache knows them: Apollo Client's throws where it is missing (docs/frontends.md)."""
+    types = TypeInfo(schema)
+    selected: list[set[str]] = []
+
+    class Selections(Visitor):
+        def enter_field(self, node: FieldNode, *_: object) -> None:
+            kind = types.get_type()
+            if kind is not None and get_named_type(kind).name == "SessionContext" and node.selection_set is not None:
+                selections = node.selection_set.selections
+                selected.append({each.name.value for each in selections if isinstance(each, FieldNode)})
+
+    visit(parse(contracts.example_operations()[name]), TypeInfoVisitor(types, Selections()))
+
+    assert selected
+    assert all("sessionId" in each for each in selected)
 
 
 @pytest.mark.parametrize("name", sorted(contracts.example_operations()))
