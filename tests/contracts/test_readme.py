@@ -93,7 +93,10 @@ async def test_its_python_service_gets_its_way_after_a_conflict(
 
 
 async def test_its_frontend_gets_its_way_after_a_conflict(dev: Dev, upstream: Sandbox, customer: Caller) -> None:
-    """And is told of errors that leave no result. The code has no annotations, so that it is JavaScript too."""
+    """And is told of errors that leave no result, and of a conflict whose version could not be read.
+
+    The code has no annotations, so that it is JavaScript too.
+    """
     (source,) = re.findall(r"```ts\n(.*?)```", README, re.DOTALL)
     headers = json.dumps({"content-type": "application/json", **customer.headers()})
     script = f"""{source}
@@ -103,8 +106,13 @@ async def test_its_frontend_gets_its_way_after_a_conflict(dev: Dev, upstream: Sa
           return await answer.json();
         }}
         const failing = (data) => async () => ({{ data, errors: [{{ message: "upstream is down" }}] }});
+        const conflict = {{ __typename: "VersionConflict", currentVersion: null, current: null, message: "conflict" }};
+        async function unread(query, {{ input }}) {{
+          if (input.expectedVersion === null) throw new Error("written over whatever there is");
+          return {{ data: {{ patchSessionContext: conflict }} }};
+        }}
         const outcome = (way) => setCurrency(way, "{seed.CUSTOMER_SESSION}", "SEK", 3).catch((error) => error.message);
-        Promise.all([send, failing({{ patchSessionContext: null }}), failing(undefined)].map(outcome))
+        Promise.all([send, failing({{ patchSessionContext: null }}), failing(undefined), unread].map(outcome))
           .then((outcomes) => console.log(JSON.stringify(outcomes)));
     """
 
@@ -112,7 +120,7 @@ async def test_its_frontend_gets_its_way_after_a_conflict(dev: Dev, upstream: Sa
     output, _ = await process.communicate()
 
     written = {"currency": "SEK", "metadata": {"version": 11}}
-    assert json.loads(output) == [written, "upstream is down", "upstream is down"]
+    assert json.loads(output) == [written, "upstream is down", "upstream is down", "conflict"]
 
 
 def _node() -> list[str]:
