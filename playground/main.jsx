@@ -58,7 +58,7 @@ let variableEditor;
 /** Stands inside GraphiQL, where its editors can be had. */
 function Name() {
   variableEditor = useGraphiQL((state) => state.variableEditor);
-  return "Session Gateway";
+  return <h1>Session Gateway</h1>;
 }
 
 /** localStorage, under a name of our own: other people's GraphiQL runs on localhost too, and all use the same keys. */

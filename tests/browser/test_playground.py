@@ -148,6 +148,7 @@ async def test_opens_with_the_examples_as_tabs_and_finds_them_again(dev: Dev, br
         await expect(page).to_have_title("Session Gateway")
         await expect(page.get_by_role("tab")).to_have_text(names, use_inner_text=True)
         await expect(page.get_by_role("region", name="Headers")).to_contain_text('"saas-token"')
+        await expect(page.get_by_role("main").get_by_role("heading", level=1)).to_have_text("Session Gateway")
 
         await open_tab(page, "AddSessionContextAttribute")
         await page.reload()
