@@ -177,8 +177,9 @@ class InvalidInput(Failure):
 
 
 @strawberry.type(
-    description="A credential is missing, expired or unknown. For your own session this is the Emporix access token, for "
-    "any other the `saas-token` (code `UNAUTHENTICATED`), or the credential of this gateway (`CALLER_UNAUTHENTICATED`)."
+    description="A credential is missing, expired or unknown. For your own session this is the Emporix access token, "
+    "for any other the `saas-token` (code `UNAUTHENTICATED`), or the credential of this gateway "
+    "(`CALLER_UNAUTHENTICATED`)."
 )
 class Unauthenticated(Failure):
     @classmethod
