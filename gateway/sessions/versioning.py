@@ -52,8 +52,9 @@ def settle(
     apply it twice. Where ours may have created, at whatever version, that holds for every version there can be.
 
     That what we wrote is there shows that ours was applied, unless another wrote the very same to the place of the
-    same version. Such a one is known as a rival if it was under way in this process at the same time. One that was not
-    is not seen, and we take its write for ours: who counts does well to write a value of his own along with the count.
+    same version. Such a one is known as a rival if it was under way in this process at the same time, or has ended here
+    having read just what was read now. One that is not known is not seen, and we take its write for ours: who counts
+    does well to write a value of his own along with the count.
     """
     if current is None:
         return Verdict.NOT_APPLIED

@@ -204,6 +204,8 @@ class Writer:
             tally.ambiguous += len(write.lost)
         if current is None and options.read_back:
             current = await _read_back(write, options.deadline)
+        if current is not None and isinstance(write, VersionedWrite):
+            write.entrant.left(current)
         return Written(current if options.read_back else None, tally.attempts)
 
     def _check_size(self, document: bytes) -> None:

@@ -649,6 +649,7 @@ class TestTwoWhoWriteTheVerySame:
     """Two callers that both count 7 up to 8: reading back, neither can be told from the other by what is there."""
 
     COUNT: Mapping[str, Any] = {"context": {"counter": 8}}
+    STATE: Mapping[str, Any] = {"customer_id": seed.CUSTOMER_ID, "context": {**ATTRIBUTES_BEFORE, "counter": 8}}
 
     @pytest.fixture
     def dev(self, patient: Dev) -> Dev:
@@ -731,18 +732,63 @@ class TestTwoWhoWriteTheVerySame:
         self, doors: Mapping[str, Door], upstream: Sandbox, customer: Caller, released: asyncio.Event
     ) -> None:
         upstream.faults.arm("latency=1ms;drop-after-write", "patch-own")
-        context = {**ATTRIBUTES_BEFORE, "counter": 8}
-        state = {"customer_id": seed.CUSTOMER_ID, "context": context}
 
         told = await self.overtaken(
             upstream,
             released,
             doors["graphql"].update_own("acme", self.COUNT, customer, expected_version=10),
-            doors["grpc"].replace("acme", SESSION, state, customer, expected_version=10),
+            doors["grpc"].replace("acme", SESSION, self.STATE, customer, expected_version=10),
         )
 
         assert told == ["VERSION_CONFLICT", "ok"]
         assert len(revisions(upstream)) == 1
+
+    @pytest.mark.parametrize("fault", NOT_APPLIED)
+    async def test_are_told_apart_when_the_one_has_ended_before_the_other_begins(
+        self, doors: Mapping[str, Door], upstream: Sandbox, customer: Caller, fault: str
+    ) -> None:
+        """Who replaces does not read first, and so goes for a version that has gone."""
+        await doors["grpc"].replace("acme", SESSION, self.STATE, customer, expected_version=10)
+        upstream.faults.arm(fault, "put")
+
+        second = await refused(doors["graphql"].replace("acme", SESSION, self.STATE, customer, expected_version=10))
+
+        assert second.reason == "VERSION_CONFLICT"
+        assert second.current is not None
+        assert second.current.version == 11
+        assert len(revisions(upstream)) == 1
+
+    async def test_are_told_apart_when_the_one_is_acknowledged_before_the_other_begins(
+        self, doors: Mapping[str, Door], upstream: Sandbox, customer: Caller, released: asyncio.Event
+    ) -> None:
+        """It has not ended yet: it is being read back."""
+        upstream.faults.arm("latency=1ms", "get")
+
+        async def comes_second() -> Seen | None:
+            await struck(upstream)
+            upstream.faults.arm("drop", "put")
+            try:
+                return await doors["graphql"].replace("acme", SESSION, self.STATE, customer, expected_version=10)
+            finally:
+                released.set()
+
+        first = doors["grpc"].replace("acme", SESSION, self.STATE, customer, expected_version=10)
+
+        assert await self.both(first, comes_second()) == ["VERSION_CONFLICT", "ok"]
+        assert len(revisions(upstream)) == 1
+
+    async def test_are_both_told_of_success_when_the_session_was_made_anew_in_between(
+        self, doors: Mapping[str, Door], upstream: Sandbox, customer: Caller
+    ) -> None:
+        """Its versions come once more, so that both have replaced one of the same number."""
+        for door in doors.values():
+            upstream.reset()
+            upstream.faults.arm("drop-after-write", "put")
+
+            seen = await door.replace("acme", SESSION, self.STATE, customer, expected_version=10)
+
+            assert seen is not None
+            assert seen.version == 11
 
     async def test_both_have_what_they_want_without_a_version(
         self, doors: Mapping[str, Door], upstream: Sandbox, customer: Caller
