@@ -41,7 +41,8 @@ class _Taken:
 class Contest:
     """All writes under way, and which places have been taken."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_taken: int = _MAX_TAKEN) -> None:
+        self._max_taken = max_taken
         self._moments = itertools.count()
         self._entrants: dict[Entrant, int] = {}
         """When each began."""
@@ -62,7 +63,7 @@ class Contest:
         """Note that a write has had the place."""
         self._taken.pop(place, None)
         self._taken[place] = _Taken(next(self._moments), by)
-        if len(self._taken) > _MAX_TAKEN:
+        if len(self._taken) > self._max_taken:
             self._taken.popitem(last=False)
 
     def leave(self, place: Place, by: Entrant, current: SessionContext) -> None:
