@@ -86,7 +86,7 @@ class Authenticator:
                 return self._certificates[name]
         if credentials.certificate_names and self._certificates:
             names = ", ".join(credentials.certificate_names)
-            raise CallerUnauthenticated(f"the client certificate is not known, which is for {names}")
+            raise CallerUnauthenticated(f"no caller is configured for this client certificate, which is for {names}")
         raise CallerUnauthenticated(self._missing(credentials))
 
     def _missing(self, credentials: CallerCredentials) -> str:

@@ -415,7 +415,9 @@ async def test_a_certificate_that_is_not_known_is_told_by_its_names(trusting: Se
     async with calling(trusting.dev.doors.grpc, stranger) as managed:
         call = managed.GetSessionContext(REQUEST)
         assert await call.code() == grpc.StatusCode.UNAUTHENTICATED
-        assert await call.details() == f"the client certificate is not known, which is for {SHOP}-2, pod-1.example"
+        assert await call.details() == (
+            f"no caller is configured for this client certificate, which is for {SHOP}-2, pod-1.example"
+        )
 
 
 async def test_a_caller_is_known_by_a_name_in_its_certificate(trusting: Secured) -> None:
