@@ -222,9 +222,6 @@ def _limits(grpc: Grpc) -> Limits:
         max_idle=connections.max_idle,
         keepalive_time=connections.keepalive_time,
         keepalive_timeout=connections.keepalive_timeout,
-        min_ping_interval=connections.min_ping_interval,
-        max_ping_strikes=connections.max_ping_strikes,
-        pings_without_calls=connections.pings_without_calls,
     )
 
 

@@ -208,13 +208,6 @@ class Connections(_Section):
     """If nothing has arrived from a client for this long, the gateway sends it a keepalive ping."""
     keepalive_timeout: Seconds = 20.0
     """If the ping is not answered within this time, the connection is closed."""
-    min_ping_interval: Seconds = 30.0
-    """Shortest interval at which clients may send keepalive pings. One that pings more often is disconnected with
-    `too_many_pings`."""
-    max_ping_strikes: int = Field(default=2, ge=1, le=100)
-    """How many pings may come too early before the client is disconnected."""
-    pings_without_calls: bool = True
-    """Allow keepalive pings while the client has no call in progress. If false, one is allowed every two hours."""
 
 
 class Retries(_Section):

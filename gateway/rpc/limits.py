@@ -38,31 +38,30 @@ class Limits:
     """A connection on which nothing came for so long is asked for a sign of life."""
     keepalive_timeout: float | None = None
     """How long that may take."""
-    min_ping_interval: float | None = None
-    """How often a client may ask for a sign of life."""
-    max_ping_strikes: int | None = None
-    """How many times it may do so sooner, before its connection is closed."""
-    pings_without_calls: bool | None = None
-    """Whether it may do so while it has no call."""
 
     def options(self) -> Iterator[tuple[str, int]]:
         """As gRPC's core takes them."""
         yield "grpc.server_handshake_timeout_ms", _milliseconds(_HANDSHAKE)
-        # That would also count streams whose end gRPC has not got round to, and refuse the next ones of a client that
-        # keeps to what it was told. Those that do not are refused all the same (RFC 9113, 5.1.2).
-        yield "grpc.http.overload_protection", 0
+        # A client may ask for a sign of life as often as it likes, which costs about a microsecond. By itself gRPC
+        # closes its connection when that is too often; but while what it has written waits to be taken, gRPC adds to
+        # its reason for that with each further one, in time that grows as their square: 4 MB of them take half a minute
+        # of a core.
+        yield "grpc.http2.max_ping_strikes", 0
+        yield "grpc.keepalive_permit_without_calls", 1  # of ours too
         if self.max_metadata is not None:
             # Between the two, gRPC refuses by chance. Here it either does or does not.
             yield "grpc.max_metadata_size", self.max_metadata
             yield "grpc.absolute_max_metadata_size", self.max_metadata
         for name, number in (
             ("grpc.max_concurrent_streams", self.max_calls_per_connection),
+            # Streams that have ended count too until gRPC has put them away, or whoever cancels what it opens, in a
+            # flood, would have it begin on all of them (CVE-2023-44487). A client that keeps to what it was told may
+            # have as many of them as it has calls, and would be refused its next ones without this.
+            ("grpc.http2.max_deallocating_streams", self.max_calls_per_connection),
             ("grpc.max_allowed_incoming_connections", self.max_connections),
-            ("grpc.http2.max_ping_strikes", self.max_ping_strikes),
-            ("grpc.keepalive_permit_without_calls", self.pings_without_calls),
         ):
             if number is not None:
-                yield name, int(number)
+                yield name, number
         for name, seconds in (
             ("grpc.max_connection_age_ms", self.max_age),
             ("grpc.max_connection_age_grace_ms", self.max_age_grace),
@@ -70,7 +69,6 @@ class Limits:
             ("grpc.keepalive_time_ms", self.keepalive_time),
             ("grpc.keepalive_timeout_ms", self.keepalive_timeout),
             ("grpc.http2.ping_timeout_ms", self.keepalive_timeout),  # a minute by itself, and then that is what counts
-            ("grpc.http2.min_ping_interval_without_data_ms", self.min_ping_interval),
         ):
             if seconds is not None:
                 yield name, _milliseconds(seconds)
