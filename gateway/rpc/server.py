@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import threading
+import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,6 +40,10 @@ SERVICES = tuple(service.full_name for service in pb.DESCRIPTOR.services_by_name
 _NO_LIMITS: Final = Limits()
 _OLDEST: Final = 1.1
 """What a connection's age may be, as a share of the one that is set: gRPC draws it, so that not all end at once."""
+_RESUMABLE: Final = 60.0
+"""Seconds, about, for which a client may take up its TLS session again without its certificate being looked at. What it
+shows instead is good for one configuration; of the same one gRPC would take it for two days, whether or not the
+certificate has expired."""
 _POLLER: Final = "_poll_wrapper"
 """Part of the name of the thread in which grpc.aio waits."""
 
@@ -172,14 +177,14 @@ def _bind(server: grpc.aio.Server, host: str, port: int, certificates: Certifica
 
 def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
     """For each handshake gRPC asks which certificate to show, on a thread of its own; None means the same as before."""
-    used = certificates.current()
+    used, since = certificates.current(), time.monotonic()
 
     def changed() -> grpc.ServerCertificateConfiguration | None:
-        nonlocal used
-        newest = certificates.current()
-        if newest is used:
+        nonlocal used, since
+        newest, now = certificates.current(), time.monotonic()
+        if newest is used and (newest.client_ca is None or now - since < _RESUMABLE):
             return None
-        used = newest
+        used, since = newest, now
         return _configuration(newest)
 
     return grpc.dynamic_ssl_server_credentials(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import ssl
 import time
 import warnings
@@ -26,6 +27,7 @@ from gateway import cli
 from gateway.configuration import load_settings
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
+from gateway.rpc import server
 from gateway.sandbox import seed
 from gateway.settings import ConfigurationError
 from gateway.tls import CertificateError, CertificateFiles, Certificates, load
@@ -489,6 +491,37 @@ async def test_clients_cas_are_read_again_too(tmp_path: Path) -> None:
 
         assert await outcome(gateway, OTHERS.issue(name)) == "ok"
         assert await outcome(gateway, AUTHORITY.issue(name)) == "handshake"
+
+
+def resumes(port: int, pair: Files, version: ssl.TLSVersion) -> bool:
+    """Whether a second connection goes on with the first one's session, in which no certificate is looked at."""
+    context = AUTHORITY.trusted()
+    context.load_cert_chain(pair.certificate, pair.key)
+    context.set_alpn_protocols(["h2"])
+    context.minimum_version = context.maximum_version = version
+    session = None
+    for _ in range(2):
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+            context.wrap_socket(plain, server_hostname="localhost", session=session) as connection,
+        ):
+            connection.recv(1)  # the session comes before it
+            session, resumed = connection.session, connection.session_reused
+    return bool(resumed)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_clients_certificate_is_looked_at_again_before_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: ssl.TLSVersion
+) -> None:
+    """It may have expired. By itself gRPC would take up a session again after two days."""
+    (tmp_path / "client").mkdir()
+    pair = Files.of(tmp_path / "client", AUTHORITY.issue(x509.UniformResourceIdentifier(SHOP)))
+    async with mutual(tmp_path) as gateway:
+        assert await asyncio.to_thread(resumes, gateway.ports["grpc"], pair, version)
+
+        monkeypatch.setattr(server, "_RESUMABLE", 0.0)
+        assert not await asyncio.to_thread(resumes, gateway.ports["grpc"], pair, version)
 
 
 async def test_the_process_says_where_it_listens_and_logs_json_whatever_clients_do(tmp_path: Path) -> None:
