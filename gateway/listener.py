@@ -8,19 +8,20 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Final, TypedDict
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.addresses import authority
 from gateway.ending import Ending
+from gateway.handshakes import Handshakes, taken_from
 from gateway.protocol import BoundedProtocol
 from gateway.tls import server_context
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from starlette.types import ASGIApp
@@ -31,11 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["bind", "claim", "listening", "shared_with_others"]
 
 _BACKLOG: Final = 2048
-_HANDSHAKE: Final = 10.0
-"""Seconds for TLS to be agreed on; asyncio's own is a minute."""
-_FAREWELL: Final = 0.5
-"""Seconds for a client to answer TLS's farewell. One that keeps an idle connection does not read, so does not answer;
-asyncio would wait for half a minute, and each such connection would hold up the shutdown for as long as it may."""
 _FIRST_REQUEST: Final = 1.0
 """Seconds that a connection gets for its first request when the listener closes: it has only just been made."""
 _LOOK_EVERY: Final = 0.05
@@ -53,11 +49,14 @@ async def listening(
     port: int,
     grace: float,
     protocol: Callable[..., HttpToolsProtocol] = BoundedProtocol,
+    max_connections: int | None = None,
     certificates: Certificates | None = None,
     ending: Ending | None = None,
     shared: bool = False,
 ) -> AsyncIterator[str]:
     """Listen while the block runs; yields the base URL. Port 0 takes a free one; `shared`, as `bind` has it.
+
+    Connections beyond `max_connections` are closed at once, those on which TLS is not agreed on yet included.
 
     On leaving, or as soon as `ending` has doors close, no new connection is taken, and requests under way get `grace`
     seconds, or less when it is hastened. From its beginning on, answers ask clients to take their next request
@@ -67,12 +66,14 @@ async def listening(
     tls = None if certificates is None else server_context(certificates)
     ending = ending or Ending()
     listener = bind(host, port, shared=shared)
+    bounded = protocol if max_connections is None else partial(protocol, max_connections=max_connections)
     server = _Server(
         ending,
         grace,
+        max_connections,
         uvicorn.Config(
             app,
-            http=protocol,  # type: ignore[arg-type]  # is called, and nothing else
+            http=bounded,  # type: ignore[arg-type]  # is called, and nothing else
             ws="none",
             lifespan="off",
             log_config=None,
@@ -100,21 +101,28 @@ async def listening(
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals alone, bounds how long TLS may take, and loses no request when it ends: uvicorn does neither."""
+    """Leaves signals alone, bounds what waits for TLS, and loses no request when it ends: uvicorn does none of it."""
 
-    def __init__(self, ending: Ending, grace: float, config: uvicorn.Config) -> None:
+    def __init__(self, ending: Ending, grace: float, max_connections: int | None, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.servers = []  # where it ends before it has begun
         self._ending = ending
         self._grace = grace
+        self._max_connections = max_connections
+        self._handshakes: Handshakes | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen on the sockets. uvicorn's own does this too, after much else that is of no use here."""
-        loop = asyncio.get_running_loop()
-        self.servers = [
-            await loop.create_server(self._protocol, sock=each, backlog=self.config.backlog, **self._tls())
-            for each in sockets or ()
-        ]
+        loop, tls = asyncio.get_running_loop(), self.config.ssl
+        if tls is None:
+            self.servers = [
+                await loop.create_server(self._protocol, sock=each, backlog=self.config.backlog)
+                for each in sockets or ()
+            ]
+        else:
+            self._handshakes = Handshakes(tls, self._protocol, self._full)
+            for each in sockets or ():
+                self._handshakes.take_from(each)
         self.started = True
 
     def discourage(self) -> None:
@@ -134,8 +142,10 @@ class _Server(uvicorn.Server):
         state, loop = self.server_state, asyncio.get_running_loop()
         began = loop.time()
         grace = self._grace
-        while (state.connections or state.tasks) and not self._ending.hastened and loop.time() < began + grace:
+        while not self._ending.hastened and loop.time() < began + grace:
             fresh = loop.time() < began + _FIRST_REQUEST
+            if not (state.connections or state.tasks or (fresh and self._agreeing())):
+                break
             for each in list(state.connections):
                 if not (fresh and _awaits_its_first(each)):
                     each.shutdown()
@@ -149,6 +159,9 @@ class _Server(uvicorn.Server):
         """
         for server in self.servers:
             server.close()
+        if self._handshakes is not None:
+            self._handshakes.close()
+            await self._handshakes.abandon()
         for each in list(self.server_state.connections):
             each.transport.abort()
         tasks = list(self.server_state.tasks)
@@ -164,28 +177,35 @@ class _Server(uvicorn.Server):
         copies = [each.dup() for each in listeners]  # what is closed by asyncio would go on to listen, but for nobody
         for server in self.servers:
             server.close()
+        if self._handshakes is not None:
+            self._handshakes.close()
         for each in listeners:
             each.close()
-        connections = [connection for each in copies for connection in _taken_from(each)]
+        connections = [connection for each in copies for connection in _left_of(each)]
         for each in copies:
             each.close()
-        connected = (self._connect(each) for each in connections)
-        await asyncio.gather(*connected)
+        if self._handshakes is None:
+            await asyncio.gather(*map(self._connect, connections))
+        else:
+            for connection in connections:
+                self._handshakes.take(connection)
 
     async def _connect(self, connection: socket.socket) -> None:
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection, **self._tls())
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
         except OSError:  # its client has gone
             connection.close()
 
     def _protocol(self) -> asyncio.Protocol:
         return self.config.http_protocol_class(config=self.config, server_state=self.server_state, app_state={})  # type: ignore[call-arg]  # each of uvicorn's takes these
 
-    def _tls(self) -> _Tls:
-        tls = self.config.ssl
-        if tls is None:
-            return {}
-        return {"ssl": tls, "ssl_handshake_timeout": _HANDSHAKE, "ssl_shutdown_timeout": _FAREWELL}
+    def _agreeing(self) -> set[asyncio.Protocol]:
+        return set() if self._handshakes is None else self._handshakes.under_way()
+
+    def _full(self) -> bool:
+        if self._max_connections is None:
+            return False
+        return len(self._agreeing() | self.server_state.connections) >= self._max_connections
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -193,27 +213,16 @@ class _Server(uvicorn.Server):
         yield
 
 
-class _Tls(TypedDict, total=False):
-    ssl: ssl.SSLContext
-    ssl_handshake_timeout: float
-    ssl_shutdown_timeout: float
-
-
 def _awaits_its_first(connection: Protocols) -> bool:
     """Whether no request has come by this connection yet."""
     return isinstance(connection, HttpToolsProtocol) and connection.cycle is None
 
 
-def _taken_from(listener: socket.socket) -> Iterator[socket.socket]:
+def _left_of(listener: socket.socket) -> Iterator[socket.socket]:
     """Connections that wait to be taken. Those that cannot be are left."""
     listener.setblocking(False)
-    while True:
-        try:
-            connection, _ = listener.accept()
-        except OSError:
-            return
-        connection.setblocking(False)
-        yield connection
+    with suppress(OSError):
+        yield from taken_from(listener)
 
 
 def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:

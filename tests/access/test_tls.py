@@ -9,7 +9,7 @@ import socket
 import ssl
 import time
 import warnings
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -176,6 +176,40 @@ async def test_clients_with_idle_connections_do_not_hold_up_the_end(tmp_path: Pa
 
 
 # Certificates that change
+
+
+async def test_connections_count_before_tls_is_agreed_on(tmp_path: Path) -> None:
+    """Or whoever connects and says nothing could have any number of them, for ten seconds each."""
+    files = Files.of(tmp_path, FIRST)
+    async with opened(graphql={**files.section(), "max_connections": 3}) as dev:
+        port = httpx.URL(dev.doors.graphql).port
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        further, writer = await asyncio.open_connection("127.0.0.1", port)
+        async with asyncio.timeout(5):
+            assert await further.read() == b""
+        for _, each in (*silent, (further, writer)):
+            each.close()
+
+        async def served() -> bool:
+            async with httpx.AsyncClient(verify=AUTHORITY.trusted(), headers=dict(with_key())) as client:
+                with suppress(httpx.TransportError):
+                    return (await client.post(dev.doors.graphql, json=QUERY)).is_success
+            return False
+
+        async with asyncio.timeout(5):  # it hears of their end a little later
+            while not await served():
+                await asyncio.sleep(0.01)
+
+
+async def test_who_has_connected_and_says_nothing_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    files = Files.of(tmp_path, FIRST)
+    async with asyncio.timeout(9):  # it may take ten for TLS to be agreed on, and the grace is longer
+        async with opened(graphql=files.section(), shutdown={"grace": 60.0}) as dev:
+            reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(dev.doors.graphql).port)
+            writer.write(b"\x16\x03\x01")
+            await writer.drain()
+        assert await reader.read() == b""
+        writer.close()
 
 
 async def test_a_new_certificate_is_shown_to_new_connections_and_those_that_are_open_go_on(tmp_path: Path) -> None:
