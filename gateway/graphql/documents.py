@@ -24,7 +24,7 @@ from graphql import (
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
-from gateway.graphql.limits import Circular, Excess, measure, prices
+from gateway.graphql.limits import MAX_ERRORS, Circular, Excess, measure, prices
 from gateway.graphql.roots import root_field
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Documents", "NotExecutable", "Operation", "Prepared", "digest_of"]
 
-_MAX_ERRORS: Final = 3
-"""Of validation: each may repeat all of the values it is about, and so many cost more than all the rest."""
 _LONGEST_NAME: Final = 64
 """Characters of a name that an error repeats: it may be as long as a body."""
 _NESTED: Final = 200
@@ -219,7 +217,7 @@ class Documents:
             for excess in measured.excesses(self._limits):
                 self._check(excess, digest)
         errors = validate(
-            self._schema, document, self._rules, max_errors=_MAX_ERRORS, hide_suggestions=not self._introspection
+            self._schema, document, self._rules, max_errors=MAX_ERRORS, hide_suggestions=not self._introspection
         )
         compiler = None if errors else self._compiler
         nodes = [each for each in document.definitions if isinstance(each, OperationDefinitionNode)]

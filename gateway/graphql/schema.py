@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from inspect import signature
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import strawberry
 from strawberry import ID
@@ -14,6 +15,7 @@ from gateway import model
 from gateway.errors import GatewayError
 from gateway.graphql import inputs, resolvers, types
 from gateway.graphql.errors import HANDLERS
+from gateway.graphql.limits import MAX_ERRORS
 from gateway.graphql.resolvers import Call, Context
 from gateway.graphql.scalars import SCALARS, Version
 from gateway.graphql.selection import selects
@@ -227,8 +229,21 @@ class _FromDocuments(SchemaExtension):
         yield
 
 
-class _Discreet(StrawberryGraphQLCoreExecutionContext):
-    """Suggests no names to those who guess at them. What is wrong with variables comes up here, not in validation."""
+_BUILD: Final = signature(StrawberryGraphQLCoreExecutionContext.build)
+
+
+class _Brief(StrawberryGraphQLCoreExecutionContext):
+    """Says of few things in variables what is wrong with them. That comes up here, not in validation."""
+
+    @classmethod
+    def build(cls, *args: Any, **kwargs: Any) -> list[GraphQLError] | Executor[Any]:
+        given = _BUILD.bind(*args, **kwargs)
+        given.arguments["max_coercion_errors"] = MAX_ERRORS
+        return super().build(*given.args, **given.kwargs)
+
+
+class _Discreet(_Brief):
+    """Suggests no names to those who guess at them."""
 
     @classmethod
     def build(cls, *args: Any, **kwargs: Any) -> list[GraphQLError] | Executor[Any]:
@@ -245,7 +260,7 @@ def make_schema(*, introspection: bool = True) -> GatewaySchema:
         mutation=Mutation,
         types=[types.Failure],
         extensions=[_FromDocuments],
-        execution_context_class=None if introspection else _Discreet,
+        execution_context_class=_Brief if introspection else _Discreet,
         config=StrawberryConfig(scalar_map=SCALARS),
         exception_handlers=HANDLERS,
     )

@@ -446,6 +446,20 @@ async def test_a_small_question_gets_no_large_answer(served: Dev, client: httpx.
     assert len(response.content) < 4 * len(query) + 2000
 
 
+@pytest.mark.parametrize("introspection", [False, True])
+async def test_of_many_things_that_are_wrong_with_variables_few_are_told(
+    dev: Dev, served: Dev, client: httpx.AsyncClient, *, introspection: bool
+) -> None:
+    """For each the whole value is looked through: 1 MB took most of a second."""
+    query = "mutation($i: AddSessionContextAttributeInput!) { addSessionContextAttribute(input: $i) { __typename } }"
+    variables = {"i": {f"a{number}": 1 for number in range(60)}}
+    response = await post(client, dev if introspection else served, {"query": query, "variables": variables})
+
+    errors = response.json()["errors"]
+    assert len(errors) == 4
+    assert "Too many errors" in errors[-1]["message"]
+
+
 @pytest.mark.parametrize("backend", ["none", "memory"])
 @pytest.mark.parametrize("beside", ["", "__schema { queryType { name } }"], ids=["by plan", "by Strawberry"])
 async def test_an_answer_has_so_many_bytes(beside: str, backend: str) -> None:
