@@ -79,6 +79,7 @@ async def listening(
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # what it would make of them, for ASGI alone and by a variable besides, is of no use
             timeout_keep_alive=75,
             ssl_context_factory=None if tls is None else lambda *_: tls,
         ),

@@ -254,6 +254,20 @@ async def test_under_tls_browsers_are_told_to_stay_with_it(scheme: str, expected
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_what_a_request_says_of_its_way_changes_nothing(dev: Dev, client: httpx.AsyncClient, method: str) -> None:
+    """Whoever has TLS in front of the gateway speaks of it to browsers, for all answers alike."""
+    forwarded = {"x-forwarded-proto": "https", "x-forwarded-for": "192.0.2.1", "graphql-require-preflight": "1"}
+    query = {"query": "{ __typename }"}
+    if method == "GET":
+        response = await client.get(dev.graphql_url, params=query, headers=forwarded)
+    else:
+        response = await client.post(dev.graphql_url, json=query, headers=forwarded)
+
+    assert response.status_code == 200
+    assert "strict-transport-security" not in response.headers
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("path", ["/graphql/", "/graphql/assets", "/livez/", "/readyz/", "/metrics/"])
 async def test_nobody_is_sent_elsewhere(
     dev: Dev, upstream: Sandbox, client: httpx.AsyncClient, method: str, path: str
