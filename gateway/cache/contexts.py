@@ -259,8 +259,6 @@ class CachedOwnSession:
         session_id = await self._session_ids.get(self.key) or await self._find_session_id(deadline)
         async with _writing(cache, session_key(self._tenant, session_id)):
             yield
-        if self._own is not None:
-            await self._own.forget(self.key)
 
     async def _find_session_id(self, deadline: Deadline) -> str:
         """Ask upstream. A failure of that is none that leaves a write in doubt: nothing has been written yet."""

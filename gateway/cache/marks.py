@@ -104,7 +104,7 @@ class Marks:
         """Whether it may be passed on, though not kept: then a floor that was seen before the read does not count."""
         floor = None if key is None else self._floors.get(key)
         if floor is not None and floor.seen <= generation:
-            version = max(version or 0, floor.version)
+            version = floor.version
         return self.allows(key, generation, version)
 
     def saw(self, key: str, version: int) -> None:

@@ -212,6 +212,16 @@ class TestMoreMarksThanThereIsRoomFor:
         assert list(marks._marks) == ["c"]
         assert marks.allows("a", generation)
 
+    def test_make_no_room_by_what_has_not(self, marks: Marks, clock: Clock) -> None:
+        marks.close("a")
+        clock.advance(LIFETIME / 2)
+        generation = marks.generation()
+        marks.close("b")
+        clock.advance(LIFETIME / 2)
+        marks.close("c")
+        assert list(marks._marks) == ["b", "c"]
+        assert not marks.allows("b", generation)
+
 
 @dataclass(frozen=True)
 class Read:

@@ -133,6 +133,12 @@ class TestAnOwnSession:
             assert await version(session(it)) == 2
             assert await version(own(it)) == 2
 
+    async def test_is_asked_for_its_id_before_the_first_write_alone(self, gateway: Opener, upstream: Upstream) -> None:
+        async with gateway() as it:
+            await write(own(it))
+            await write(own(it))
+        assert (len(upstream.reads), len(upstream.writes)) == (1, 2)
+
     @pytest.mark.parametrize("by_id", [False, True])
     async def test_is_not_put_back_by_a_read_that_began_before_a_write(
         self, gateway: Opener, upstream: Upstream, by_id: bool

@@ -146,13 +146,16 @@ class TestARead:
             assert found.context.metadata.version == 2
             assert found.status.fwd == "request"
 
-    async def test_by_read_is_always_upstreams_and_is_kept(self, gateway: Opener, upstream: Upstream) -> None:
+    @pytest.mark.parametrize("way", [session, own])
+    async def test_by_read_is_always_upstreams_and_is_kept(
+        self, gateway: Opener, upstream: Upstream, way: Callable[[Process], CachedSession | CachedOwnSession]
+    ) -> None:
         async with gateway() as it:
-            await get(session(it))
+            await get(way(it))
             upstream.have("s", 2)
-            assert (await session(it).read(SOON)).metadata.version == 2
-            assert (await get(session(it))).status.hit
-            assert await version(session(it)) == 2
+            assert (await way(it).read(SOON)).metadata.version == 2
+            assert (await get(way(it))).status.hit
+            assert await version(way(it)) == 2
         assert len(upstream.reads) == 2
 
 
@@ -446,8 +449,28 @@ class TestALargestAgeOfZero:
             assert (await early).context.metadata.version == 1
             assert await version(session(it)) == 2
 
+    async def test_keeps_the_youngest_answer_whichever_comes_last(
+        self, gateway: Opener, upstream: Upstream, clock: Clock
+    ) -> None:
+        async with gateway() as it:
+            await get(session(it))
+            held = upstream.hold_read()
+            early = asyncio.create_task(get(session(it), ASK_UPSTREAM))
+            await under_way(early, upstream=upstream, count=2)
+            clock.advance(20)
+            assert (await get(session(it), ASK_UPSTREAM)).status.stored
+            held.go.set()
+            assert not (await early).status.stored
+            clock.advance(20)
+            assert (await get(session(it))).status.hit
+
 
 class TestThatThereIsNone:
+    async def test_is_told_by_read_too(self, gateway: Opener) -> None:
+        async with gateway() as it:
+            with pytest.raises(SessionNotFound):
+                await session(it, "missing").read(SOON)
+
     async def test_is_not_kept_unless_set(self, gateway: Opener, upstream: Upstream) -> None:
         async with gateway() as it:
             for _ in range(2):
@@ -619,15 +642,17 @@ async def test_what_redis_cannot_keep_is_stored_only_if_memory_keeps_it(
         assert it.observer.puts == [CachePut(kept=memory)]
 
 
+@pytest.mark.parametrize("after", [1, 2])
 @pytest.mark.parametrize("way", [session, own])
 async def test_an_entry_of_before_the_clock_was_set_back_is_of_no_use(
-    upstream: Upstream, clock: Clock, way: Callable[[Process], CachedSession | CachedOwnSession]
+    upstream: Upstream, clock: Clock, way: Callable[[Process], CachedSession | CachedOwnSession], after: int
 ) -> None:
     async with process(upstream, policy=ALL_WINDOWS, clock=clock) as it:
         await get(way(it))
-        upstream.have("s", 2)
+        upstream.have("s", after)
         clock.advance(-3_600)
-        assert await version(way(it)) == 2
+        found = await get(way(it))
+        assert (found.status.hit, found.context.metadata.version) == (False, after)
         assert (await get(way(it))).status.hit
 
 

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
+import pytest
 
 from gateway.deadline import Deadline
-from gateway.errors import VersionConflict
+from gateway.errors import UpstreamTimeout, VersionConflict, WriteOutcomeUnknown
 from gateway.model import decode_session_context
+from gateway.sessions.contest import Contest
+from gateway.sessions.versioning import Rival
 from gateway.sessions.writer import Change, WriteOptions, Writer
 from gateway.telemetry import Unobserved
 
 if TYPE_CHECKING:
     from gateway.model import SessionContext
+
+
+def context_of(version: int) -> SessionContext:
+    return decode_session_context(msgspec.json.encode({"sessionId": "s", "metadata": {"version": version}}))
 
 
 @dataclass
@@ -32,7 +40,7 @@ class Upstream:
         self.reads.append(version)
         if held is not None:
             await held.wait()
-        return decode_session_context(msgspec.json.encode({"sessionId": "s", "metadata": {"version": version}}))
+        return context_of(version)
 
     async def write(self, document: bytes, _: Deadline) -> None:
         self.writes += 1
@@ -57,3 +65,70 @@ async def test_what_another_has_replaced_since_it_was_read_is_read_again_before_
 
     assert (written.attempts, upstream.writes, upstream.version) == (1, 2, 12)
     assert upstream.reads[:2] == [10, 10]
+
+
+@pytest.mark.parametrize(
+    ("tenant", "same", "told"),
+    [("acme", True, "unknown"), ("globex", True, "applied"), ("acme", False, "applied")],
+    ids=["who wrote the very same", "to another place", "something else"],
+)
+async def test_whose_answer_is_on_its_way_counts_where_it_may_be_what_another_reads_back(
+    tenant: str, same: bool, told: str
+) -> None:
+    """Else both are told of success, once the answer is there, and one of them is wrong."""
+    upstream, applied, answers = Upstream(), asyncio.Event(), asyncio.Event()
+    writer = Writer(max_attempts=5, max_document=1000, observer=Unobserved())
+    options = WriteOptions(Deadline.after(10), expected_version=10)
+
+    def render(before: SessionContext) -> bytes:
+        return msgspec.json.encode(before.metadata.version)
+
+    async def applied_at_once(document: bytes, deadline: Deadline) -> None:
+        await upstream.write(document, deadline)
+        applied.set()
+        await answers.wait()
+
+    async def lost(_: bytes, __: Deadline) -> None:
+        await applied.wait()
+        raise UpstreamTimeout("lost")
+
+    another = Change(render, applied_at_once, lambda after: same and after.metadata.version > 10)
+    acknowledged = asyncio.create_task(writer.change(tenant, upstream, another, options))
+    own = Change(render, lost, lambda after: after.metadata.version > 10)
+    try:
+        outcome = "applied" if (await writer.change("acme", upstream, own, options)).attempts == 1 else "repeated"
+    except WriteOutcomeUnknown:
+        outcome = "unknown"
+    answers.set()
+
+    assert outcome == told
+    assert (await acknowledged).attempts == 1
+
+
+async def test_of_writes_that_have_ended_nothing_is_remembered() -> None:
+    upstream = Upstream()
+    writer = Writer(max_attempts=5, max_document=1000, observer=Unobserved())
+    change = Change(lambda before: msgspec.json.encode(before.metadata.version), upstream.write, lambda _: True)
+    for version in (10, 11, 10):
+        with contextlib.suppress(VersionConflict):
+            await writer.change("acme", upstream, change, WriteOptions(Deadline.after(10), expected_version=version))
+    assert upstream.writes == 2
+    assert (writer._contest._entrants, writer._contest._taken) == ({}, {})
+
+
+def test_who_no_longer_goes_for_a_place_is_nobodys_rival_there() -> None:
+    contest, place, after = Contest(), ("acme", "s", 10), context_of(11)
+    with contest.entered() as one, contest.entered() as other, other.going_for(place, lambda _: True):
+        with one.going_for(place, lambda _: True):
+            assert other.rival(after) is Rival.POSSIBLE
+        assert other.rival(after) is Rival.NONE
+
+
+def test_a_place_is_not_lost_to_who_had_it_before() -> None:
+    """As of sessions that are created, deleted behind the gateway's back and created anew."""
+    contest, place = Contest(), ("acme", "s", None)
+    with contest.entered() as under_way:
+        with contest.entered() as before, before.going_for(place, lambda _: True):
+            before.won()
+        with contest.entered() as after:
+            assert (under_way.has_lost(place), after.has_lost(place)) == (True, False)

@@ -1,0 +1,123 @@
+"""Writes whose answers are lost, sent to an upstream that answers as it is told."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from gateway.deadline import Deadline
+from gateway.errors import (
+    GatewayError,
+    PermissionDenied,
+    SessionNotFound,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+    VersionConflict,
+    WriteOutcomeUnknown,
+)
+from gateway.model import decode_session_context
+from gateway.sessions.contest import Contest
+from gateway.sessions.delivery import UnversionedWrite, VersionedWrite, backoff
+
+if TYPE_CHECKING:
+    from gateway.model import SessionContext
+
+LOST = UpstreamTimeout("the answer is lost")
+SOON = Deadline.after(3_600)
+
+
+@dataclass
+class Upstream:
+    """Fails each write and each read as told, in turn, and no longer. A read that does not fail finds `version`."""
+
+    writes_fail: list[GatewayError] = field(default_factory=list)
+    reads_fail: list[GatewayError] = field(default_factory=list)
+    version: int = 10
+    writes: int = 0
+    reads: list[Deadline] = field(default_factory=list)
+
+    async def write(self, _: Deadline) -> None:
+        self.writes += 1
+        if self.writes_fail:
+            raise self.writes_fail.pop(0)
+
+    async def read(self, deadline: Deadline) -> SessionContext:
+        self.reads.append(deadline)
+        if self.reads_fail:
+            raise self.reads_fail.pop(0)
+        return decode_session_context(msgspec.json.encode({"sessionId": "s", "metadata": {"version": self.version}}))
+
+
+async def deliver(upstream: Upstream) -> SessionContext | None:
+    """A write to the place of version 10, which is there if the version is 11."""
+    with Contest().entered() as entrant:
+        write = VersionedWrite(
+            upstream,
+            upstream.write,
+            lambda current: current.metadata.version == 11,
+            place=("acme", "s", 10),
+            entrant=entrant,
+            insists=True,
+        )
+        return await write.run(SOON, max_attempts=4)
+
+
+async def test_is_over_when_there_is_nothing_left_to_write_to() -> None:
+    upstream = Upstream([LOST, SessionNotFound("s")], [SessionNotFound("s")])
+    with pytest.raises(SessionNotFound):
+        await deliver(upstream)
+    assert upstream.writes == 2
+
+
+@pytest.mark.parametrize("read_back", [[], [SessionNotFound("s"), SessionNotFound("s")]], ids=["there", "not there"])
+async def test_is_not_repeated_after_a_refusal_that_a_repetition_would_meet(
+    read_back: list[GatewayError],
+) -> None:
+    upstream = Upstream([LOST, PermissionDenied("no")], [*read_back])
+    with pytest.raises(WriteOutcomeUnknown):
+        await deliver(upstream)
+    assert upstream.writes == 2
+
+
+@pytest.mark.parametrize("failure", [LOST, UpstreamUnreachable("down"), VersionConflict(10, None)])
+async def test_is_repeated_when_it_may_succeed_a_moment_later(failure: GatewayError) -> None:
+    upstream = Upstream([LOST, failure])
+    assert await deliver(upstream) is None
+    assert upstream.writes == 3
+
+
+async def test_is_read_back_until_the_last_of_the_time() -> None:
+    upstream = Upstream([LOST], [LOST, UpstreamUnreachable("down")], version=11)
+    found = await deliver(upstream)
+    assert found is not None
+    assert found.metadata.version == 11
+    assert [each is SOON for each in upstream.reads] == [False, False, True]
+
+
+async def test_without_a_version_brings_what_was_read_back() -> None:
+    upstream = Upstream([LOST])
+    found = await UnversionedWrite(upstream, upstream.write, lambda _: True).run(SOON, max_attempts=4)
+    assert found is not None
+    assert (upstream.writes, len(upstream.reads)) == (1, 1)
+
+
+async def test_waits_grow_and_never_last_beyond_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(random, "uniform", lambda low, high: high - low)
+    monkeypatch.setattr("gateway.sessions.delivery.asyncio", SimpleNamespace(sleep=sleep))
+    for attempt in range(7):
+        await backoff(attempt, SOON)
+    assert waits == pytest.approx([0.04, 0.08, 0.16, 0.32, 0.5, 0.5])
+    await backoff(6, Deadline.after(0.2))
+    await backoff(6, Deadline.after(-1))
+    assert 0.1 < waits[-2] <= 0.2
+    assert waits[-1] == 0
