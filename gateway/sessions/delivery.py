@@ -60,8 +60,6 @@ class _Write:
             await self.send(deadline.share(_ATTEMPT_SHARE))
         except SessionNotFound:
             raise  # which settles all: nothing is left that could have been written to
-        except VersionConflict as conflict:
-            return conflict
         except GatewayError as error:
             if error.leaves_doubt:
                 self.lost.append(error)
@@ -130,8 +128,6 @@ class VersionedWrite(_Write):
                 if failure is None:
                     self.entrant.won()
                     return None
-                if not self.lost:
-                    raise VersionConflict(self.version, None) from None
                 current = await self._current_or_none(deadline)
                 match self._settled(current):
                     case Verdict.APPLIED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from gateway.errors import (
     GatewayError,
     PermissionDenied,
     SessionNotFound,
+    UpstreamNotAsked,
     UpstreamTimeout,
     UpstreamUnreachable,
     VersionConflict,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 LOST = UpstreamTimeout("the answer is lost")
 SOON = Deadline.after(3_600)
+PLACE = ("acme", "s", 10)
 
 
 @dataclass
@@ -53,17 +56,27 @@ class Upstream:
         return decode_session_context(msgspec.json.encode({"sessionId": "s", "metadata": {"version": self.version}}))
 
 
+def is_there(current: SessionContext) -> bool:
+    return current.metadata.version == 11
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Waits for a moment later, as long as they can be, and over at once."""
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(random, "uniform", lambda low, high: high - low)
+    monkeypatch.setattr("gateway.sessions.delivery.asyncio", SimpleNamespace(sleep=sleep))
+    return waits
+
+
 async def deliver(upstream: Upstream) -> SessionContext | None:
     """A write to the place of version 10, which is there if the version is 11."""
     with Contest().entered() as entrant:
-        write = VersionedWrite(
-            upstream,
-            upstream.write,
-            lambda current: current.metadata.version == 11,
-            place=("acme", "s", 10),
-            entrant=entrant,
-            insists=True,
-        )
+        write = VersionedWrite(upstream, upstream.write, is_there, place=PLACE, entrant=entrant, insists=True)
         return await write.run(SOON, max_attempts=4)
 
 
@@ -84,19 +97,22 @@ async def test_is_not_repeated_after_a_refusal_that_a_repetition_would_meet(
     assert upstream.writes == 2
 
 
-@pytest.mark.parametrize("failure", [LOST, UpstreamUnreachable("down"), VersionConflict(10, None)])
-async def test_is_repeated_when_it_may_succeed_a_moment_later(failure: GatewayError) -> None:
+@pytest.mark.parametrize(
+    "failure", [LOST, UpstreamUnreachable("down"), UpstreamNotAsked("late"), VersionConflict(10, None)]
+)
+async def test_is_repeated_when_it_may_succeed_a_moment_later(failure: GatewayError, waits: list[float]) -> None:
     upstream = Upstream([LOST, failure])
     assert await deliver(upstream) is None
-    assert upstream.writes == 3
+    assert (upstream.writes, len(waits)) == (3, 2)
 
 
-async def test_is_read_back_until_the_last_of_the_time() -> None:
+async def test_is_read_back_until_the_last_of_the_time(waits: list[float]) -> None:
     upstream = Upstream([LOST], [LOST, UpstreamUnreachable("down")], version=11)
     found = await deliver(upstream)
     assert found is not None
     assert found.metadata.version == 11
     assert [each is SOON for each in upstream.reads] == [False, False, True]
+    assert len(waits) == 2
 
 
 async def test_without_a_version_brings_what_was_read_back() -> None:
@@ -106,14 +122,7 @@ async def test_without_a_version_brings_what_was_read_back() -> None:
     assert (upstream.writes, len(upstream.reads)) == (1, 1)
 
 
-async def test_waits_grow_and_never_last_beyond_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        waits.append(seconds)
-
-    monkeypatch.setattr(random, "uniform", lambda low, high: high - low)
-    monkeypatch.setattr("gateway.sessions.delivery.asyncio", SimpleNamespace(sleep=sleep))
+async def test_waits_grow_and_never_last_beyond_the_deadline(waits: list[float]) -> None:
     for attempt in range(7):
         await backoff(attempt, SOON)
     assert waits == pytest.approx([0.04, 0.08, 0.16, 0.32, 0.5, 0.5])
@@ -121,3 +130,29 @@ async def test_waits_grow_and_never_last_beyond_the_deadline(monkeypatch: pytest
     await backoff(6, Deadline.after(-1))
     assert 0.1 < waits[-2] <= 0.2
     assert waits[-1] == 0
+
+
+@pytest.mark.parametrize(
+    ("version", "rival_too", "verdict"), [(11, True, None), (12, False, WriteOutcomeUnknown)], ids=["maybe", "unknown"]
+)
+async def test_takes_no_place_that_another_may_have_had(
+    version: int, rival_too: bool, verdict: type[GatewayError] | None
+) -> None:
+    contest = Contest()
+    with contest.entered() as content, contest.entered() as rival, rival.going_for(PLACE, lambda _: rival_too):
+        upstream = Upstream([LOST], version=version)
+        write = VersionedWrite(upstream, upstream.write, is_there, place=PLACE, entrant=content, insists=False)
+        with pytest.raises(verdict) if verdict else nullcontext():
+            assert await write.run(SOON, max_attempts=4) is not None
+        assert not rival.has_lost(PLACE)
+
+
+async def test_that_another_has_had_the_place_is_certain_also_when_more_has_been_written_since() -> None:
+    """So it may be done anew, and need not be called unknown."""
+    contest, upstream = Contest(), Upstream([LOST], version=12)
+    with contest.entered() as content, contest.entered() as rival:
+        with rival.going_for(PLACE, is_there):
+            rival.won()
+        write = VersionedWrite(upstream, upstream.write, is_there, place=PLACE, entrant=content, insists=False)
+        with pytest.raises(VersionConflict):
+            await write.run(SOON, max_attempts=4)

@@ -105,6 +105,21 @@ async def test_whose_answer_is_on_its_way_counts_where_it_may_be_what_another_re
     assert (await acknowledged).attempts == 1
 
 
+async def test_attempts_are_counted_over_all_rounds() -> None:
+    upstream = Upstream()
+    failures = iter([VersionConflict(10, None), *[UpstreamTimeout("lost")] * 10])
+    writer = Writer(max_attempts=3, max_document=1000, observer=Unobserved())
+
+    async def fail(_: bytes, __: Deadline) -> None:
+        upstream.writes += 1
+        raise next(failures)
+
+    change = Change(lambda _: b"", fail, lambda _: False)
+    with pytest.raises(WriteOutcomeUnknown):
+        await writer.change("acme", upstream, change, WriteOptions(Deadline.after(10)))
+    assert upstream.writes == 3
+
+
 async def test_of_writes_that_have_ended_nothing_is_remembered() -> None:
     upstream = Upstream()
     writer = Writer(max_attempts=5, max_document=1000, observer=Unobserved())
