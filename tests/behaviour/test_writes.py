@@ -1276,19 +1276,19 @@ class Metrics:
     def __init__(self, client: httpx.AsyncClient, dev: Dev) -> None:
         self._client = client
         self._url = f"{dev.doors.admin}/metrics"
-        self._before: dict[tuple[str, ...], float] = {}
+        self._before: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
 
     async def begin(self) -> None:
         self._before = await self._read()
 
-    async def rise(self, name: str, *labels: str) -> float:
-        key = (name, *labels)
+    async def rise(self, name: str, **labels: str) -> float:
+        key = name, frozenset(labels.items())
         return (await self._read()).get(key, 0) - self._before.get(key, 0)
 
-    async def _read(self) -> dict[tuple[str, ...], float]:
+    async def _read(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         text = (await self._client.get(self._url)).text
         return {
-            (sample.name, *sorted(sample.labels.values())): sample.value
+            (sample.name, frozenset(sample.labels.items())): sample.value
             for family in text_string_to_metric_families(text)
             for sample in family.samples
         }
@@ -1307,10 +1307,10 @@ class TestTheMetrics:
         call = door.patch("acme", seed.CUSTOMER_SESSION, {"language": "fr"}, customer)
         await overtaken(upstream, "put", call, lambda: write_directly(upstream, cartId="another"))
 
-        assert await metrics.rise("session_gateway_write_attempts_count", "patch") == 1
-        assert await metrics.rise("session_gateway_write_attempts_sum", "patch") == 2
-        assert await metrics.rise("session_gateway_writes_total", "applied", "patch") == 1
-        assert await metrics.rise("session_gateway_write_answers_lost_total", "patch") == 0
+        assert await metrics.rise("session_gateway_write_attempts_count", operation="patch") == 1
+        assert await metrics.rise("session_gateway_write_attempts_sum", operation="patch") == 2
+        assert await metrics.rise("session_gateway_writes_total", operation="patch", outcome="applied") == 1
+        assert await metrics.rise("session_gateway_write_answers_lost_total", operation="patch") == 0
 
     async def test_count_the_answers_that_were_lost(
         self, door: Door, upstream: Sandbox, customer: Caller, metrics: Metrics
@@ -1318,8 +1318,8 @@ class TestTheMetrics:
         upstream.faults.arm("status=504-after-write", "put")
         await door.replace("acme", seed.CUSTOMER_SESSION, STATE, customer, expected_version=10)
 
-        assert await metrics.rise("session_gateway_write_answers_lost_total", "replace") == 1
-        assert await metrics.rise("session_gateway_write_attempts_sum", "replace") == 1
+        assert await metrics.rise("session_gateway_write_answers_lost_total", operation="replace") == 1
+        assert await metrics.rise("session_gateway_write_attempts_sum", operation="replace") == 1
 
     async def test_count_what_became_of_a_write(
         self, door: Door, upstream: Sandbox, customer: Caller, metrics: Metrics
@@ -1328,6 +1328,6 @@ class TestTheMetrics:
         await door.add_attribute("acme", seed.CUSTOMER_SESSION, "a", 1, customer)
         await door.remove_attribute("acme", seed.CUSTOMER_SESSION, "a", customer)
 
-        assert await metrics.rise("session_gateway_writes_total", "VERSION_CONFLICT", "replace") == 1
-        assert await metrics.rise("session_gateway_writes_total", "add_attribute", "applied") == 1
-        assert await metrics.rise("session_gateway_writes_total", "applied", "remove_attribute") == 1
+        assert await metrics.rise("session_gateway_writes_total", operation="replace", outcome="VERSION_CONFLICT") == 1
+        assert await metrics.rise("session_gateway_writes_total", operation="add_attribute", outcome="applied") == 1
+        assert await metrics.rise("session_gateway_writes_total", operation="remove_attribute", outcome="applied") == 1

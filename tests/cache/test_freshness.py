@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.cache.freshness import CacheStatus, Policy, ReadOptions, Use, parse_cache_control, use_of
+from gateway.cache.freshness import CacheStatus, Policy, ReadOptions, Use, combined, parse_cache_control, use_of
 
 FRESH, STALE, IF_ERROR, NONE = Use.FRESH, Use.STALE, Use.IF_ERROR, Use.NONE
 
@@ -195,3 +195,25 @@ def test_a_header_of_any_length_costs_little(piece: str) -> None:
 )
 def test_where_an_answer_came_from_is_told_in_the_words_of_rfc_9211(status: CacheStatus, header: str) -> None:
     assert status.header() == header
+
+
+HIT, OLD_HIT = CacheStatus(hit=True, ttl=20.0, age=10.0), CacheStatus(hit=True, ttl=5.0, age=25.0)
+MISS, JOINED = CacheStatus(fwd="miss", stored=True, ttl=30.0), CacheStatus(fwd="miss", collapsed=True)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "of_all"),
+    [
+        ([], CacheStatus()),
+        ([HIT, OLD_HIT], CacheStatus(hit=True, ttl=5.0, age=25.0)),
+        ([HIT, MISS], CacheStatus(fwd="miss", stored=True, ttl=20.0, age=10.0)),
+        ([MISS, JOINED], CacheStatus(fwd="miss", collapsed=True, ttl=30.0)),
+        (
+            [OLD_HIT, CacheStatus(fwd="stale", ttl=-5.0, age=35.0, detail="UPSTREAM_FAULT")],
+            CacheStatus(fwd="stale", ttl=-5.0, age=35.0, detail="UPSTREAM_FAULT"),
+        ),
+    ],
+    ids=["none", "hits", "one of them is stored", "one of them is not", "one of them is stale"],
+)
+def test_an_answer_of_several_reads_is_as_good_as_the_worst(statuses: list[CacheStatus], of_all: CacheStatus) -> None:
+    assert combined(statuses) == of_all

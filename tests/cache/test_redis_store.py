@@ -312,6 +312,16 @@ class TestGarbage:
         _, lease = await look(store)
         assert await put(store, entry(8), lease)
 
+    @pytest.mark.parametrize("stored_at", ["1.0", "soon", "nan", "inf"])
+    async def test_in_the_shape_of_an_entry_gives_way_to_what_its_reader_puts(
+        self, store: RedisStore, redis: Redis, prefix: str, stored_at: str
+    ) -> None:
+        await put_hash(redis, f"{prefix}k", {"kind": "e", "version": "7", "stored_at": stored_at})
+        await redis.expire(f"{prefix}k", 60)
+        found, lease = await look(store)
+        assert found is None
+        assert await put(store, entry(7), lease)
+
     @pytest.mark.parametrize("fields", UNREADABLE, ids=str)
     async def test_in_the_shape_of_ours_that_expires_fails_nothing(
         self, store: RedisStore, redis: Redis, prefix: str, fields: dict[str, str]

@@ -365,6 +365,19 @@ class TestAMarkThatCouldNotBeSet:
             await eventually(lambda: not shared._owed)
             assert (await look(shared))[1] is not None
 
+    async def test_is_owed_for_the_end_of_a_write_too(self, server: RedisServer, prefix: str) -> None:
+        """What tells of its beginning may have been lost, or be too old, by the time that it ends."""
+        clock = Clock(0.0)
+        async with sharing(server.url, prefix, budget=5, clock=clock) as (shared, store):
+            writer = await shared.open("k")
+            store.down = True
+            await shared.close("k", writer)
+            store.down = False
+            clock.advance(1)
+            assert await look(shared) == (None, None)
+            await eventually(lambda: not shared._owed)
+            assert (await look(shared))[1] is not None
+
     async def test_keeps_its_session_out_of_use_until_it_is_set(self, server: RedisServer, prefix: str) -> None:
         """Its being set has begun, but another connection may be faster."""
         clock = Clock(0.0)
@@ -496,6 +509,15 @@ class TestLeaving:
             clock.advance(1)
             await look(shared, "another")
             await store.arrived.wait()
+        assert asyncio.all_tasks() <= before
+
+    async def test_leaves_no_task_behind_while_an_entry_is_looked_for(self, server: RedisServer, prefix: str) -> None:
+        before = asyncio.all_tasks()
+        async with sharing(server.url, prefix, budget=5) as (shared, store):
+            store.held_get = asyncio.Event()
+            looking = asyncio.create_task(look(shared))
+            await store.arrived.wait()
+        await asyncio.wait([looking], timeout=3)
         assert asyncio.all_tasks() <= before
 
     async def test_passes_the_error_on_that_was_the_cause(self, server: RedisServer) -> None:

@@ -11,15 +11,15 @@ import msgspec
 import pytest
 
 from gateway.deadline import Deadline
-from gateway.errors import UpstreamTimeout, VersionConflict, WriteOutcomeUnknown
+from gateway.errors import SessionNotFound, UpstreamTimeout, VersionConflict, WriteOutcomeUnknown
 from gateway.model import decode_session_context
 from gateway.sessions.contest import Contest
 from gateway.sessions.versioning import Rival
-from gateway.sessions.writer import Change, WriteOptions, Writer
+from gateway.sessions.writer import Change, WriteOptions, Writer, Written
 from gateway.telemetry import Unobserved
 
 if TYPE_CHECKING:
-    from gateway.model import SessionContext
+    from gateway.model import JSON, SessionContext
 
 
 def context_of(version: int) -> SessionContext:
@@ -103,6 +103,22 @@ async def test_whose_answer_is_on_its_way_counts_where_it_may_be_what_another_re
 
     assert outcome == told
     assert (await acknowledged).attempts == 1
+
+
+async def test_what_is_gone_as_it_is_read_back_was_no_discarded_write_if_it_named_no_version() -> None:
+    class Gone(Upstream):
+        async def read(self, _: Deadline) -> SessionContext:
+            raise SessionNotFound("s")
+
+        async def add_attribute(self, name: str, value: JSON, _: Deadline) -> None:
+            self.writes += 1
+
+        async def remove_attribute(self, name: str, _: Deadline) -> bool:
+            return True
+
+    writer = Writer(max_attempts=5, max_document=1000, observer=Unobserved())
+    written = await writer.add_attribute(Gone(), "color", 1, WriteOptions(Deadline.after(10)))
+    assert written == Written(None, attempts=1)
 
 
 async def test_attempts_are_counted_over_all_rounds() -> None:
