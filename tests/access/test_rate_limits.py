@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +118,14 @@ def test_the_memory_of_buckets_is_bounded() -> None:
     assert len(buckets) == 10
 
 
+def test_the_bucket_that_was_used_least_recently_makes_room() -> None:
+    buckets, one = MemoryBuckets(Clock(), max_buckets=2), Rate(1.0, 1)
+    for each in ("a", "b", "a", "c"):
+        buckets.spend(each, one, 1)
+
+    assert [buckets.spend(each, one, 1) for each in ("a", "c", "b")] == [1, 1, 0]
+
+
 # Who shares a bucket with whom
 
 
@@ -198,6 +207,19 @@ async def test_each_shopper_has_a_bucket_for_each_tenant() -> None:
     assert [own("a"), own("b"), own("a", "globex"), own("a"), own("\ud800")] == [2, 2, 2, 0, 2]
 
 
+def test_a_shoppers_own_session_has_no_rate_unless_told_so() -> None:
+    limits = RateLimits({"acme"}, default=TWO, clock=Clock())
+    for _ in range(1000):
+        limits.check_own(SecretStr("a"), "acme")
+
+
+async def test_what_reads_nothing_counts_as_one() -> None:
+    limits = RateLimits({"acme"}, default=TWO, clock=Clock())
+    await limits.check(caller("a"), "acme", cost=0)
+
+    assert await admitted(limits, caller("a")) == 1
+
+
 async def test_made_up_tokens_push_no_callers_bucket_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.access.limits._MAX_BUCKETS", 10)
     limits = RateLimits({"acme"}, default=TWO, own=TWO, clock=Clock())
@@ -275,6 +297,7 @@ async def test_a_bucket_in_redis_is_gone_when_it_is_full(buckets: RedisBuckets, 
     await buckets.spend("a", interval=10.0, burst=5, cost=2)
 
     assert 19_000 < await redis.pttl(f"{prefix}a") <= 20_000
+    assert int(await redis.get(f"{prefix}a") or 0) / 1e6 == pytest.approx(time.time() + 20, abs=10)
     await buckets.spend("b", interval=0.0005, burst=5, cost=1)
     assert await redis.pttl(f"{prefix}b") in {-2, 0, 1}
 
@@ -314,12 +337,12 @@ async def test_gateways_share_buckets_and_put_no_name_into_redis(
             for each in (one, other)
         ]
         counts = [await admitted(each, caller("a-caller")) for each in limits]
+        counts.append(await admitted(limits[0], caller("another-caller")))
     keys = [each async for each in redis.scan_iter(match=f"{prefix}*")]
 
-    assert counts == [4, 0]
-    assert len(keys) == 1
-    assert b"a-caller" not in keys[0]
-    assert b"acme" not in keys[0]
+    assert counts == [4, 0, 4]
+    assert len(keys) == 2
+    assert not any(word in key for key in keys for word in (b"caller", b"acme"))
 
 
 class Counted(Unobserved):

@@ -174,12 +174,15 @@ class TestAWrite:
         _, lease = await look(store)
         assert not await put(store, entry(7), lease)
 
-    async def test_of_very_many_is_over_for_a_put_when_the_last_no_longer_counts(self, store: RedisStore) -> None:
+    async def test_of_very_many_is_over_for_a_put_when_the_last_no_longer_counts(
+        self, store: RedisStore, redis: Redis, prefix: str
+    ) -> None:
         for number in range(150):
             await mark(store, opened=f"w{number}", open_for=0.1)
         _, lease = await look(store)
         while not await put(store, entry(7), lease):
             pass
+        assert {*await redis.hkeys(f"{prefix}k")} == {b"kind", b"version", b"stored_at", b"data"}
 
     async def test_that_never_began_may_end(self, store: RedisStore) -> None:
         await mark(store, closed="w")
