@@ -158,7 +158,9 @@ class DirectProtocol(BoundedProtocol, Generic[Head]):
             return
         body, self._arriving = b"".join(self._arriving), None
         self.message_complete()
-        head, keep_alive = self._direct.head(self.headers), self.parser.should_keep_alive()
+        head = self._direct.head(self.headers)
+        # A client of HTTP/1.0 that would keep it wants to be told so, and reads to the end otherwise.
+        keep_alive = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
         if keep_alive:
             self._remember(head, len(body))
         self._begin(head, body, keep_alive=keep_alive)
