@@ -22,6 +22,12 @@ _TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-length: 0\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
 )
+_MALFORMED: Final = (
+    b"HTTP/1.1 400 Bad Request\r\n"
+    b"content-type: text/plain; charset=utf-8\r\ncontent-length: 30\r\n"
+    b"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
+    b"Invalid HTTP request received."
+)
 _NO_OTHER_PROTOCOL: Final = (
     b"HTTP/1.1 400 Bad Request\r\n"
     b"content-type: text/plain; charset=utf-8\r\ncontent-length: 58\r\n"
@@ -60,6 +66,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Bytes that have come since the last one of the body: of the frames of chunks, or of a trailer."""
         self._leaving = False
         """Whether the connection is to be closed after the body that is arriving."""
+        self._ending = False
+        """Whether it is to be closed after the answer under way: nothing that arrives is looked at any more."""
         self._waiting: asyncio.TimerHandle | None = None
         self._taking: asyncio.TimerHandle | None = None
 
@@ -89,6 +97,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Count what has come of the head, or beside the body."""
+        if self._ending:
+            return
         if self._head == 0:
             data = _staying_with_http(data)
         if self._head is None:
@@ -97,10 +107,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head += len(data)
         super().data_received(data)
         if self._head:  # is still not at its end
-            if self._waiting is None:
+            if self._head > self.max_head:
+                self._refuse(_TOO_LARGE)
+            elif self._waiting is None and not self._ending:
                 self._wait()
-            if self._head > self.max_head and not self.transport.is_closing():
-                self._refuse_head()
         elif self._head is None:
             if self._waiting is None and self.at_rest():  # nobody waits for the rest of a body that is answered
                 self._wait()
@@ -117,7 +127,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head is None:
             return
         if len(self.headers) == self.max_fields:
-            self._refuse_head()
+            self._refuse(_TOO_LARGE)
             raise ValueError("too many fields")  # which ends parsing
         super().on_header(name, value)
 
@@ -127,20 +137,15 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         refusal = self.refusal()
         if refusal is not None:
-            if self.at_rest():
-                self.transport.write(refusal)
-            self.transport.close()
+            self._refuse(refusal)
             raise ValueError("refused")  # which ends parsing
         self.head_complete()
         super().on_headers_complete()
         self.cycle.transport = cast("asyncio.Transport", _Lingering(self, self.cycle))
 
-    def send_400_response(self, msg: str) -> None:
+    def send_400_response(self, _: str) -> None:
         """Refuse what cannot be parsed, unless it has been refused."""
-        if not self.transport.is_closing():
-            if self._has_its_turn():
-                super().send_400_response(msg)
-            self.transport.close()
+        self._refuse(_MALFORMED)
 
     def on_body(self, body: bytes) -> None:
         """Begin to count anew what comes beside it."""
@@ -195,14 +200,22 @@ class BoundedProtocol(HttpToolsProtocol):
         """The next head may follow."""
         self._head = 0
 
-    def _refuse_head(self) -> None:
-        if self._has_its_turn():
-            self.transport.write(_TOO_LARGE)
-        self.transport.close()
+    def _refuse(self, answer: bytes) -> None:
+        """Answer so in the place of what arrives, and end the connection.
 
-    def _has_its_turn(self) -> bool:
-        """Whether what is written now is taken for the answer to what arrives, and not to a request before it."""
-        return not self._leaving and (self.at_rest() or (self._head is None and not self.pipeline))
+        Behind a request that is being answered yet, the answer to that is the last: the client would take this one for
+        it, or, if it was cut off, not get to know what came of a write.
+        """
+        if self._ending or self.transport.is_closing():
+            return
+        if self._head is not None and not self.at_rest():
+            self._ending = True
+            self._wait_no_more()
+            self.cycle.keep_alive = False
+            return
+        if not self._leaving and not self.pipeline:
+            self.transport.write(answer)
+        self.transport.close()
 
     def _wait(self) -> None:
         self._waiting = self.loop.call_later(self.patience, self.transport.close)

@@ -27,7 +27,7 @@ EAGER = sys.version_info >= (3, 12)
 
 
 class Answers:
-    """Answers directly what comes to /direct; holds back until `gate` is open what has `wait` in it."""
+    """Answers directly what comes to /direct; holds back until `gate` is open whatever has `wait` in it."""
 
     path = "/direct"
 
@@ -74,6 +74,9 @@ class Answers:
             message = await receive()
             body += message.get("body", b"")
             more = message.get("more_body", False)
+        if b"wait" in body:
+            self.waiting += 1
+            await self.gate.wait()
         answer = f"asgi {scope['method']} {scope['path']} ".encode() + body
         headers = [(b"content-length", b"%d" % len(answer))]
         if scope["path"] == "/early":
@@ -250,17 +253,6 @@ async def test_no_tunnel_is_made() -> None:
         assert answers.bodies == []
 
 
-async def test_while_another_request_is_answered_who_asks_for_another_protocol_is_cut_off() -> None:
-    async with connected() as (answers, reader, writer):
-        writer.write(post(b"wait"))
-        await eventually(lambda: answers.waiting == 1)
-        writer.write(b"\r\n\r\n" + post(b"2", headers="connection: upgrade\r\nupgrade: h2c\r\n"))
-        async with asyncio.timeout(5):
-            assert await reader.read() == b""
-        assert answers.bodies == [b"wait"]
-        answers.gate.set()
-
-
 @pytest.mark.parametrize(
     ("request_", "expected"),
     [
@@ -389,7 +381,13 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "request_", [post(b"x", headers="connection: close\r\n"), post(b"x", version="1.0")], ids=["close", "HTTP/1.0"]
+    "request_",
+    [
+        post(b"x", headers="connection: close\r\n"),
+        post(b"x", version="1.0"),
+        post(b"x", version="1.0", headers="connection: keep-alive\r\n"),
+    ],
+    ids=["close", "HTTP/1.0", "HTTP/1.0 that would keep it"],
 )
 async def test_a_connection_that_is_not_to_be_kept_is_closed(request_: bytes) -> None:
     async with connected() as (_, reader, writer):
@@ -425,21 +423,43 @@ async def test_what_is_malformed_after_the_head_is_refused_once() -> None:
         assert answers.bodies == []
 
 
-@pytest.mark.parametrize(
-    "behind",
-    [
-        b"GET / HTTP/1.1\r\nno field\r\n\r\n",
-        b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * 200 + b"\r\n",
-        b"GET / HTTP/1.1\r\nhost: x\r\na: ".ljust(65_537, b"a"),
-        b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nnonsense\r\n",
-    ],
-    ids=["malformed", "too many fields", "too large", "a malformed body"],
-)
-async def test_what_is_refused_behind_a_request_is_not_the_answer_to_that(behind: bytes) -> None:
+BEHIND = {
+    "nonsense": b"}}",
+    "malformed": b"GET / HTTP/1.1\r\nno field\r\n\r\n",
+    "without a host": b"GET / HTTP/1.1\r\n\r\n",
+    "another protocol": b"\r\n\r\n" + post(b"2", headers="connection: upgrade\r\nupgrade: h2c\r\n"),
+    "too many fields": b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * 200 + b"\r\n",
+    "too large": b"GET / HTTP/1.1\r\nhost: x\r\na: ".ljust(65_537, b"a"),
+}
+
+
+@pytest.mark.parametrize("path", ["/direct", "/other"])
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("behind", BEHIND.values(), ids=BEHIND)
+async def test_what_is_refused_behind_a_request_does_not_cost_it_its_answer(
+    path: str, behind: bytes, *, at_once: bool
+) -> None:
+    """Nor is it answered: clients take answers in their order."""
+    async with connected() as (answers, reader, writer):
+        writer.write(post(b"wait", path=path) + (behind if at_once else b""))
+        await eventually(lambda: answers.waiting == 1)
+        writer.write(b"a" if at_once else behind)
+        await asyncio.sleep(0.02)  # so that what comes next arrives by itself
+        writer.write(post(b"3"))
+        await asyncio.sleep(0.02)
+        answers.gate.set()
+        status, headers, body = await answer_of(reader)
+        assert (status, headers["connection"]) == ("HTTP/1.1 200 OK", "close")
+        assert body.endswith(b"wait")
+        assert await reader.read() == b""
+        assert b"3" not in answers.bodies
+
+
+async def test_a_malformed_body_behind_a_request_is_not_answered_in_its_place() -> None:
     async with connected() as (answers, reader, writer):
         writer.write(post(b"wait"))
         await eventually(lambda: answers.waiting == 1)
-        writer.write(behind)
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nnonsense\r\n")
         async with asyncio.timeout(5):
             assert await reader.read() == b""
         answers.gate.set()
