@@ -41,9 +41,12 @@ _LONGEST_NAME: Final = 64
 """Characters of a name that an error repeats: it may be as long as a body."""
 _NESTED: Final = 200
 """Levels that graphql-core parses, of anything (`MAX_NESTING_DEPTH` of its parser)."""
-_PER_DOCUMENT: Final = 2048
-_PER_CHARACTER: Final = 96
-"""Bytes of memory, by measurement: a dense document's syntax tree takes up to 90 for each character of its text."""
+_EACH: Final = 2048
+_PER_CHARACTER: Final = 16
+_PER_TOKEN: Final = 576
+"""Bytes of memory, by measurement: what a document takes, and each of its errors; each character, which stands in the
+text, in a token and in the syntax tree; and each token, with the nodes of the tree that it makes. All of them at most.
+"""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -277,8 +280,18 @@ def _shortened(name: str) -> str:
 
 
 def _size(prepared: Prepared) -> int:
+    characters = prepared.length + sum(len(each.message) for each in prepared.errors)
     plans = sum(each.plan.size for each in prepared.operations if each.plan)
-    return _PER_DOCUMENT + _PER_CHARACTER * prepared.length + plans
+    text = _EACH * (1 + len(prepared.errors)) + _PER_CHARACTER * characters
+    return text + _PER_TOKEN * _tokens(prepared.document) + plans
+
+
+def _tokens(document: DocumentNode | None) -> int:
+    """How many tokens and comments the syntax tree holds on to."""
+    count, token = 0, document.loc.start_token if document and document.loc else None
+    while token:
+        count, token = count + 1, token.next
+    return count
 
 
 def _detached(error: GraphQLError) -> GraphQLError:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
+import tracemalloc
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -314,6 +316,44 @@ def test_documents_are_kept_up_to_a_bound_and_those_used_last_stay() -> None:
         assert documents.by_text("{ __typename }") is kept
 
     assert 5 < len(documents) < 25
+
+
+ADD = (
+    'mutation {{ addSessionContextAttribute(input: {{tenant: "a", sessionId: "{0}", name: "a", value: {1}}}) '
+    "{{ __typename }} }}"
+)
+
+KEPT: dict[str, Callable[[int], str]] = {
+    "fields": lambda n: f"{{ a{n}: {READ} {{ {FIELDS} }} ...F{n} }} fragment F{n} on Query {{ __typename }}",
+    "objects": lambda n: ADD.format(n, "[" + "{a:1}" * 66 + "]"),
+    "lists": lambda n: ADD.format(n, "[" + "[[]]" * 66 + "]"),
+    "operations": lambda n: "".join(f"query A{m}{{a{n}:__typename}}" for m in range(20)),
+    "errors": lambda n: f"{{ a{n} b{n} c{n} d{n} }}",
+    "errors that are longer than the document": lambda n: (
+        f'{{ sessionContext(tenant: {"[" * 60} {"1 " * 60} "🛒" {"]" * 60}, sessionId: "{n}") {{ currency }} }}'
+    ),
+    "text": lambda n: f"{{ {READ} {{ a{n}: currency }} }} #{'🛒' * 9_000}",
+}
+
+
+@pytest.mark.parametrize("text", KEPT.values(), ids=KEPT)
+def test_what_is_kept_takes_no_more_memory_than_is_allowed(text: Callable[[int], str]) -> None:
+    documents = Documents(CORE, LIMITS, memory=(allowed := 1_000_000), compiler=Compiler(make_schema()))
+    documents.by_text(text(-1))  # what is made but once
+    gc.collect()
+    tracemalloc.start()
+    try:
+        kept = number = 0
+        while len(documents) > kept:
+            kept = len(documents)
+            documents.by_text(text(number := number + 1))
+        gc.collect()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert kept > 2
+    assert taken < allowed
 
 
 def test_a_document_that_is_larger_than_the_bound_is_not_kept() -> None:
