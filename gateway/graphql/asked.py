@@ -29,8 +29,8 @@ _MOST: Final = 256
 """Bodies that are remembered."""
 _LONGEST: Final = 4096
 """Bytes of a body that is remembered."""
-_LARGEST: Final = 65_536
-"""Bytes of the plan that it is to be answered by: it is kept too, though its document may be dropped."""
+_LARGEST: Final = 131_072
+"""Bytes of its document with the plan that it is to be answered by: they are kept with it, here too."""
 
 
 class Asked(Struct, frozen=True):
@@ -73,11 +73,9 @@ class Asking:
         """What is asked for by a body that is not known; it is remembered if that is worth its while."""
         parameters = parameters_in_body(body)
         asked = self._asked(parameters)
-        plan = asked.operation.plan
         if (
             asked.bound is not None
-            and plan is not None
-            and plan.size <= _LARGEST
+            and asked.operation.size <= _LARGEST
             and len(body) <= _LONGEST
             and asked.operation.kind is OperationType.QUERY
             and "persistedQuery" not in (parameters.extensions or ())  # which is to bring its document into use

@@ -77,6 +77,8 @@ class Operation:
     """Of the document."""
     field: str
     """Its root field, `several` where there are more than one. Names are the schema's if the document is valid."""
+    size: int
+    """Bytes of memory that the document takes with this plan alone, about: at most."""
     plan: Plan | None = None
     """How to answer it, if it is compiled."""
 
@@ -144,7 +146,7 @@ class Documents:
         self._introspection = introspection
         self._rules = tuple(_rules(introspection=introspection))
         self.measure_only = measure_only
-        self._kept: LRUCache[str, Prepared] = LRUCache(memory, getsizeof=_size)
+        self._kept: LRUCache[str, Prepared] = LRUCache(memory, getsizeof=_size_of)
         self._trusted: dict[str, Prepared] = {}
         self._only_trusted = only_trusted
         for name, text in (trusted or {}).items():
@@ -179,7 +181,7 @@ class Documents:
             return self._kept[digest]
         except KeyError:
             prepared = self._prepare(text, digest)
-        if _size(prepared) <= self._kept.maxsize:
+        if _size_of(prepared) <= self._kept.maxsize:
             self._kept[digest] = prepared
         return prepared
 
@@ -224,6 +226,8 @@ class Documents:
         )
         compiler = None if errors else self._compiler
         nodes = [each for each in document.definitions if isinstance(each, OperationDefinitionNode)]
+        plans = [compiler.plan(document, each) if compiler else None for each in nodes]
+        size = _size(len(text), document)
         operations = [
             Operation(
                 node.name.value if node.name else None,
@@ -232,9 +236,10 @@ class Documents:
                 measured.selections,
                 len(text),
                 root_field(node, document),
-                compiler.plan(document, node) if compiler else None,
+                size + (plan.size if plan else 0),
+                plan,
             )
-            for node, cost in zip(nodes, measured.costs, strict=True)
+            for node, cost, plan in zip(nodes, measured.costs, plans, strict=True)
         ]
         kept = None if errors else document
         return Prepared(digest, len(text), operations, kept, tuple(map(_detached, errors)))
@@ -279,11 +284,14 @@ def _shortened(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
 
 
-def _size(prepared: Prepared) -> int:
-    characters = prepared.length + sum(len(each.message) for each in prepared.errors)
+def _size_of(prepared: Prepared) -> int:
     plans = sum(each.plan.size for each in prepared.operations if each.plan)
-    text = _EACH * (1 + len(prepared.errors)) + _PER_CHARACTER * characters
-    return text + _PER_TOKEN * _tokens(prepared.document) + plans
+    errors = sum(_size(len(each.message)) for each in prepared.errors)
+    return _size(prepared.length, prepared.document) + plans + errors
+
+
+def _size(length: int, document: DocumentNode | None = None) -> int:
+    return _EACH + _PER_CHARACTER * length + _PER_TOKEN * _tokens(document)
 
 
 def _tokens(document: DocumentNode | None) -> int:

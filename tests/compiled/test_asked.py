@@ -104,8 +104,9 @@ async def test_extensions_do_not_stand_in_the_way(extensions: dict[str, Any], *,
             + " ".join(f'a{n}: sessionContext(tenant: "acme", sessionId: "s") {ALL}' for n in range(6))
             + " }"
         },
+        {"query": READ + "".join(f"query A{n}{{__typename}}" for n in range(60)), "operationName": "A1"},
     ],
-    ids=["mutation", "a hash", "no plan", "long", "a large plan"],
+    ids=["mutation", "a hash", "no plan", "long", "a large plan", "a large document"],
 )
 async def test_all_else_is(parameters: dict[str, Any]) -> None:
     these, documents = asking()
