@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.requests import ClientDisconnect
 
 from gateway.eagerly import Begun
+from gateway.errors import RequestNotReceived
 from gateway.graphql.head import LEGACY, Head, Refused
 from gateway.graphql.requests import Whole
 
@@ -37,6 +38,12 @@ _AS_IT_IS: Final = "identity"
 """The content coding that is none."""
 
 
+class _NotReceived(Refused):
+    """The body has not come in time."""
+
+    code = RequestNotReceived.reason
+
+
 class Bodies:
     """Receives bodies of up to `max_size` bytes."""
 
@@ -59,7 +66,7 @@ class Bodies:
             async with asyncio.timeout(deadline.remaining):
                 return await body
         except TimeoutError:
-            raise Refused(
+            raise _NotReceived(
                 408, "the body took longer to arrive than a request may take", {"connection": "close"}
             ) from None
 
@@ -80,7 +87,7 @@ class Bodies:
             async with asyncio.timeout(deadline.remaining * _PATIENCE):
                 await self._turns.acquire()
         except TimeoutError:
-            raise Refused(
+            raise _NotReceived(
                 503, "too many large bodies are arriving: send it again", {"retry-after": "1", "connection": "close"}
             ) from None
         try:

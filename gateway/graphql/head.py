@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from gateway.cache.freshness import parse_cache_control
 from gateway.credentials import CallerCredentials
@@ -28,6 +28,9 @@ _QUOTED_PAIR: Final = re.compile(r"\\(.)")
 
 class Refused(Exception):
     """The request is not one of GraphQL over HTTP. `headers` go into the response."""
+
+    code: ClassVar[str] = "BAD_REQUEST"
+    """What the response calls it, as `extensions.code`."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)

@@ -114,7 +114,7 @@ class GraphQLEndpoint:
             context = self._context(http, asked.document, deadline)
             result = await while_connected(http, self._execution(asked, context))
         except Refused as refusal:
-            request.failed("BAD_REQUEST")
+            request.failed(refusal.code)
             return refused(refusal, media_type)
         except NotExecutable as refusal:
             request.failed(code_of(refusal.errors[0]))

@@ -68,7 +68,7 @@ def not_sent(error: AnswerTooLarge, media_type: str) -> Response:
 
 def refused(refusal: Refused, media_type: str) -> Response:
     """It was no request of GraphQL over HTTP."""
-    errors = [{"message": refusal.message, "extensions": {"code": "BAD_REQUEST"}}]
+    errors = [{"message": refusal.message, "extensions": {"code": refusal.code}}]
     return _response(refusal.status, {"errors": errors}, media_type, refusal.headers)
 
 

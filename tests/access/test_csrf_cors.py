@@ -463,6 +463,7 @@ async def test_a_body_that_takes_its_time_ends_with_the_time_of_a_request(upstre
 
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"longer to arrive" in answer
+    assert b'"REQUEST_NOT_RECEIVED"' in answer
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,9 @@ async def test_who_has_no_turn_in_time_is_told_to_come_back(upstream: Sandbox) -
 
     assert response.status_code == 503
     assert response.headers["retry-after"] == "1"
-    assert response.json()["errors"][0]["message"] == "too many large bodies are arriving: send it again"
+    (error,) = response.json()["errors"]
+    assert error["message"] == "too many large bodies are arriving: send it again"
+    assert error["extensions"] == {"code": "REQUEST_NOT_RECEIVED"}
 
 
 async def test_a_turn_is_given_back_however_the_body_ends(upstream: Sandbox) -> None:
