@@ -609,8 +609,8 @@ class AccessIssuer(Limited):
     audience: str = Field(min_length=1)
     """Required value of the claim `aud`."""
     jwks_url: HttpUrl | None = None
-    """URL of the issuer's signing keys (JWKS). They are fetched directly: `upstream.proxy` and `upstream.ca_file` do not
-    apply. To trust an internal CA for them, set OpenSSL's variable SSL_CERT_FILE."""
+    """URL of the issuer's signing keys (JWKS). They are fetched directly: `upstream.proxy` and `upstream.ca_file` do
+    not apply. To trust an internal CA for them, set OpenSSL's variable SSL_CERT_FILE."""
     plain_http: bool = False
     """Allow signing keys to be fetched from another machine without TLS. Insecure: anyone on the network path could
     then forge tokens."""
