@@ -30,10 +30,10 @@ __all__ = ["Client", "Direct", "DirectProtocol", "Headers", "Response"]
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 """As ASGI has them; names are in lower case."""
 
-_HEADS: Final = 8
-"""Heads that a connection remembers."""
-_LONGEST_HEAD: Final = 4096
-"""Bytes of a head that is remembered."""
+_MEMORY: Final = 32_768
+"""Bytes of memory for the heads that a connection remembers, about: there may be a thousand connections, of anybody."""
+_PER_FIELD: Final = 256
+"""Bytes of memory, by measurement, that a field takes besides what it says, which is there twice."""
 
 Head = TypeVar("Head")
 """What is made of the headers."""
@@ -93,6 +93,8 @@ class _Known(NamedTuple, Generic[Head]):
     head: Head
     length: int
     """Bytes of the body that follows it."""
+    size: int
+    """Bytes of memory that it takes, about."""
 
 
 class DirectProtocol(BoundedProtocol, Generic[Head]):
@@ -178,10 +180,11 @@ class DirectProtocol(BoundedProtocol, Generic[Head]):
     def _remember(self, head: Head, length: int) -> None:
         """Remember a head if it and its body, as they are, are all that came: a body in chunks is longer on the way."""
         end = self._data.find(b"\r\n\r\n") + 4
-        if len(self._data) == end + length and end <= _LONGEST_HEAD:
-            if len(self._known) == _HEADS:
-                del self._known[next(iter(self._known))]
-            self._known[self._data[:end]] = _Known(head, length)
+        size = 2 * end + _PER_FIELD * len(self.headers)
+        if len(self._data) == end + length and size <= _MEMORY:
+            while sum(each.size for each in self._known.values()) + size > _MEMORY:
+                del self._known[next(iter(self._known))]  # the oldest
+            self._known[self._data[:end]] = _Known(head, length, size)
 
     def _begin(self, head: Head, body: bytes, *, keep_alive: bool) -> None:
         exchange = _Exchange(keep_alive=keep_alive)
