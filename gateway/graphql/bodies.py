@@ -6,7 +6,7 @@ Anybody can send one, and nobody is known before it has come whole. So large one
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Final
 
 from starlette.requests import ClientDisconnect
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Bodies"]
 
 _SMALL: Final = 65_536
-"""Bytes of a body that need no turn: uvicorn holds as many for each connection anyhow."""
+"""Bytes of a body that needs no turn: uvicorn holds more for each connection anyhow."""
 _ROOM: Final = 67_108_864
 """Bytes that all others may take while they arrive."""
 _PATIENCE: Final = 0.5
@@ -56,10 +56,9 @@ class Bodies:
         _check_is_json(request.head)
         rest = request.rest
         if isinstance(rest, Whole):
-            if len(rest.body) > self._max_size:
-                raise self._too_large()
+            self._check_size(rest.body)
             return rest.body
-        body = Begun(self._received(rest, deadline))
+        body = Begun(self._received(request, rest, deadline))
         if body.done:
             return await body
         try:
@@ -70,19 +69,21 @@ class Bodies:
                 408, "the body took longer to arrive than a request may take", {"connection": "close"}
             ) from None
 
-    async def _received(self, receive: Receive, deadline: Deadline) -> bytes:
+    async def _received(self, request: HttpRequest, receive: Receive, deadline: Deadline) -> bytes:
         body = bytearray()
-        whole = await _receive(receive, body, min(_SMALL, self._max_size))
-        if not whole and len(body) <= self._max_size:
-            async with self._turn(deadline):
-                whole = await _receive(receive, body, self._max_size)
-        if not whole or len(body) > self._max_size:
-            raise self._too_large()
-        return bytes(body)
+        async with self._turn(deadline) if _may_be_large(request.head) else nullcontext():
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                body += message.get("body", b"")
+                self._check_size(body)
+                if not message.get("more_body", False):
+                    return bytes(body)
 
     @asynccontextmanager
     async def _turn(self, deadline: Deadline) -> AsyncIterator[None]:
-        """Room for the largest body, while the block runs. What has not been received waits with the client."""
+        """Room for the largest body, while the block runs. Until then, most of it stays with the client."""
         try:
             async with asyncio.timeout(deadline.remaining * _PATIENCE):
                 await self._turns.acquire()
@@ -95,20 +96,14 @@ class Bodies:
         finally:
             self._turns.release()
 
-    def _too_large(self) -> Refused:
-        return Refused(413, f"the body is larger than {self._max_size} bytes")
+    def _check_size(self, body: bytes | bytearray) -> None:
+        if len(body) > self._max_size:
+            raise Refused(413, f"the body is larger than {self._max_size} bytes")
 
 
-async def _receive(receive: Receive, body: bytearray, most: int) -> bool:
-    """Add to a body until it has come whole, or has more than so many bytes. Tells whether it is whole."""
-    while len(body) <= most:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        body += message.get("body", b"")
-        if not message.get("more_body", False):
-            return True
-    return False
+def _may_be_large(head: Head) -> bool:
+    length = head.header("content-length")
+    return length is None or int(length) > _SMALL
 
 
 def _check_is_json(head: Head) -> None:
