@@ -1331,3 +1331,20 @@ class TestTheMetrics:
         assert await metrics.rise("session_gateway_writes_total", operation="replace", outcome="VERSION_CONFLICT") == 1
         assert await metrics.rise("session_gateway_writes_total", operation="add_attribute", outcome="applied") == 1
         assert await metrics.rise("session_gateway_writes_total", operation="remove_attribute", outcome="applied") == 1
+
+    @pytest.mark.parametrize("status", [200, 201, 204])
+    async def test_count_no_answer_as_lost_that_says_it_is_done(
+        self, door: Door, upstream: Sandbox, customer: Caller, metrics: Metrics, status: int
+    ) -> None:
+        for operation in ("put", "patch-own", "add-attribute"):
+            upstream.faults.arm(f"status={status}-after-write", operation)
+        upstream.faults.arm(f"status={200 if status == 201 else status}-after-write", "remove-attribute")
+        await door.replace("acme", seed.CUSTOMER_SESSION, STATE, customer, expected_version=10)
+        await door.update_own("acme", {"language": "fr"}, customer)
+        await door.add_attribute("acme", seed.CUSTOMER_SESSION, "a", 1, customer)
+        await door.remove_attribute("acme", seed.CUSTOMER_SESSION, "a", customer)
+
+        assert not upstream.faults.all()
+        for operation in ("replace", "patch", "add_attribute", "remove_attribute"):
+            assert await metrics.rise("session_gateway_writes_total", operation=operation, outcome="applied") == 1
+            assert await metrics.rise("session_gateway_write_answers_lost_total", operation=operation) == 0

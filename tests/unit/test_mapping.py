@@ -77,7 +77,7 @@ ANY_BODY = {**shapes(HIDDEN), **NOT_JSON}
 
 
 def answer(status: int, body: bytes = b"", **headers: str) -> Answer:
-    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    fields = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
     return Answer(status, httpx.Response(status, headers=fields), body)
 
 
@@ -300,6 +300,8 @@ class TestRetryAfter:
             "1e3",
             "soon",
             "0x10",
+            "\N{SUPERSCRIPT TWO}",
+            "\N{FULLWIDTH DIGIT TWO}",
             "Wed, 32 Oct 2015 07:28:00 GMT",
             "Wed",
             "Wed, 21 Oct 99999999999999 07:28:00 GMT",
