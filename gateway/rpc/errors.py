@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from typing import TYPE_CHECKING, Any, Final, Never, TypeVar
 
@@ -88,9 +89,13 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: errors.Gatew
     """End a call with an error. What was to go into the trailing metadata goes along."""
     current().failed(error.reason)
     sent = rpc_status.to_status(status_of(error))
-    await context.abort(
-        sent.code, sent.details, (*(sent.trailing_metadata or ()), *(context.trailing_metadata() or ()))
-    )
+    try:
+        await context.abort(
+            sent.code, sent.details, (*(sent.trailing_metadata or ()), *(context.trailing_metadata() or ()))
+        )
+    except grpc.aio.InternalError:
+        # The caller has gone in this very moment. grpc.aio would cancel the call if it knew, and logs a traceback else.
+        raise asyncio.CancelledError from None
 
 
 def status_of(error: errors.GatewayError) -> Status:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import quote
 
 import grpc
@@ -21,6 +22,7 @@ from gateway import errors
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
 from gateway.model import decode_session_context
+from gateway.rpc.errors import abort
 from gateway.rpc.server import serve_rpc
 from gateway.sandbox import seed
 from gateway.telemetry.requests import Requests
@@ -435,6 +437,19 @@ async def test_a_defect_is_told_by_its_id_alone(failing: tuple[Failing, grpc.aio
     assert failed.details() == f"internal error; its id in the log is {line['incident']}"
     assert reason(failed) == "INTERNAL"
     assert "secret" not in str(failed.trailing_metadata())
+
+
+async def test_a_caller_who_goes_just_as_an_error_is_sent_has_gone_and_that_is_all() -> None:
+    class Gone:
+        async def abort(self, *_: object) -> NoReturn:
+            raise grpc.aio.InternalError("a batch of operations failed")
+
+        def trailing_metadata(self) -> None:
+            """None was set."""
+
+    context: Any = Gone()
+    with pytest.raises(asyncio.CancelledError):  # of which grpc.aio logs nothing
+        await abort(context, errors.SessionNotFound("s"))
 
 
 @pytest.mark.parametrize("service", [MANAGED, OWN])
