@@ -16,9 +16,7 @@ import structlog
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
-    Counter,
     ProcessCollector,
-    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -34,8 +32,6 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
 __all__ = ["SummedMetrics"]
-
-disable_created_metrics()  # type: ignore[no-untyped-call]  # not annotated; as in `gateway.telemetry.prometheus`
 
 _ENDED: Final = "ended"
 """In a file's name, in the place of a process's number: all that have ended."""
@@ -54,11 +50,6 @@ class SummedMetrics:
         self._registry.register(_Written(folder))
         self._processes = _Processes(pids)
         self._registry.register(self._processes)
-        self._restarts = Counter(
-            "session_gateway_worker_restarts",
-            "Workers that replaced one that had ended.",
-            registry=self._registry,
-        )
         self._ended: dict[str, NumbersFile] = {}
         self._log = structlog.stdlib.get_logger(__name__)
 
@@ -70,7 +61,7 @@ class SummedMetrics:
 
     def restarted(self) -> None:
         """Count a worker that takes another's place."""
-        self._restarts.inc()
+        self._processes.replaced += 1
 
     def ended(self, pid: int, cpu: float) -> None:
         """Keep what a process counted, now that it has ended, having used so many seconds."""
@@ -134,9 +125,13 @@ def _taken(file: Path) -> dict[str, float]:
 
 
 class _Processes(Collector):
-    """What the processes use, by the usual names: added up, but for files, of which each has a limit of its own."""
+    """How many were replaced, and what they use, by the usual names.
+
+    That is added up, but for files, of which each process has a limit of its own.
+    """
 
     def __init__(self, pids: Callable[[], Iterable[int]]) -> None:
+        self.replaced = 0
         self.spent_before = 0.0
         """CPU seconds of those that have ended."""
         self._spent = 0.0
@@ -151,6 +146,9 @@ class _Processes(Collector):
 
         spent = total("process_cpu_seconds_total") + self.spent_before
         self._spent = max(self._spent, spent)  # one that has just ended may be in neither
+        yield CounterMetricFamily(
+            "session_gateway_worker_restarts", "Workers that replaced one that had ended.", self.replaced
+        )
         yield CounterMetricFamily(
             "process_cpu_seconds", "CPU time of all processes, including those that have ended.", self._spent
         )
