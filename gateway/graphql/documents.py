@@ -24,7 +24,8 @@ from graphql import (
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
-from gateway.graphql.limits import MAX_ERRORS, Circular, Excess, measure, prices
+from gateway.graphql.errors import MAX_ERRORS
+from gateway.graphql.limits import Circular, Excess, measure, prices
 from gateway.graphql.roots import root_field
 
 if TYPE_CHECKING:

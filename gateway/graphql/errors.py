@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from strawberry.types import Info
     from strawberry.types.field import StrawberryField
 
-__all__ = ["HANDLERS", "code_of", "failure", "formatted", "time_to_wait"]
+__all__ = ["HANDLERS", "MAX_ERRORS", "code_of", "failure", "formatted", "time_to_wait"]
+
+MAX_ERRORS: Final = 3
+"""Told of a document, and of the variables of a request: each repeats the value that it is about, or looks through all
+of it, and more of them would cost more than all the rest."""
 
 _INVALID: Final = "GRAPHQL_VALIDATION_FAILED"
 

@@ -36,11 +36,7 @@ if TYPE_CHECKING:
         ValueNode,
     )
 
-__all__ = ["MAX_ERRORS", "Circular", "Cost", "Excess", "Limits", "Measure", "Price", "measure", "prices"]
-
-MAX_ERRORS: Final = 3
-"""Of validation, and of variables: each repeats the value it is about or looks through all of it, and so many cost more
-than all the rest."""
+__all__ = ["Circular", "Cost", "Excess", "Limits", "Measure", "Price", "measure", "prices"]
 
 _READ: Final = 10
 """What a session context that is read costs, in fields of an answer."""

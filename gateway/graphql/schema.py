@@ -14,8 +14,7 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from gateway import model
 from gateway.errors import GatewayError
 from gateway.graphql import inputs, resolvers, types
-from gateway.graphql.errors import HANDLERS
-from gateway.graphql.limits import MAX_ERRORS
+from gateway.graphql.errors import HANDLERS, MAX_ERRORS
 from gateway.graphql.resolvers import Call, Context
 from gateway.graphql.scalars import SCALARS, Version
 from gateway.graphql.selection import selects
