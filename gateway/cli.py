@@ -222,7 +222,7 @@ def cache_group() -> None:
 @cache_group.command()
 @_config
 def clear(config: Path | None) -> None:
-    """Remove all entries, also from the memory of gateways (cache.memory_tier)."""
+    """Remove all entries. Gateways drop those in their memory (cache.memory_tier) too."""
     from gateway.cache.shared import EVERYTHING, message_of
 
     removed = _run(_with_store(_settings(config), lambda store: store.clear(message_of("cli", EVERYTHING))))
@@ -232,7 +232,7 @@ def clear(config: Path | None) -> None:
 @cache_group.command()
 @_config
 def stats(config: Path | None) -> None:
-    """Show the number of entries and marks of recent writes, and their size in bytes."""
+    """Count the entries, and the marks of recent writes. `bytes` is the memory that both take."""
     for name, count in _run(_with_store(_settings(config), lambda store: store.stats())).items():
         click.echo(f"{name} {count}")
 
