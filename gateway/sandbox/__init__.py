@@ -1,6 +1,6 @@
 """A stand-in for Emporix: a real HTTP server that keeps state, and fails on demand.
 
-It judges the gateway, and so imports nothing of it. What the API reference leaves open is a switch.
+It judges the gateway, and so imports nothing of it but how to listen. What the API reference leaves open is a switch.
 """
 
 from gateway.sandbox.faults import Fault

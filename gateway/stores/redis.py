@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONNECT_TIMEOUT",
+    "Client",
     "RedisClusterException",
     "RedisConnections",
     "RedisError",

@@ -28,6 +28,7 @@ __all__ = [
     "Forked",
     "Hasten",
     "Link",
+    "Message",
     "NotForked",
     "Reload",
     "Start",
