@@ -36,7 +36,7 @@ class Request(Struct, eq=False):
     caller: str | None = None
     """Name of whom the gateway recognised."""
     cache: str | None = None
-    """What answered the last of its reads: `hit`, or why upstream was asked."""
+    """Where its reads were answered from: `hit` if it was the cache for all of them, or else why upstream was asked."""
     status: int | None = None
     """The HTTP status, or gRPC's."""
     trace_id: str | None = None
