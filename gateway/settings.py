@@ -361,7 +361,7 @@ class GraphQL(Listener):
     """Maximum number of open connections, per process. Further ones are closed at once."""
     limits: Literal["enforce", "measure"] = "enforce"
     """What happens to a document that exceeds one of the limits from `max_length` to `max_cost`: `enforce` refuses it,
-    `measure` only logs it. Use `measure` to find out which limits your frontends need."""
+    `measure` only logs it (`limit_exceeded`). Use `measure` to find out which limits your frontends need."""
     max_length: int = Field(default=16_384, ge=256)
     """Maximum length of a document, in characters."""
     max_tokens: int = Field(default=1000, ge=10)

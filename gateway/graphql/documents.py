@@ -259,7 +259,7 @@ class Documents:
     def _check(self, excess: Excess, digest: str | None = None) -> None:
         """Refuse, or log where it is only measured."""
         if self.measure_only:
-            _log.warning("over the limit", limit=excess.limit, value=excess.value, bound=excess.bound, document=digest)
+            _log.warning("limit_exceeded", limit=excess.limit, value=excess.value, bound=excess.bound, document=digest)
             return
         raise NotExecutable.because(
             str(excess), "GRAPHQL_LIMIT_EXCEEDED", limit=excess.limit, value=excess.value, bound=excess.bound

@@ -412,9 +412,9 @@ async def test_where_limits_are_measured_documents_beyond_them_are_logged_and_an
             response = await post(client, dev, {"query": query})
 
     assert response.json() == {"data": {"sessionContext": {"currency": "EUR"}}}
-    told = [(each["limit"], each["value"], each["bound"]) for each in log if each["event"] == "over the limit"]
+    told = [(each["limit"], each["value"], each["bound"]) for each in log if each["event"] == "limit_exceeded"]
     assert told == [("length", len(query), 256), ("tokens", 11, 10), ("depth", 2, 1), ("cost", 12, 1)]
-    assert "currency" not in json.dumps([each for each in log if each["event"] == "over the limit"])
+    assert "currency" not in json.dumps([each for each in log if each["event"] == "limit_exceeded"])
 
 
 async def test_introspection_in_dev_answers_graphiqls_own_query(dev: Dev, client: httpx.AsyncClient) -> None:
