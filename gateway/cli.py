@@ -392,7 +392,7 @@ async def _check(settings: Settings) -> int:
 async def _with_store(settings: Settings, work: Callable[[RedisStore], Awaitable[Result]]) -> Result:
     """Have something done in Redis. Raises OSError when it cannot be."""
     if not settings.cache.in_redis:
-        raise OSError("cache.backend: is no Redis, and a gateway's own memory goes with it")
+        raise OSError("cache.backend: is no Redis or Valkey, and no other cache can be seen")
 
     from gateway.parts.cache import open_redis_store
     from gateway.stores.redis import RedisClusterException, RedisError

@@ -737,8 +737,8 @@ class Settings(BaseSettings):
     def _check_workers(self) -> Self:
         if (self.workers or 1) > 1 and self.cache.in_memory:
             raise ValueError(
-                "workers: must be 1 with cache.backend memory, as what one worker writes would stay older in the memory"
-                " of another; or let them share a Redis, with cache.memory_tier"
+                "workers: must be 1 with cache.backend memory, since workers share no memory: one would serve what"
+                " another has changed. For several, set cache.backend to a Redis or Valkey"
             )
         return self
 

@@ -144,7 +144,7 @@ class Http:
                 raise UpstreamNotAsked("no connection to upstream could be made in time") from error
             raise
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise UpstreamUnreachable("no connection to upstream could be made that takes the request") from error
+            raise UpstreamUnreachable("no connection to upstream could be made or used") from error
         except httpx.TimeoutException as error:
             raise UpstreamTimeout("upstream did not answer in time") from error
         except httpx.DecodingError as error:

@@ -76,7 +76,7 @@ async def test_there_is_nothing_to_clear_without_a_redis() -> None:
     status, process = await cache("clear", "memory")
 
     assert status == 1
-    assert process.err == ["session-gateway: cache.backend: is no Redis, and a gateway's own memory goes with it"]
+    assert process.err == ["session-gateway: cache.backend: is no Redis or Valkey, and no other cache can be seen"]
 
 
 @pytest.mark.parametrize("cluster", ["false", "true"])
