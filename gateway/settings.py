@@ -652,12 +652,12 @@ class Access(_Section):
     """
 
     keys: dict[CallerName, AccessKey] = {}
-    """API keys, by the caller's name."""
+    """NAME is the name of the caller, in the log too."""
     issuers: dict[CallerName, AccessIssuer] = {}
-    """Issuers of JWTs, by a name of your choice. Each must have a different `issuer`."""
+    """Each must have a different `issuer`."""
     certificates: dict[str, AccessCertificate] = {}
-    """Callers with a client certificate (gRPC only), by its subject alternative name: `spiffe://...`, or a DNS name.
-    Needs `grpc.tls.client_ca_file`."""
+    """gRPC only. NAME is the certificate's subject alternative name: `spiffe://...`, or a DNS name. Needs
+    `grpc.tls.client_ca_file`."""
 
     @model_validator(mode="after")
     def _check_issuers(self) -> Self:
