@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, Typ
 
 from msgspec import Struct
 
-from gateway.protocol import BoundedProtocol
+from gateway.protocol import BoundedProtocol, Client
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Coroutine
 
     from starlette.types import Send
 
-__all__ = ["Client", "Direct", "DirectProtocol", "Headers", "Response"]
+__all__ = ["Direct", "DirectProtocol", "Headers", "Response"]
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 """As ASGI has them; names are in lower case."""
@@ -60,14 +60,6 @@ class Response(Struct, frozen=True):
             parts += name, b": ", value, b"\r\n"
         parts += (b"connection: close\r\n\r\n" if close else b"\r\n"), self.body
         return b"".join(parts)
-
-
-class Client(Protocol):
-    """Who waits for an answer."""
-
-    def when_gone(self, act: Callable[[], object] | None) -> None:
-        """Call this once the client has gone away, or at once if it has; None takes that back."""
-        ...
 
 
 class Direct(Protocol[Head]):
@@ -196,7 +188,7 @@ class DirectProtocol(BoundedProtocol, Generic[Head]):
 
     async def _answer(self, exchange: _Exchange, head: Head, body: bytes) -> None:
         try:
-            response = await self._direct.answer(head, body, exchange)
+            response = await self._direct.answer(head, body, self)
             if self.flow.write_paused:
                 await self.flow.drain()
         except BaseException:
@@ -226,10 +218,9 @@ class DirectProtocol(BoundedProtocol, Generic[Head]):
 class _Exchange:
     """Stands where uvicorn has its cycle while a request is answered directly."""
 
-    __slots__ = ("_act", "disconnected", "keep_alive", "response_complete")
+    __slots__ = ("disconnected", "keep_alive", "response_complete")
 
     def __init__(self, *, keep_alive: bool) -> None:
-        self._act: Callable[[], object] | None = None
         self.keep_alive = keep_alive
         self.disconnected = False
         self.response_complete = False
@@ -240,15 +231,7 @@ class _Exchange:
         return self
 
     def set(self) -> None:
-        """The connection is lost."""
-        if self._act is not None:
-            self._act()
-
-    def when_gone(self, act: Callable[[], object] | None) -> None:
-        """See `Client`."""
-        self._act = act
-        if self.disconnected:
-            self.set()
+        """The connection is lost: `when_gone` tells of that."""
 
 
 def _begun(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, None, None]) -> asyncio.Task[None]:

@@ -7,16 +7,18 @@ connections; and whoever asks for another protocol is answered in this one.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
+    from starlette.types import Scope
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-__all__ = ["BoundedProtocol"]
+__all__ = ["BoundedProtocol", "Client", "client_of"]
 
 _TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -40,7 +42,23 @@ _NOT_ONE_HOST: Final = (
     b"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
     b"the field Host has to be there once"
 )
+_CLIENT: Final = "gateway.client"
+"""Key of a request's scope (ASGI 3)."""
 _UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+
+
+class Client(Protocol):
+    """Who waits for an answer."""
+
+    def when_gone(self, act: Callable[[], object] | None) -> None:
+        """Call this once the client has gone away, or at once if it has; None takes that back."""
+        ...
+
+
+def client_of(scope: Scope) -> Client:
+    """Who waits for the answer to a request that came by a `BoundedProtocol`."""
+    client: Client = scope[_CLIENT]
+    return client
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -70,6 +88,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Whether it is to be closed after the answer under way: nothing that arrives is looked at any more."""
         self._waiting: asyncio.TimerHandle | None = None
         self._taking: asyncio.TimerHandle | None = None
+        self._gone = False
+        self._when_gone: Callable[[], object] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin to wait for a head, unless there are too many connections."""
@@ -80,10 +100,19 @@ class BoundedProtocol(HttpToolsProtocol):
             self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
+        """Wait no more, and tell who waits for something on the client's behalf."""
         self._wait_no_more()
         self._taken()
         super().connection_lost(exc)
+        self._gone = True
+        if self._when_gone is not None:
+            self._when_gone()
+
+    def when_gone(self, act: Callable[[], object] | None) -> None:
+        """See `Client`."""
+        self._when_gone = act
+        if act is not None and self._gone:
+            act()
 
     def pause_writing(self) -> None:
         """The client has still to take what was written."""
@@ -142,6 +171,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.head_complete()
         super().on_headers_complete()
         self.cycle.transport = cast("asyncio.Transport", _Lingering(self, self.cycle))
+        self.cycle.scope[_CLIENT] = self  # type: ignore[typeddict-unknown-key]  # as extensions of ASGI do
 
     def send_400_response(self, _: str) -> None:
         """Refuse what cannot be parsed, unless it has been refused."""

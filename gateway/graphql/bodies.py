@@ -13,8 +13,8 @@ from starlette.requests import ClientDisconnect
 
 from gateway.eagerly import Begun
 from gateway.errors import RequestNotReceived
+from gateway.graphql.connected import Connected
 from gateway.graphql.head import LEGACY, Head, Refused
-from gateway.graphql.requests import Whole
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from gateway.deadline import Deadline
     from gateway.graphql.requests import HttpRequest
+    from gateway.protocol import Client
 
 __all__ = ["Bodies"]
 
@@ -54,16 +55,15 @@ class Bodies:
     async def of(self, request: HttpRequest, deadline: Deadline) -> bytes:
         """The body of a POST, which is JSON as far as that was said. Raises Refused, and ClientDisconnect."""
         _check_is_json(request.head)
-        rest = request.rest
-        if isinstance(rest, Whole):
-            self._check_size(rest.body)
-            return rest.body
-        body = Begun(self._received(request, rest, deadline))
-        if body.done:
-            return await body
+        if isinstance(request.body, bytes):
+            self._check_size(request.body)
+            return request.body
+        received = Begun(self._received(request, request.body, deadline))
+        if received.done:
+            return await received
         try:
             async with asyncio.timeout(deadline.remaining):
-                return await body
+                return await received
         except TimeoutError:
             raise _NotReceived(
                 408, "the body took longer to arrive than a request may take", {"connection": "close"}
@@ -71,7 +71,7 @@ class Bodies:
 
     async def _received(self, request: HttpRequest, receive: Receive, deadline: Deadline) -> bytes:
         body = bytearray()
-        async with self._turn(deadline) if _may_be_large(request.head) else nullcontext():
+        async with self._turn(request.client, deadline) if _may_be_large(request.head) else nullcontext():
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -82,19 +82,27 @@ class Bodies:
                     return bytes(body)
 
     @asynccontextmanager
-    async def _turn(self, deadline: Deadline) -> AsyncIterator[None]:
+    async def _turn(self, client: Client, deadline: Deadline) -> AsyncIterator[None]:
         """Room for the largest body, while the block runs. Until then, most of it stays with the client."""
-        try:
-            async with asyncio.timeout(deadline.remaining * _PATIENCE):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise _NotReceived(
-                503, "too many large bodies are arriving: send it again", {"retry-after": "1", "connection": "close"}
-            ) from None
+        if self._turns.locked():
+            await self._wait(client, deadline)
+        else:
+            await self._turns.acquire()
         try:
             yield
         finally:
             self._turns.release()
+
+    async def _wait(self, client: Client, deadline: Deadline) -> None:
+        """Wait for a turn. Who has gone must not: his connection is counted no more, and what has come is kept yet."""
+        try:
+            async with asyncio.timeout(deadline.remaining * _PATIENCE):
+                with Connected(client):
+                    await self._turns.acquire()
+        except TimeoutError:
+            raise _NotReceived(
+                503, "too many large bodies are arriving: send it again", {"retry-after": "1", "connection": "close"}
+            ) from None
 
     def _check_size(self, body: bytes | bytearray) -> None:
         if len(body) > self._max_size:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from starlette.requests import ClientDisconnect
 
 from gateway.eagerly import Begun
-from gateway.graphql.requests import Whole
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -16,10 +15,10 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive
 
-    from gateway.direct import Client
     from gateway.graphql.requests import HttpRequest
+    from gateway.protocol import Client
 
-__all__ = ["while_connected"]
+__all__ = ["Connected", "while_connected"]
 
 Result = TypeVar("Result")
 
@@ -29,14 +28,14 @@ async def while_connected(request: HttpRequest, work: Coroutine[Any, None, Resul
     begun = Begun(work)
     if begun.done:
         return begun.result
-    rest = request.rest
-    if isinstance(rest, Whole):
-        with _Cancelled(rest.client):
+    body = request.body
+    if isinstance(body, bytes):
+        with Connected(request.client):
             return await begun
     gone = False
     try:
         async with asyncio.TaskGroup() as tasks:
-            watch = tasks.create_task(_disconnected(rest))
+            watch = tasks.create_task(_disconnected(body))
             result = await begun
             watch.cancel()
     except* ClientDisconnect:
@@ -52,8 +51,11 @@ async def _disconnected(receive: Receive) -> NoReturn:
     raise ClientDisconnect
 
 
-class _Cancelled:
-    """Cancels the block when the client goes away: a task that watches would cost what all of the rest here does."""
+class Connected:
+    """Cancels the block, which has to wait for something, when the client goes away. Raises ClientDisconnect then.
+
+    A task that watches would cost what all of the rest here does.
+    """
 
     __slots__ = ("_cancelling", "_client", "_gone", "_task")
 

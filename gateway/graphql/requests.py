@@ -7,25 +7,25 @@ for either, browsers ask first (CORS preflight), and are told which origins may.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from gateway.graphql.documents import digest_of
 from gateway.graphql.head import LEGACY, Head, Refused
+from gateway.protocol import client_of
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope
 
-    from gateway.direct import Client
     from gateway.graphql.documents import Documents, Prepared
+    from gateway.protocol import Client
 
 __all__ = [
     "PREFLIGHT_HEADERS",
     "HttpRequest",
     "Parameters",
-    "Whole",
     "parameters_in_body",
     "parameters_in_query",
 ]
@@ -41,27 +41,21 @@ _MAX_PARAMETERS: Final = 100
 Decoded = TypeVar("Decoded")
 
 
-class Whole(NamedTuple):
-    """The body of a request that has come whole, and who waits for the answer."""
-
-    body: bytes
-    client: Client
-
-
 class HttpRequest:
     """What a client sends: line and head, which are there, and a body, which may be still to come (ASGI 3)."""
 
-    def __init__(self, method: str, query: bytes, head: Head, rest: Receive | Whole) -> None:
+    def __init__(self, method: str, query: bytes, head: Head, body: Receive | bytes, client: Client) -> None:
         self.method = method
         self.query = query
         self.head = head
-        self.rest = rest
-        """What follows the head: to be received yet, or whole."""
+        self.body = body
+        """To be received yet, or whole."""
+        self.client = client
 
     @classmethod
     def of(cls, scope: Scope, receive: Receive) -> HttpRequest:
         """The request of a connection scope."""
-        return cls(scope["method"], scope["query_string"], Head(scope["headers"]), receive)
+        return cls(scope["method"], scope["query_string"], Head(scope["headers"]), receive, client_of(scope))
 
 
 class _PersistedQuery(msgspec.Struct):

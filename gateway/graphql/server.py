@@ -11,7 +11,7 @@ from starlette.routing import Route
 from gateway.direct import DirectProtocol
 from gateway.graphql.head import Head
 from gateway.graphql.headers import BrowserHeaders, always, shared_with
-from gateway.graphql.requests import HttpRequest, Whole
+from gateway.graphql.requests import HttpRequest
 from gateway.listener import listening
 from gateway.protocol import BoundedProtocol
 from gateway.routing import routed
@@ -19,10 +19,11 @@ from gateway.routing import routed
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from gateway.direct import Client, Headers, Response
+    from gateway.direct import Headers, Response
     from gateway.ending import Ending
     from gateway.graphql.http import GraphQLEndpoint
     from gateway.graphql.playground import Playground
+    from gateway.protocol import Client
     from gateway.tls import Certificates
 
 __all__ = ["PATH", "serve_graphql"]
@@ -81,7 +82,7 @@ class _DirectEndpoint:
 
     async def answer(self, head: Head, body: bytes, client: Client) -> Response | None:
         """Answer one POST."""
-        response = await self._endpoint.answer(HttpRequest("POST", b"", head, Whole(body, client)))
+        response = await self._endpoint.answer(HttpRequest("POST", b"", head, body, client))
         if response is not None:
             response.headers.extend(self._headers)
         return response

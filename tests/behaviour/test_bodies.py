@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -12,7 +13,7 @@ import httpx
 from stage import opened
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from gateway.sandbox import Sandbox
     from stage import Dev
@@ -26,7 +27,7 @@ LARGE = {**QUERY, "variables": {"unused": "x" * 1_000_000}}
 
 
 @asynccontextmanager
-async def large_ones(dev: Dev, number: int) -> AsyncIterator[list[asyncio.StreamWriter]]:
+async def large_ones(dev: Dev, number: int, arrived: int = 200_000) -> AsyncIterator[list[asyncio.StreamWriter]]:
     """Large bodies of which a part has arrived."""
     address = urlsplit(dev.graphql_url)
     writers: list[asyncio.StreamWriter] = []
@@ -35,15 +36,23 @@ async def large_ones(dev: Dev, number: int) -> AsyncIterator[list[asyncio.Stream
             _, writer = await asyncio.open_connection(address.hostname, address.port)
             writers.append(writer)
             writer.write(b"POST /graphql HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n")
-            writer.write(b"content-length: 1000000\r\n\r\n" + b" " * 200_000)
-        under_way = f'session_gateway_requests_in_flight{{door="graphql"}} {number:.1f}'
-        async with httpx.AsyncClient() as client, asyncio.timeout(10):
-            while under_way not in (await client.get(f"{dev.doors.admin}/metrics")).text:
-                await asyncio.sleep(0.01)
+            writer.write(b"content-length: 1000000\r\n\r\n" + b" " * arrived)
+        await until_in_flight(dev, lambda requests: requests >= number)
         yield writers
     finally:
         for writer in writers:
             writer.transport.abort()
+
+
+async def until_in_flight(dev: Dev, are_so_many: Callable[[float], bool]) -> None:
+    """Wait until so many requests are under way."""
+    async with httpx.AsyncClient() as client, asyncio.timeout(10):
+        while True:
+            metrics = (await client.get(f"{dev.doors.admin}/metrics")).text
+            found = re.search(r'session_gateway_requests_in_flight\{door="graphql"\} (\S+)', metrics)
+            if found and are_so_many(float(found[1])):
+                return
+            await asyncio.sleep(0.01)
 
 
 async def test_large_bodies_take_turns(upstream: Sandbox) -> None:
@@ -76,6 +85,15 @@ async def test_who_has_no_turn_in_time_is_told_to_come_back(upstream: Sandbox) -
     (error,) = response.json()["errors"]
     assert error["message"] == "too many large bodies are arriving: send it again"
     assert error["extensions"] == {"code": "REQUEST_NOT_RECEIVED"}
+
+
+async def test_who_goes_away_waits_for_no_turn(upstream: Sandbox) -> None:
+    """His connection is counted no more, and there may be any number of such."""
+    async with opened(graphql={"max_body": TWO_AT_A_TIME, "budget": 60.0}) as dev, large_ones(dev, 2):
+        async with large_ones(dev, 3, arrived=10_000):
+            await until_in_flight(dev, lambda requests: requests == 5)
+
+        await until_in_flight(dev, lambda requests: requests == 2)
 
 
 async def test_a_turn_is_given_back_however_the_body_ends(upstream: Sandbox) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    from gateway.direct import Client
+    from gateway.protocol import Client
 
 BODY = b'{"query": "{ x }"}'
 EAGER = sys.version_info >= (3, 12)
@@ -420,7 +420,7 @@ async def test_whoever_has_gone_away_before_somebody_asks_is_noticed_too() -> No
         writer.write(post(b"wait and be gone"))
         await eventually(lambda: answers.waiting == 1)
         writer.close()
-        await eventually(lambda: answers.client.disconnected)
+        await eventually(lambda: answers.client not in answers.client.connections)
         answers.gate.set()
         await eventually(lambda: answers.gone == 1)
 

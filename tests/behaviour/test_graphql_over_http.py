@@ -22,6 +22,7 @@ from gateway.graphql.http import GraphQLEndpoint
 from gateway.graphql.resolvers import RESOLVERS
 from gateway.graphql.schema import make_schema
 from gateway.graphql.types import in_terms_of_inputs
+from gateway.listener import listening
 from gateway.sandbox import seed
 from gateway.telemetry.requests import Requests
 from stage import opened
@@ -869,7 +870,10 @@ async def broken(schema: Any) -> AsyncIterator[httpx.AsyncClient]:
     endpoint = BrowserHeaders(
         GraphQLEndpoint(schema, documents, fake, Requests(), budget=5, max_body=MAX_BODY, max_answer=MAX_BODY)
     )
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(endpoint), base_url="http://gateway") as client:
+    async with (
+        listening(endpoint, host="127.0.0.1", port=0, grace=1) as url,
+        httpx.AsyncClient(base_url=url) as client,
+    ):
         yield client
 
 

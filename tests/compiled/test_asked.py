@@ -14,7 +14,7 @@ from gateway.graphql.asked import Asking
 from gateway.graphql.compiled import Compiler
 from gateway.graphql.documents import Documents, NotExecutable, digest_of
 from gateway.graphql.head import Head, Refused
-from gateway.graphql.requests import HttpRequest, Whole
+from gateway.graphql.requests import HttpRequest
 from gateway.graphql.schema import make_schema
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Patient:
 
 
 async def ask(asking: Asking, *, method: str = "POST", head: Head = HEAD, **parameters: object) -> Asked:
-    request = HttpRequest(method, b"", head, Whole(json.dumps(parameters).encode(), Patient()))
+    request = HttpRequest(method, b"", head, json.dumps(parameters).encode(), Patient())
     return await asking.of(request, Deadline.after(5))
 
 
