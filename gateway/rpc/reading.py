@@ -83,18 +83,30 @@ class Reader:
             await abort(context, _unreadable())
 
     async def _turn(self) -> None:
-        """Wait for a turn. Who has waited long enough ends the call whose request has been arriving for too long."""
+        """Wait for a turn. Who has waited long enough ends a call whose request has been arriving for too long.
+
+        He goes on like that: the turn goes to who has waited longest, and may be for a request that does not come.
+        """
         loop = asyncio.get_running_loop()
-        impatient = loop.call_later(_TURN, self._end_longest)
+        impatient: asyncio.TimerHandle
+
+        def end_longest() -> None:
+            nonlocal impatient
+            impatient = loop.call_at(self._end_longest(loop.time()) + _TURN, end_longest)
+
+        impatient = loop.call_later(_TURN, end_longest)
         try:
             await self._turns.acquire()
         finally:
             impatient.cancel()
 
-    def _end_longest(self) -> None:
-        task, since = next(iter(self._arriving.items()), (None, 0.0))
-        if task is not None and since <= asyncio.get_running_loop().time() - _TURN:
+    def _end_longest(self, now: float) -> float:
+        """End the call whose request has been arriving for the longest, or else return since when it has."""
+        task, since = next(iter(self._arriving.items()), (None, now))
+        if task is not None and since + _TURN <= now:
             self._end(task)
+            return now
+        return since
 
     def _end_late(self) -> None:
         loop = asyncio.get_running_loop()

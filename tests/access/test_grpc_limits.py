@@ -263,9 +263,22 @@ async def test_requests_take_turns_where_they_could_be_large(monkeypatch: pytest
         answer = await managed.GetSessionContext(REQUEST, timeout=5)
 
         assert answer.session_context.currency == "EUR"
+        codes = [asyncio.create_task(each.code()) for each in silent]
+        await asyncio.wait(codes, timeout=5, return_when=asyncio.FIRST_COMPLETED)  # it comes by another connection
         ended = [each for each in silent if each.done()]
         assert [await each.code() for each in ended] == [grpc.StatusCode.DEADLINE_EXCEEDED]
         assert await ended[0].details() == "the request did not come in time"
+
+
+async def test_who_waits_for_a_turn_does_not_wait_for_all_that_never_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_TURN", 0.3)
+    async with limited(max_message=TWO_AT_A_TIME, budget=60) as (dev, managed), channel_to(dev.doors.grpc) as channel:
+        silent: list[Any] = [channel.stream_unary(f"/{MANAGED}/GetSessionContext")(metadata=[KEY]) for _ in range(7)]
+        await under_way(dev, 7)
+
+        assert (await managed.GetSessionContext(REQUEST, timeout=10)).session_context.currency == "EUR"
+
+        assert {await each.code() for each in silent if each.done()} == {grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
 async def test_a_turn_is_given_back_however_the_request_ends() -> None:
