@@ -79,7 +79,7 @@ class Answers:
             await self.gate.wait()
         answer = f"asgi {scope['method']} {scope['path']} ".encode() + body
         headers = [(b"content-length", b"%d" % len(answer))]
-        if scope["path"] == "/early":
+        if scope["path"] == "/early" and scope["query_string"] != b"kept":
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
@@ -465,6 +465,19 @@ async def test_what_is_refused_behind_a_request_does_not_cost_it_its_answer(
         assert b"3" not in answers.bodies
 
 
+async def test_the_answer_before_what_is_refused_may_take_longer_than_a_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DirectProtocol, "patience", 1.0)
+    async with connected() as (answers, reader, writer):
+        writer.write(post(b"wait"))
+        await eventually(lambda: answers.waiting == 1)
+        for part in (b"GET / HTTP/1.1\r\nhost: x\r\n", b"no field\r\n\r\n"):
+            writer.write(part)
+            await asyncio.sleep(0.02)  # so that what comes next arrives by itself
+        await asyncio.sleep(1.2)
+        answers.gate.set()
+        assert (await answer_of(reader))[2] == b"wait"
+
+
 async def test_a_malformed_body_behind_a_request_is_not_answered_in_its_place() -> None:
     async with connected() as (answers, reader, writer):
         writer.write(post(b"wait"))
@@ -489,6 +502,21 @@ async def test_where_no_connection_is_kept_a_body_that_was_answered_may_come_to_
             assert await reader.read() == b""
         assert (headers["connection"], body) == ("close", b"asgi POST /early ")
         assert (dict(answers.headers)[b"content-length"], answers.bodies) == (b"100", [])  # that was the last
+
+
+async def test_a_connection_is_kept_on_which_a_body_has_come_after_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time that it had for that counts no more."""
+    monkeypatch.setattr(DirectProtocol, "patience", 1.0)
+    async with connected() as (_, reader, writer):
+        request = post(b"123", path="/early?kept")
+        writer.write(request[:-2])
+        await answer_of(reader)
+        for part in (request[-2:-1], request[-1:]):
+            writer.write(part)
+            await asyncio.sleep(0.02)  # so that what comes next arrives by itself
+        await asyncio.sleep(1.2)
+        writer.write(post(b"4"))
+        assert (await answer_of(reader))[2] == b"4"
 
 
 async def test_where_no_connection_is_kept_an_early_answer_is_the_end() -> None:

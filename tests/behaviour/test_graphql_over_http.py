@@ -832,10 +832,15 @@ async def test_a_client_that_goes_away_ends_the_upstream_call(
     assert log == []
 
 
-async def test_a_client_that_goes_away_in_the_middle_of_its_request_is_no_defect(dev: Dev, upstream: Sandbox) -> None:
+@pytest.mark.parametrize("padding", [b"", b" " * 10], ids=["cut", "that could be taken for the whole"])
+async def test_a_client_that_goes_away_in_the_middle_of_its_request_is_no_defect(
+    dev: Dev, upstream: Sandbox, padding: bytes
+) -> None:
+    """Nor is anything done: it is not known what it would have asked for."""
+    body = json.dumps({"query": QUERY}).encode() + padding
     with structlog.testing.capture_logs() as log:
         async with connected(dev) as connection:
-            connection.writer.write(posted(QUERY)[:-10])
+            connection.writer.write(request("POST", body, {"content-type": LEGACY})[:-10])
             await connection.writer.drain()
         async with connected(dev) as connection:
             assert (await connection.ask(posted(QUERY))).json() == DATA

@@ -97,6 +97,16 @@ async def test_that_there_is_none_may_be_known_from_the_cache() -> None:
     hits = (second.headers["cache-status"], listed)
     found = [re.fullmatch(r"session-gateway; hit; ttl=(\d+)", each) for each in hits]
     assert all(each and int(each[1]) <= 600 for each in (kept, *found))
+    assert all(0 <= int(each.headers["age"]) <= 600 for each in (first, second))
+
+
+async def test_of_what_reads_nothing_nothing_is_told() -> None:
+    async with opened(cache=CACHE) as dev:
+        for query in ("{ __typename }", "{ __schema { __typename } }"):
+            answer = await post(dev, query)
+            assert "errors" not in answer.json()
+            assert "extensions" not in answer.json()
+            assert not {"cache-status", "age"} & set(answer.headers)
 
 
 @pytest.mark.parametrize("own", [False, True])
