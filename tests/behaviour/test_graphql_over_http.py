@@ -29,10 +29,12 @@ from stage import opened
 from waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from doors import JSON
+    from gateway.request import Request
     from gateway.sandbox import Sandbox
+    from gateway.telemetry.requests import RequestWatcher
     from stage import Dev
 
 LEGACY = "application/json"
@@ -868,18 +870,27 @@ class Broken:
         return fail
 
 
+class Codes(list[str]):
+    """Of the requests that have ended."""
+
+    def requests_finished(self, requests: Sequence[Request]) -> None:
+        self.extend(each.code for each in requests)
+
+
 @asynccontextmanager
-async def broken(schema: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def broken(schema: Any, *watchers: RequestWatcher) -> AsyncIterator[httpx.AsyncClient]:
     fake: Any = Broken()
+    requests = Requests(*watchers)
     documents = Documents(make_schema().core, LIMITS, memory=MEMORY)
     endpoint = BrowserHeaders(
-        GraphQLEndpoint(schema, documents, fake, Requests(), budget=5, max_body=MAX_BODY, max_answer=MAX_BODY)
+        GraphQLEndpoint(schema, documents, fake, requests, budget=5, max_body=MAX_BODY, max_answer=MAX_BODY)
     )
     async with (
         listening(endpoint, host="127.0.0.1", port=0, grace=1) as url,
         httpx.AsyncClient(base_url=url) as client,
     ):
         yield client
+    requests.tell()
 
 
 @pytest.mark.parametrize(
@@ -889,8 +900,9 @@ async def broken(schema: Any) -> AsyncIterator[httpx.AsyncClient]:
 )
 @pytest.mark.parametrize("accept", [MODERN, LEGACY])
 async def test_a_defect_is_told_by_its_id_alone(schema: Any, status: int, accept: str) -> None:
+    codes = Codes()
     with structlog.testing.capture_logs() as log:
-        async with broken(schema) as client:
+        async with broken(schema, codes) as client:
             response = await client.post("/graphql", json={"query": QUERY}, headers={"accept": accept})
 
     (line,) = log
@@ -900,6 +912,7 @@ async def test_a_defect_is_told_by_its_id_alone(schema: Any, status: int, accept
     assert response.status_code == status
     assert message_of(response) == f"internal error; its id in the log is {line['incident']}"
     assert response.json()["errors"][0]["extensions"] == {"code": "INTERNAL"}
+    assert codes == ["INTERNAL"]
     assert "secret" not in response.text
     assert response.headers["cache-control"] == "private, no-store"
     assert response.headers["x-content-type-options"] == "nosniff"
