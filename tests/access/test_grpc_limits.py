@@ -254,6 +254,16 @@ async def test_a_call_whose_request_does_not_come_is_ended(
     assert caplog.records == []
 
 
+async def test_so_is_each_that_began_a_little_later(channel: grpc.aio.Channel) -> None:
+    calls: list[Any] = []
+    for _ in range(3):
+        calls.append(channel.stream_unary(f"/{MANAGED}/GetSessionContext")(metadata=[KEY]))
+        await asyncio.sleep(0.1)
+
+    async with asyncio.timeout(10):
+        assert {await each.code() for each in calls} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+
+
 async def test_requests_take_turns_where_they_could_be_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "_TURN", 0.3)
     async with limited(max_message=TWO_AT_A_TIME) as (dev, managed), channel_to(dev.doors.grpc) as channel:

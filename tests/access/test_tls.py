@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import socket
@@ -23,7 +24,7 @@ from click.testing import CliRunner
 from cryptography import x509
 from processes import running
 
-from gateway import cli
+from gateway import cli, handshakes
 from gateway.configuration import load_settings
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
@@ -34,7 +35,7 @@ from gateway.tls import CertificateError, CertificateFiles, Certificates, load
 from stage import opened
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from stage import Dev
@@ -199,6 +200,38 @@ async def test_connections_count_before_tls_is_agreed_on(tmp_path: Path) -> None
         async with asyncio.timeout(5):  # it hears of their end a little later
             while not await served():
                 await asyncio.sleep(0.01)
+
+
+async def test_who_does_not_come_to_agree_on_tls_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handshakes, "_PATIENCE", 0.5)
+    async with opened(graphql=Files.of(tmp_path, FIRST).section()) as dev, asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(dev.doors.graphql).port)
+        writer.write(b"\x16\x03\x01")
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_connections_are_taken_again_when_there_is_a_descriptor_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = 0
+
+    def taken_from(listener: socket.socket) -> Iterator[socket.socket]:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise OSError(errno.EMFILE, "too many open files")
+        return there_are(listener)
+
+    there_are = handshakes.taken_from
+    monkeypatch.setattr(handshakes, "taken_from", taken_from)
+    monkeypatch.setattr(handshakes, "_PAUSE", 0.1)
+    async with (
+        opened(graphql=Files.of(tmp_path, FIRST).section()) as dev,
+        httpx.AsyncClient(verify=AUTHORITY.trusted(), headers=dict(with_key())) as client,
+    ):
+        assert (await client.post(dev.doors.graphql, json=QUERY)).is_success
+        assert tries > 1
 
 
 async def test_who_has_connected_and_says_nothing_does_not_hold_up_the_end(tmp_path: Path) -> None:

@@ -301,12 +301,55 @@ class TestRenewal:
             assert (await within(1, here.tokens.get("acme", LATER))).value.get_secret_value() == "hush-1"
             here.emporix.gates[3].set()
 
+    async def test_that_fails_is_tried_again_no_sooner_than_it_may_be(self) -> None:
+        def answer(number: int) -> httpx.Response:
+            if number > 1:
+                return httpx.Response(503, headers={"retry-after": "60"})
+            return token_answer("hush-1", expires_in=2.0)
+
+        async with world(Emporix(answer)) as here:
+            await here.tokens.get("acme", LATER)
+            await here.tokens.get("acme", LATER)
+            await within(5, here.emporix.arrival(2).wait())
+            await asyncio.sleep(0.1)
+            assert len(here.emporix.token_requests) == 2
+
     async def test_token_that_has_expired_is_not_given_out(self) -> None:
         emporix = Emporix(lambda number: token_answer(f"hush-{number}", expires_in=1e-9))
         async with world(emporix) as here:
             first = await here.tokens.get("acme", LATER)
             second = await here.tokens.get("acme", LATER)
         assert [first.value.get_secret_value(), second.value.get_secret_value()] == ["hush-1", "hush-2"]
+
+
+class TestOtherCredentials:
+    async def test_that_are_the_same_change_nothing(self) -> None:
+        async with world() as here:
+            await here.tokens.get("acme", LATER)
+            here.tokens.renew_with({"acme": ClientCredentials("acme-client", SecretStr(SECRET))})
+            assert named("fetch token") == []
+
+    async def test_are_used_after_what_was_asked_for_with_the_old_ones_whatever_came_of_that(self) -> None:
+        emporix = Emporix(lambda number: httpx.Response(401) if number == 1 else token_answer(f"hush-{number}"))
+        async with world(emporix) as here:
+            here.emporix.hold(1)
+            here.emporix.hold(2)
+            waiting = asyncio.create_task(here.tokens.get("acme", LATER))
+            await within(5, here.emporix.arrival(1).wait())
+            here.tokens.renew_with({"acme": ClientCredentials("another-client", SecretStr(SECRET))})
+            await asyncio.sleep(0.05)
+            assert len(here.emporix.token_requests) == 1
+            here.emporix.gates[1].set()
+            await within(5, here.emporix.arrival(2).wait())
+            with pytest.raises(GatewayCredentialsRefused):
+                await within(5, waiting)
+            waiting = asyncio.create_task(here.tokens.get("acme", LATER))
+            await asyncio.sleep(0)
+            here.emporix.gates[2].set()
+            assert (await within(5, waiting)).value.get_secret_value() == "hush-2"
+
+        forms = [parse_qs(each.content.decode()) for each in here.emporix.token_requests]
+        assert [form["client_id"] for form in forms] == [["acme-client"], ["another-client"]]
 
 
 class TestARefusedToken:
