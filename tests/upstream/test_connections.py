@@ -139,3 +139,14 @@ async def test_connections_that_are_made_together_do_not_get_old_together() -> N
     old_at = [wired()[1].old_at for _ in range(50)]
     assert before + 54 <= min(old_at) < max(old_at) - 1
     assert max(old_at) <= loop.time() + 66
+
+
+async def test_one_timer_serves_however_often_connections_are_used() -> None:
+    origin, connection, _ = wired()
+    origin.keep(connection)
+    timer = origin._timer
+    assert timer is not None
+    assert origin.available() is connection
+    origin.keep(connection)
+    assert origin._timer is timer
+    await origin.aclose()
