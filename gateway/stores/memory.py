@@ -94,8 +94,11 @@ class _BoundedMemoryCache(BaseCache, Generic[Value]):  # type: ignore[misc]  # a
 
     async def _set(self, key: str, value: Value, ttl: float, **_: object) -> bool:
         self._drop(key)
-        kept = self.entries[key] = _Kept(self._clock() + ttl, value, self._size_of(value))
-        self.size += kept.size
+        size = self._size_of(value)
+        if size > self._max_size:  # it would push out all others, and then itself
+            return False
+        self.entries[key] = _Kept(self._clock() + ttl, value, size)
+        self.size += size
         while len(self.entries) > self._max_entries or self.size > self._max_size:
             self._drop(next(iter(self.entries)))
         return True

@@ -83,9 +83,12 @@ async def test_it_holds_no_more_than_there_is_room_for(steps: list[tuple[str, st
 
 async def test_what_is_larger_than_all_the_room_is_not_kept(clock: Clock) -> None:
     store = MemoryStore[int](10, clock, max_size=20, size_of=lambda value: value)
+    await store.set("a", 7, ttl=5)
+    await store.set("b", 8, ttl=5)
     await store.set("a", 21, ttl=5)
     assert await store.get("a") is None
-    assert (len(store), store.size) == (0, 0)
+    assert await store.get("b") == 8
+    assert (len(store), store.size) == (1, 8)
 
 
 async def test_values_are_forgotten_one_by_one(clock: Clock) -> None:
