@@ -11,7 +11,7 @@ from gateway.sandbox import seed
 from stage import entered, opened
 
 if TYPE_CHECKING:
-    from doors import Door
+    from doors import Door, Seen
     from gateway.sandbox import Sandbox
 
 
@@ -48,6 +48,26 @@ async def test_fields_that_the_gateway_does_not_know_are_passed_on(door: Door) -
     assert found.additional.keys() == {"loyalty"}
     assert found.additional["loyalty"]["tier"] == "gold"
     assert found.context["Größe.in cm"] == {"Länge": [1, 2.5, None, True]}
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["any session's", "one's own"])
+async def test_a_version_that_is_asked_for_is_reached_or_it_is_an_error(
+    door: Door, customer: Caller, *, own: bool
+) -> None:
+    """Whoever has written asks so for what was written."""
+
+    async def read(min_version: int) -> Seen | None:
+        if own:
+            return await door.get_own("acme", customer, min_version=min_version)
+        return await door.get("acme", seed.CUSTOMER_SESSION, min_version=min_version)
+
+    found = await read(10)
+    with pytest.raises(Refused) as caught:
+        await read(11)
+
+    assert found is not None
+    assert found.version == 10
+    assert caught.value.reason == "MIN_VERSION_NOT_REACHED"
 
 
 async def test_a_missing_session_is_no_error(door: Door) -> None:
