@@ -540,6 +540,21 @@ async def test_a_request_under_way_is_answered_when_the_listener_closes() -> Non
     assert await reader.read() == b""
 
 
+async def test_who_has_just_connected_when_the_listener_closes_may_send_a_request() -> None:
+    closed = asyncio.Event()
+
+    async def send(writer: asyncio.StreamWriter) -> None:
+        await closed.wait()
+        await asyncio.sleep(0.15)  # in which the listener looks at its connections
+        writer.write(post(b"1"))
+
+    async with connected(grace=5) as (_, reader, writer):
+        sending = asyncio.create_task(send(writer))
+        opening = asyncio.create_task(open_when_closed(closed, writer))
+    await asyncio.gather(opening, sending)
+    assert (await answer_of(reader))[2] == b"1"
+
+
 async def test_what_takes_longer_than_the_grace_is_cut_off() -> None:
     async with connected(grace=0.1) as (answers, reader, writer):
         writer.write(post(b"wait"))
