@@ -273,8 +273,7 @@ async def test_requests_take_turns_where_they_could_be_large(monkeypatch: pytest
         answer = await managed.GetSessionContext(REQUEST, timeout=5)
 
         assert answer.session_context.currency == "EUR"
-        codes = [asyncio.create_task(each.code()) for each in silent]
-        await asyncio.wait(codes, timeout=5, return_when=asyncio.FIRST_COMPLETED)  # it comes by another connection
+        await eventually(lambda: any(each.done() for each in silent))  # its client may hear of that a little later
         ended = [each for each in silent if each.done()]
         assert [await each.code() for each in ended] == [grpc.StatusCode.DEADLINE_EXCEEDED]
         assert await ended[0].details() == "the request did not come in time"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import httpx
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
@@ -64,6 +65,20 @@ async def test_lines_of_cache_control_are_as_one(lines: Sequence[tuple[str, str]
         for number in range(3, 5):
             await get(dev, *lines)
             assert dev.sandbox.count("get") == number
+
+
+async def test_an_age_that_a_call_asks_for_is_held_to() -> None:
+    async with opened(cache=CACHE) as dev, grpc.aio.insecure_channel(dev.doors.grpc) as channel:
+        stub = pb_grpc.SessionContextServiceStub(channel)
+        for options, reads in (
+            (pb.ReadOptions(), 1),
+            (pb.ReadOptions(), 1),
+            (pb.ReadOptions(max_age=Duration(seconds=600)), 1),
+            (pb.ReadOptions(max_age=Duration()), 2),
+        ):
+            request = pb.GetSessionContextRequest(tenant="acme", session_id=WARM, read_options=options)
+            await stub.GetSessionContext(request, metadata=(KEY,))
+            assert dev.sandbox.count("get") == reads
 
 
 @pytest.mark.parametrize(
