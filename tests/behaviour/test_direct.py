@@ -358,7 +358,7 @@ async def test_a_connection_at_rest_is_closed_in_time_however_it_was_used() -> N
 
     def protocol(*arguments: Any, **named: Any) -> DirectProtocol[Headers]:
         made.append(DirectProtocol(*arguments, direct=answers, **named))
-        made[-1].timeout_keep_alive = 0.4  # type: ignore[assignment]  # uvicorn says int; any number will do
+        made[-1].timeout_keep_alive = 1.0  # type: ignore[assignment]  # uvicorn says int; any number will do
         return made[-1]
 
     async with listening(answers, host="127.0.0.1", port=0, grace=1, protocol=protocol) as url:
@@ -366,10 +366,10 @@ async def test_a_connection_at_rest_is_closed_in_time_however_it_was_used() -> N
         for n in range(4):  # for longer than the time, in all
             writer.write(post(b"%d" % n))
             assert (await answer_of(reader))[2] == b"%d" % n
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.35)
         writer.write(post(b"wait"))
         await eventually(lambda: answers.waiting == 1)
-        await asyncio.sleep(0.5)  # what is being answered is not at rest
+        await asyncio.sleep(1.1)  # what is being answered is not at rest
         answers.gate.set()
         assert (await answer_of(reader))[2] == b"wait"
         assert answers.heads == 2
