@@ -33,16 +33,18 @@ _BETWEEN_LOOKS: Final = 0.001
 async def leave(port: int, ending: Ending, *, calls: Callable[[], int], within: float) -> None:
     """Take no more connections on a port of this process, and return when there are none: `within` so many seconds.
 
+    Those that the kernel has made already are taken, however few seconds that are.
+
     Returns sooner when no call comes any more, by the number of all `calls` that have come, or when `ending` is
     hastened; and at once where there is no such way: elsewhere than on Linux.
     """
     if not _OPEN_FILES.exists():
         return
+    for each in _sockets(port):
+        if each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            await _close(each)
     with suppress(TimeoutError):
         async with asyncio.timeout(within):
-            for each in _sockets(port):
-                if each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                    await _close(each)
             seen, quiet = calls(), 0.0
             while quiet < _QUIET and _has_connections(port) and not ending.hastened:
                 await ending.pause(_LOOK_EVERY)

@@ -115,8 +115,8 @@ async def serve_rpc(
         checks.end()
         try:
             until = loop.time() + grace
-            if limits.max_age is not None and limits.max_age * _OLDEST <= grace:
-                await leave(bound, ending, calls=lambda: requests.begun["grpc"], within=grace)
+            come_of_age = limits.max_age is not None and limits.max_age * _OLDEST <= grace
+            await leave(bound, ending, calls=lambda: requests.begun["grpc"], within=grace if come_of_age else 0)
             await _stop(server, ending, grace=max(0, until - loop.time()))
         finally:
             await server.stop(None)  # nothing is left of it, even if that was cancelled
