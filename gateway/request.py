@@ -53,6 +53,11 @@ class Request(Struct, eq=False):
         if self.code == "OK":
             self.code = code
 
+    def answered_from(self, source: str) -> None:
+        """One of its reads was answered: from the cache (`hit`), or else why upstream was asked."""
+        if source != "hit" or self.cache is None:
+            self.cache = source
+
     def exchange_began(self, now: float) -> None:
         """Upstream is asked on its behalf. Times are in seconds, on any one clock."""
         if not self.exchanges:

@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.access.principal import ANYBODY, Permission, Principal
 from gateway.cache.freshness import FRESH_ENOUGH
-from gateway.cache.readthrough import status_of
 from gateway.errors import (
     CallerRateLimited,
     CallerUnauthenticated,
     GatewayError,
     PermissionDenied,
-    SessionNotFound,
     Unauthenticated,
 )
 from gateway.request import current
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
     from gateway.access.keys import KeyRing
     from gateway.access.limits import RateLimits
     from gateway.access.tokens import TokenIssuers
-    from gateway.cache.freshness import CacheStatus, ReadOptions
+    from gateway.cache.freshness import ReadOptions
     from gateway.cache.readthrough import Found
     from gateway.credentials import CallerCredentials
     from gateway.deadline import Deadline
@@ -153,26 +151,14 @@ class GuardedSessions:
     async def get(self, tenant: str, session_id: str, deadline: Deadline, options: ReadOptions = FRESH_ENOUGH) -> Found:
         """Read one."""
         await self._check(Permission.READ, "get", tenant, session_id, deadline)
-        try:
-            found = await self._sessions.get(tenant, session_id, deadline, options)
-        except SessionNotFound as error:
-            _note(status_of(error))
-            raise
-        _note(found.status)
-        return found
+        return await self._sessions.get(tenant, session_id, deadline, options)
 
     async def batch_get(
         self, tenant: str, session_ids: Sequence[str], deadline: Deadline, options: ReadOptions = FRESH_ENOUGH
     ) -> list[Found | GatewayError]:
         """Read several; it counts as so many calls."""
         await self._check(Permission.READ, "batch_get", tenant, None, deadline, cost=len(session_ids))
-        found = await self._sessions.batch_get(tenant, session_ids, deadline, options)
-        for each in found:
-            if isinstance(each, SessionNotFound):
-                _note(status_of(each))
-            elif not isinstance(each, GatewayError):
-                _note(each.status)
-        return found
+        return await self._sessions.batch_get(tenant, session_ids, deadline, options)
 
     async def replace(
         self,
@@ -277,13 +263,7 @@ class GuardedOwnSession:
     async def get(self, tenant: str, deadline: Deadline, options: ReadOptions = FRESH_ENOUGH) -> Found:
         """Read it."""
         async with self._refusals_logged("get_own", tenant):
-            try:
-                found = await self._own.get(tenant, self._checked(tenant), deadline, options)
-            except SessionNotFound as error:
-                _note(status_of(error))
-                raise
-            _note(found.status)
-            return found
+            return await self._own.get(tenant, self._checked(tenant), deadline, options)
 
     async def update(self, tenant: str, patch: Callable[[], Patch], options: WriteOptions) -> Written:
         """Change some fields and attributes."""
@@ -326,15 +306,6 @@ class GuardedOwnSession:
             self._audit.refused(known, operation, tenant, None, error)
             current().failed(error.reason)
             raise
-
-
-def _note(status: CacheStatus) -> None:
-    """Note for the request where one of its reads was answered from: it is a hit if all of them are."""
-    request = current()
-    if not status.hit:
-        request.cache = status.fwd
-    elif request.cache is None:
-        request.cache = "hit"
 
 
 _REFUSALS: Final = (Unauthenticated, PermissionDenied, CallerRateLimited)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol
 import msgspec
 
 from gateway.cache.freshness import CacheStatus
-from gateway.cache.readthrough import Found, new_enough
-from gateway.errors import GatewayError, Unauthenticated, UpstreamUnreachable
+from gateway.cache.readthrough import found, new_enough
+from gateway.errors import GatewayError, SessionNotFound, Unauthenticated, UpstreamUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Container
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from gateway.cache.entry import Entry
     from gateway.cache.freshness import ReadOptions
-    from gateway.cache.readthrough import ReadThrough
+    from gateway.cache.readthrough import Found, ReadThrough, Subject
     from gateway.deadline import Deadline
     from gateway.model import JSON, SessionContext
     from gateway.stores import MemoryStore
@@ -148,9 +148,9 @@ class CachedSession:
         self.until = math.inf
 
     async def get(self, options: ReadOptions, deadline: Deadline) -> Found:
-        """Read, from the cache where the options allow. Raises SessionNotFound, MinVersionNotReached."""
+        """Read, from the cache where the options allow. Raises NotThere, MinVersionNotReached."""
         if self._cache is None:
-            return _uncached(await self.fetch(deadline), options)
+            return await _uncached(self, options, deadline)
         return await self._cache.get(self, options, deadline)
 
     async def read(self, deadline: Deadline) -> SessionContext:
@@ -210,9 +210,9 @@ class CachedOwnSession:
         self.until = expires_at
 
     async def get(self, options: ReadOptions, deadline: Deadline) -> Found:
-        """Read, from the cache where the options allow. Raises SessionNotFound, MinVersionNotReached."""
+        """Read, from the cache where the options allow. Raises NotThere, MinVersionNotReached."""
         if self._own is None:
-            return _uncached(await self.fetch(deadline), options)
+            return await _uncached(self, options, deadline)
         return await self._own.get(self, options, deadline)
 
     async def read(self, deadline: Deadline) -> SessionContext:
@@ -290,8 +290,15 @@ async def _writing(cache: ReadThrough | None, key: str) -> AsyncIterator[None]:
             yield
 
 
-def _uncached(context: SessionContext, options: ReadOptions) -> Found:
-    return Found(new_enough(context, options), CacheStatus(fwd="bypass"))
+async def _uncached(subject: Subject, options: ReadOptions, deadline: Deadline) -> Found:
+    """Ask upstream, past all caches. Raises as `ReadThrough.get`."""
+    try:
+        context = await subject.fetch(deadline)
+    except SessionNotFound:
+        context = None
+    read = found(subject, context, CacheStatus(fwd="bypass"))
+    new_enough(read.context, options)
+    return read
 
 
 class _Claims(msgspec.Struct):

@@ -13,6 +13,7 @@ from gateway.cache.entry import Entry
 from gateway.cache.freshness import CacheStatus, Use, use_of
 from gateway.deadline import Deadline
 from gateway.errors import GatewayError, MinVersionNotReached, SessionNotFound, UpstreamError
+from gateway.request import current
 from gateway.telemetry import CacheRead
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from gateway.model import SessionContext
     from gateway.telemetry import Observer
 
-__all__ = ["Fetched", "Found", "NotThere", "ReadThrough", "Subject", "new_enough", "status_of"]
+__all__ = ["Fetched", "Found", "NotThere", "ReadThrough", "Subject", "found", "new_enough"]
 
 _HIT: Final = CacheRead("hit", collapsed=False)
 _STALE_WHILE_REVALIDATE: Final = CacheRead("stale_while_revalidate", collapsed=False)
@@ -62,11 +63,6 @@ class NotThere(SessionNotFound):
         self.status = status
 
 
-def status_of(error: SessionNotFound) -> CacheStatus:
-    """Where it is known from that there is none: from upstream, past all caches, where nothing else is said."""
-    return error.status if isinstance(error, NotThere) else CacheStatus(fwd="bypass")
-
-
 class Fetched(Struct, frozen=True):
     """What a read of upstream brought back, and whether it was kept."""
 
@@ -100,7 +96,7 @@ class ReadThrough:
     async def get(self, subject: Subject, options: ReadOptions, deadline: Deadline) -> Found:
         """Answer from the cache where that will do, else from upstream.
 
-        Raises SessionNotFound, MinVersionNotReached, and what the subject's `fetch` raises.
+        Raises NotThere, MinVersionNotReached, and what the subject's `fetch` raises.
         """
         entry = self._shelf.remembered(subject.key)
         if entry is not None:
@@ -122,7 +118,7 @@ class ReadThrough:
             return self._served(subject, entry, self._age(entry), _STALE_IF_ERROR, detail=error.reason)
 
     async def read(self, subject: Subject, deadline: Deadline) -> SessionContext:
-        """Ask upstream, whatever there is, and keep what it answers. Raises as `get`."""
+        """Ask upstream, whatever there is, and keep what it answers. Raises SessionNotFound, and what `fetch` does."""
         _, ticket = await self._shelf.look(subject.key)
         entry = (await self._fetch(subject, ticket, deadline)).entry
         if entry.context is None:
@@ -167,9 +163,9 @@ class ReadThrough:
         age = self._age(fetched.entry)
         ttl = self._ttl(fetched.entry, age) if fetched.stored else None
         status = CacheStatus(fwd=why, stored=fetched.stored, collapsed=collapsed, ttl=ttl, age=age)
-        found = _found(subject, fetched.entry, status)
-        new_enough(found.context, options)
-        return found
+        read = found(subject, fetched.entry.context, status)
+        new_enough(read.context, options)
+        return read
 
     async def _together(
         self, subject: Subject, ticket: Ticket, options: ReadOptions, deadline: Deadline
@@ -222,8 +218,8 @@ class ReadThrough:
         self._observer.cache_read(event)
         ttl = self._ttl(entry, age)
         if event is _STALE_IF_ERROR:  # upstream was asked, if in vain: no hit (RFC 9211, 2.1)
-            return _found(subject, entry, CacheStatus(fwd="stale", ttl=ttl, age=age, detail=detail))
-        return _found(subject, entry, CacheStatus(hit=True, ttl=ttl, age=age, detail=detail))
+            return found(subject, entry.context, CacheStatus(fwd="stale", ttl=ttl, age=age, detail=detail))
+        return found(subject, entry.context, CacheStatus(hit=True, ttl=ttl, age=age, detail=detail))
 
     def _ttl(self, entry: Entry, age: float) -> float:
         """Seconds for which it is fresh yet; negative when it is stale."""
@@ -241,7 +237,9 @@ def new_enough(context: SessionContext, options: ReadOptions) -> SessionContext:
     return context
 
 
-def _found(subject: Subject, entry: Entry, status: CacheStatus) -> Found:
-    if entry.context is None:
+def found(subject: Subject, context: SessionContext | None, status: CacheStatus) -> Found:
+    """What a read has come to; the request that it is made for knows from where. Raises NotThere for nothing."""
+    current().answered_from("hit" if status.hit else status.fwd)
+    if context is None:
         raise NotThere(subject.session_id, status)
-    return Found(entry.context, status)
+    return Found(context, status)

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from msgspec import Struct
 
 from gateway.cache.freshness import FRESH_ENOUGH, ReadOptions
-from gateway.cache.readthrough import status_of
-from gateway.errors import SessionNotFound
+from gateway.cache.readthrough import NotThere
 from gateway.graphql import inputs, types
 from gateway.sessions.writer import WriteOptions
 
@@ -96,9 +95,9 @@ class Call(Struct, frozen=True):
         self.context.reads.append(FieldRead([self.key], found.status, len(found.context.source)))
         return found.context
 
-    def note_missing(self, error: SessionNotFound) -> None:
+    def note_missing(self, error: NotThere) -> None:
         """Nothing was found; where that is known from is noted."""
-        self.context.reads.append(FieldRead([self.key], status_of(error)))
+        self.context.reads.append(FieldRead([self.key], error.status))
 
     def write_options(self, expected_version: int | None) -> WriteOptions:
         """What is said about one write."""
@@ -117,7 +116,7 @@ async def session_context(
     options = context.read_options(max_age, min_version)
     try:
         return call.noted(await context.sessions.get(tenant, session_id, context.deadline, options))
-    except SessionNotFound as error:
+    except NotThere as error:
         call.note_missing(error)
         return None
 
@@ -140,7 +139,7 @@ async def my_session_context(
     options = context.read_options(max_age, min_version)
     try:
         return call.noted(await context.own.get(tenant, context.deadline, options))
-    except SessionNotFound as error:
+    except NotThere as error:
         call.note_missing(error)
         return None
 
@@ -238,7 +237,7 @@ RESOLVERS: Final[Mapping[str, Resolver]] = {
 
 
 def _entry(call: Call, found: Found | GatewayError) -> SessionContext | GatewayError | None:
-    if isinstance(found, SessionNotFound):
+    if isinstance(found, NotThere):
         call.note_missing(found)
         return None
     return found if isinstance(found, Exception) else call.noted(found)

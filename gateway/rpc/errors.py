@@ -15,6 +15,7 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from gateway import errors
+from gateway.cache.readthrough import NotThere
 from gateway.defects import reported
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.request import current
@@ -68,8 +69,9 @@ def answers(
 ) -> Callable[[Self, Request, Any], Awaitable[Any]]:
     """Make a servicer's method end with the right status, whatever it raises.
 
-    What is not in the tree is a defect (`gateway.defects`). The types of generated code do not know that `Methods`
-    hands over calls, and takes bytes for an answer.
+    Where it is known from that there is no session context goes along. What is not in the tree is a defect
+    (`gateway.defects`). The types of generated code do not know that `Methods` hands over calls, and takes bytes for
+    an answer.
     """
 
     @functools.wraps(method)
@@ -77,6 +79,8 @@ def answers(
         try:
             return await method(self, request, call)
         except errors.GatewayError as error:
+            if isinstance(error, NotThere):
+                call.tell_of_cache(error.status)
             refusal = error.with_traceback(None)  # this frame is in it, and would hold it in turn
         except Exception as defect:  # noqa: BLE001 - the outermost frame of a call: nothing of it may reach the caller
             refusal = errors.GatewayError(reported(defect, _log))

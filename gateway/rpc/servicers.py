@@ -9,8 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from gateway.cache.freshness import combined
-from gateway.cache.readthrough import Found, status_of
-from gateway.errors import AnswerTooLarge, InvalidArgument, NotRepresentable, SessionNotFound
+from gateway.cache.readthrough import Found, NotThere
+from gateway.errors import AnswerTooLarge, InvalidArgument, NotRepresentable
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
 from gateway.rpc.convert import fill_session_context, json_from_value, replacement_from_message, session_context_message
@@ -58,13 +58,9 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
     @answers
     async def GetSessionContext(self, request: pb.GetSessionContextRequest, call: Call) -> bytes:
         """See the proto."""
-        try:
-            found = await self._guard.sessions(call.credentials()).get(
-                request.tenant, request.session_id, call.deadline(self._budget), call.read_options(request)
-            )
-        except SessionNotFound as error:
-            call.tell_of_cache(status_of(error))
-            raise
+        found = await self._guard.sessions(call.credentials()).get(
+            request.tenant, request.session_id, call.deadline(self._budget), call.read_options(request)
+        )
         call.tell_of_cache(found.status)
         return self._answers.of(found)
 
@@ -151,13 +147,9 @@ class OwnSessionContextServicer(pb_grpc.OwnSessionContextServiceServicer):
     @answers
     async def GetOwnSessionContext(self, request: pb.GetOwnSessionContextRequest, call: Call) -> bytes:
         """See the proto."""
-        try:
-            found = await self._guard.own(call.credentials()).get(
-                request.tenant, call.deadline(self._budget), call.read_options(request)
-            )
-        except SessionNotFound as error:
-            call.tell_of_cache(status_of(error))
-            raise
+        found = await self._guard.own(call.credentials()).get(
+            request.tenant, call.deadline(self._budget), call.read_options(request)
+        )
         call.tell_of_cache(found.status)
         return self._answers.of(found)
 
@@ -232,10 +224,8 @@ def _status(found: Found | GatewayError) -> CacheStatus:
 
     What does not exist is no failure, and any other failure fails the batch.
     """
-    if isinstance(found, Found):
+    if isinstance(found, Found | NotThere):
         return found.status
-    if isinstance(found, SessionNotFound):
-        return status_of(found)
     raise found
 
 

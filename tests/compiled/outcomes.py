@@ -18,7 +18,7 @@ from gateway.access.limits import RateLimits
 from gateway.access.principal import Permission, Principal
 from gateway.access.rates import Rate
 from gateway.cache.freshness import CacheStatus
-from gateway.cache.readthrough import Found
+from gateway.cache.readthrough import Found, NotThere
 from gateway.credentials import CallerCredentials
 from gateway.deadline import Deadline
 from gateway.graphql.resolvers import Context
@@ -62,8 +62,8 @@ CONTEXTS = (FULL, BARE, NAMELESS, UNVERSIONED, HOLLOW, TIMELESS)
 STATUS = CacheStatus(hit=True, ttl=3.0, age=1.5)
 
 FAILURES: tuple[Exception, ...] = (
-    errors.SessionNotFound("s-1"),
-    errors.SessionNotFound(None),
+    NotThere("s-1", CacheStatus(fwd="miss")),
+    NotThere(None, CacheStatus(fwd="bypass")),
     errors.InvalidArgument.of("session_id", "is too long"),
     errors.InvalidArgument(
         [errors.Violation("session_context.currency", "is bad"), errors.Violation("update_mask", "is empty")]
