@@ -21,10 +21,10 @@ from gateway.parts.access import open_authenticator, open_rate_limits
 from gateway.parts.cache import open_cache
 from gateway.parts.documents import prepare_documents
 from gateway.parts.observing import open_requests, open_tracing
+from gateway.parts.rpc import limits_of
 from gateway.parts.upstream import clients_of, open_upstream, tell_of_tokens
 from gateway.readiness import Readiness
 from gateway.reloading import reloading
-from gateway.rpc.limits import Limits
 from gateway.rpc.server import serve_rpc
 from gateway.sessions.service import OwnSessionContexts, SessionContexts
 from gateway.sessions.writer import Writer
@@ -37,7 +37,7 @@ from gateway.upstream.first_tokens import obtaining_first_tokens
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-    from gateway.settings import Grpc, Settings, Tls
+    from gateway.settings import Settings, Tls
 
 __all__ = ["Addresses", "Doors", "open_doors", "open_gateway"]
 
@@ -153,8 +153,7 @@ async def open_doors(
                 port=settings.grpc.port,
                 budget=settings.grpc.budget,
                 grace=settings.shutdown.grace,
-                max_message=settings.grpc.max_message,
-                limits=_limits(settings.grpc),
+                limits=limits_of(settings.grpc),
                 reflected=settings.grpc.reflection,
                 certificates=_certificates(settings.grpc.tls, "grpc.tls"),
                 readiness=readiness,
@@ -207,22 +206,6 @@ async def open_doors(
 
 def _certificates(tls: Tls | None, name: str) -> Certificates | None:
     return None if tls is None else Certificates(tls.files, name)
-
-
-def _limits(grpc: Grpc) -> Limits:
-    connections = grpc.connections
-    return Limits(
-        max_answer=grpc.max_answer,
-        max_metadata=grpc.max_metadata,
-        max_calls=grpc.max_calls,
-        max_calls_per_connection=grpc.max_calls_per_connection,
-        max_connections=connections.max_number,
-        max_age=connections.max_age,
-        max_age_grace=max(connections.max_age_grace, grpc.budget),
-        max_idle=connections.max_idle,
-        keepalive_time=connections.keepalive_time,
-        keepalive_timeout=connections.keepalive_timeout,
-    )
 
 
 def _playground(settings: Settings, headers: Mapping[str, str]) -> Playground | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.parts.documents import limits_of
-from gateway.settings import GraphQL
+from gateway.parts import documents, rpc
+from gateway.settings import GraphQL, Grpc
 
-__all__ = ["LIMITS", "MEMORY"]
+__all__ = ["LIMITS", "MEMORY", "RPC_LIMITS"]
 
-LIMITS: Final = limits_of(GraphQL())
+LIMITS: Final = documents.limits_of(GraphQL())
 """Of GraphQL documents."""
+RPC_LIMITS: Final = rpc.limits_of(Grpc())
+"""Of the gRPC listener."""
 MEMORY: Final = GraphQL().documents_memory
 """For GraphQL documents."""

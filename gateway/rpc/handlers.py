@@ -33,14 +33,15 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 class Methods(grpc.GenericRpcHandler):
     """Stands for a server where generated code adds servicers to one.
 
-    `patience` is how long a request may take to arrive, in seconds, and `max_message` its largest size, in bytes.
+    `patience` is how long a request may take to arrive, in seconds; `max_message` is its largest size, and `max_answer`
+    that of an answer, in bytes.
 
     grpc.aio is asked for none of its registered methods: for each of them it has a task that waits for a call, and
     looks after all of these tasks at every call. `requests` are told of calls, save of those of gRPC's own services,
     which load balancers make all the time.
     """
 
-    def __init__(self, requests: Requests, *, patience: float, max_message: int, max_answer: int | None) -> None:
+    def __init__(self, requests: Requests, *, patience: float, max_message: int, max_answer: int) -> None:
         self._requests = requests
         self._methods: dict[str, Handler] = {}
         self._reader = Reader(patience, max_message)
@@ -91,7 +92,7 @@ class Methods(grpc.GenericRpcHandler):
         async def answer(call: Call) -> bytes:
             answer = await method(await reader.read(call.context, decode), call)
             encoded = answer if isinstance(answer, bytes) else encode(answer)
-            if max_answer is not None and len(encoded) > max_answer:
+            if len(encoded) > max_answer:
                 if not writes:
                     await abort(call.context, AnswerTooLarge(max_answer))
                 answer.ClearField("session_context")  # what was written stays written, whoever can read it back

@@ -32,7 +32,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     gives a gateway up where it gets none.
     """
 
-    def __init__(self, services: Iterable[str], readiness: Readiness, *, max_watches: float) -> None:
+    def __init__(self, services: Iterable[str], readiness: Readiness, *, max_watches: int) -> None:
         self._services = frozenset(("", *services))
         self._readiness = readiness
         self._max_watches = max_watches

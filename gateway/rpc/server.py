@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import sys
 import threading
@@ -15,21 +14,21 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 
 from gateway.addresses import authority
-from gateway.ending import Ending
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
 from gateway.listener import claim
-from gateway.readiness import Readiness
 from gateway.rpc.handlers import Methods
 from gateway.rpc.health import HealthServicer
 from gateway.rpc.leaving import leave
-from gateway.rpc.limits import Limits
 from gateway.rpc.servicers import OwnSessionContextServicer, SessionContextServicer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from gateway.access.guard import Guard
+    from gateway.ending import Ending
+    from gateway.readiness import Readiness
+    from gateway.rpc.limits import Limits
     from gateway.telemetry.requests import Requests
     from gateway.tls import Certificates, Identity
 
@@ -37,7 +36,6 @@ __all__ = ["SERVICES", "serve_rpc"]
 
 SERVICES = tuple(service.full_name for service in pb.DESCRIPTOR.services_by_name.values())
 
-_NO_LIMITS: Final = Limits()
 _OLDEST: Final = 1.1
 """What a connection's age may be, as a share of the one that is set: gRPC draws it, so that not all end at once."""
 _RESUMABLE: Final = 60.0
@@ -57,12 +55,11 @@ async def serve_rpc(
     port: int,
     budget: float,
     grace: float,
-    max_message: int,
-    limits: Limits = _NO_LIMITS,
-    reflected: bool = True,
+    limits: Limits,
+    readiness: Readiness,
+    ending: Ending,
+    reflected: bool = False,
     certificates: Certificates | None = None,
-    readiness: Readiness | None = None,
-    ending: Ending | None = None,
     shared: bool = False,
 ) -> AsyncIterator[str]:
     """Listen while the block runs; yields host and port, as clients take them. Port 0 takes a free one.
@@ -74,15 +71,13 @@ async def serve_rpc(
     under way get `grace` seconds, or less when it is hastened. If connections come of age (`limits.max_age`) within the
     grace, that is waited for as long as calls come, since none is lost by it; else no new ones are taken.
 
-    `budget` bounds a call, in seconds; `max_message` a request, in bytes. Raises OSError when the port cannot be had.
+    `budget` bounds a call, in seconds. Raises OSError when the port cannot be had.
     """
-    ending = ending or Ending()
-    methods: Any = Methods(requests, patience=budget, max_message=max_message, max_answer=limits.max_answer)
+    methods: Any = Methods(requests, patience=budget, max_message=limits.max_message, max_answer=limits.max_answer)
     server = grpc.aio.server(
         handlers=[methods],
         options=[
             ("grpc.so_reuseport", int(shared)),
-            ("grpc.max_receive_message_length", max_message),
             ("grpc.http2.bdp_probe", 0),  # on long ways it would take ever more of what nobody reads yet
             *limits.options(),
         ],
@@ -91,7 +86,8 @@ async def serve_rpc(
     managed = SessionContextServicer(guard, budget=budget, max_answer=limits.max_answer)
     pb_grpc.add_SessionContextServiceServicer_to_server(managed, methods)
     pb_grpc.add_OwnSessionContextServiceServicer_to_server(OwnSessionContextServicer(guard, budget=budget), methods)
-    checks = HealthServicer(SERVICES, readiness or Readiness(), max_watches=_max_watches(limits.max_calls))
+    # Half of all calls may be watches of health, which need no credential: so they starve no other.
+    checks = HealthServicer(SERVICES, readiness, max_watches=max(1, limits.max_calls // 2))
     health_pb2_grpc.add_HealthServicer_to_server(checks, methods)
     if reflected:
         from grpc_reflection.v1alpha import (  # noqa: PLC0415 - brings descriptors that nothing else needs
@@ -115,7 +111,7 @@ async def serve_rpc(
         checks.end()
         try:
             until = loop.time() + grace
-            come_of_age = limits.max_age is not None and limits.max_age * _OLDEST <= grace
+            come_of_age = limits.max_age * _OLDEST <= grace
             await leave(bound, ending, calls=lambda: requests.begun["grpc"], within=grace if come_of_age else 0)
             await _stop(server, ending, grace=max(0, until - loop.time()))
         finally:
@@ -151,11 +147,6 @@ def _let_work_go_first() -> None:
         if _POLLER in each.name and each.native_id is not None:
             with suppress(OSError):
                 os.sched_setscheduler(each.native_id, os.SCHED_BATCH, os.sched_param(0))
-
-
-def _max_watches(max_calls: int | None) -> float:
-    """Half of all calls may be watches of health, which need no credential: so they starve no other."""
-    return math.inf if max_calls is None else max(1, max_calls // 2)
 
 
 async def _hasten(server: grpc.aio.Server, ending: Ending) -> None:

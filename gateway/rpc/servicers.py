@@ -49,7 +49,7 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
     `max_answer` is as in `Limits`: a batch is told of it so as not to make what is not sent.
     """
 
-    def __init__(self, guard: Guard, *, budget: float, max_answer: int | None = None) -> None:
+    def __init__(self, guard: Guard, *, budget: float, max_answer: int) -> None:
         self._guard = guard
         self._budget = budget
         self._max_answer = max_answer
@@ -81,7 +81,7 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
             if session_id not in encoded:
                 encoded[session_id] = _answer_of_one(session_id, each)
             size += len(encoded[session_id])
-            if self._max_answer is not None and size > self._max_answer:
+            if size > self._max_answer:
                 raise AnswerTooLarge(self._max_answer)
         return b"".join(encoded[session_id] for session_id in session_ids)
 

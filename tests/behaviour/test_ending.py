@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import httpx
 import pytest
+from defaults import RPC_LIMITS
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from doors import GraphQLDoor, GrpcDoor, Refused
 from gateway.ending import Ending
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
+from gateway.readiness import Readiness
 from gateway.rpc.server import SERVICES, serve_rpc
 from gateway.sandbox import seed
 from gateway.telemetry.requests import Requests
@@ -263,7 +265,15 @@ async def test_a_grpc_server_whose_end_is_cancelled_ends_its_calls_whatever_they
 
     async def run() -> None:
         serving = serve_rpc(
-            guard, Requests(), host="127.0.0.1", port=0, budget=60, grace=100, max_message=65_536, ending=ending
+            guard,
+            Requests(),
+            host="127.0.0.1",
+            port=0,
+            budget=60,
+            grace=20,
+            limits=RPC_LIMITS,
+            readiness=Readiness(),
+            ending=ending,
         )
         async with serving as address:
             listening.set_result(address)

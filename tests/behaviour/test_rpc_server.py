@@ -11,6 +11,7 @@ import grpc
 import pytest
 import pytest_asyncio
 import structlog.testing
+from defaults import RPC_LIMITS
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.rpc import error_details_pb2 as details
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -19,9 +20,11 @@ from grpc_status import rpc_status
 from workers_stage import APART
 
 from gateway import errors
+from gateway.ending import Ending
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
 from gateway.model import decode_session_context
+from gateway.readiness import Readiness
 from gateway.rpc.errors import abort
 from gateway.rpc.server import serve_rpc
 from gateway.sandbox import seed
@@ -46,7 +49,7 @@ HEALTH = "grpc.health.v1.Health"
 REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-MAX_MESSAGE = 1_048_576
+MAX_MESSAGE = RPC_LIMITS.max_message
 REQUEST = pb.GetSessionContextRequest(tenant="acme", session_id=seed.CUSTOMER_SESSION)
 
 
@@ -200,7 +203,17 @@ async def failing() -> AsyncIterator[tuple[Failing, grpc.aio.Channel]]:
     """Use cases that fail, and a channel to them through the real server."""
     fake: Any = Failing()
     async with (
-        serve_rpc(fake, Requests(), host="127.0.0.1", port=0, budget=5, grace=0, max_message=MAX_MESSAGE) as address,
+        serve_rpc(
+            fake,
+            Requests(),
+            host="127.0.0.1",
+            port=0,
+            budget=5,
+            grace=0,
+            limits=RPC_LIMITS,
+            readiness=Readiness(),
+            ending=Ending(),
+        ) as address,
         channel_to(address) as channel,
     ):
         yield fake, channel
