@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from gateway.addresses import is_safe
 from gateway.proxy import Proxy
 from gateway.redis_url import check_redis_url, redis_database
 from gateway.tenants import PATTERN as TENANT_PATTERN
@@ -640,7 +641,7 @@ class AccessIssuer(Limited):
         source = self.issuer if self.jwks_url is None else str(self.jwks_url)
         if not re.match(r"https?://", source):
             raise ValueError("issuer must be a URL, unless jwks_url is given")
-        if not (self.plain_http or re.match(r"https://|http://(localhost|127\.0\.0\.1|\[::1\])([:/]|$)", source)):
+        if not (self.plain_http or is_safe(source)):
             raise ValueError("keys must come over https://, unless plain_http is set")
         return self
 

@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
-from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -23,6 +22,7 @@ from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
+from gateway.addresses import is_safe
 from gateway.deadline import Deadline
 from gateway.errors import UpstreamUnavailable
 from gateway.upstream.http import Http
@@ -30,7 +30,7 @@ from gateway.upstream.http import Http
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ALGORITHMS", "Fetch", "IssuerKeys", "KeySet", "Timing", "fetching", "is_safe"]
+__all__ = ["ALGORITHMS", "Fetch", "IssuerKeys", "KeySet", "Timing", "fetching"]
 
 Key: TypeAlias = RSAKey | ECKey | OKPKey
 
@@ -188,12 +188,6 @@ class IssuerKeys:
         if not (self._plain_http or is_safe(found.jwks_uri)):
             raise ValueError("the keys would come over plain HTTP")
         return found.jwks_uri
-
-
-def is_safe(url: str) -> bool:
-    """Whether nobody on the way to this URL can change what comes from it: HTTPS, or this very machine."""
-    parts = urlsplit(url)
-    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1", "::1"})
 
 
 class _Discovery(msgspec.Struct):

@@ -54,6 +54,7 @@ def test_an_issuer_needs_but_few_settings(issuer: str) -> None:
         ({"issuers": {"a": {**ISSUER, "issuer": "http://issuer.example"}}}, "keys must come over https://"),
         ({"issuers": {"a": {**ISSUER, "issuer": "http://localhost.example"}}}, "keys must come over https://"),
         ({"issuers": {"a": {**ISSUER, "issuer": "http://127.0.0.1@a.example"}}}, "keys must come over https://"),
+        ({"issuers": {"a": {**ISSUER, "issuer": "http://localhost:x@a.example"}}}, "keys must come over https://"),
         ({"issuers": {"a": {**ISSUER, "jwks_url": "http://issuer.example/k"}}}, "keys must come over https://"),
     ],
 )

@@ -30,9 +30,10 @@ from hypothesis import strategies as st
 from joserfc.jwk import OctKey
 from pydantic import SecretStr
 
-from gateway.access.jwks import ALGORITHMS, KeySet, Timing, fetching, is_safe
+from gateway.access.jwks import ALGORITHMS, KeySet, Timing, fetching
 from gateway.access.principal import Permission, Principal
 from gateway.access.tokens import Issuer, TokenIssuers
+from gateway.addresses import is_safe
 from gateway.deadline import Deadline
 from gateway.errors import CallerUnauthenticated
 from gateway.upstream.transport import Transport
