@@ -30,11 +30,6 @@ class Limiter:
         """Calls that are under way."""
         return self._max_concurrent - self._free
 
-    @property
-    def queued(self) -> int:
-        """Calls that wait."""
-        return len(self._queue)
-
     def take(self) -> bool:
         """Take a place if one is free and nobody waits for it. Whoever has one must `give_back`."""
         if self._free and not self._queue:

@@ -157,7 +157,7 @@ async def test_who_goes_away_at_any_wait_leaves_nothing_taken(
                 assert limiter.take()
                 asyncio.get_running_loop().call_later(0.002, limiter.give_back)
                 ended = await Leaving(get(), wait, as_it_ends=as_it_ends).end()
-                await eventually(lambda: limiter.in_flight == limiter.queued == 0)  # noqa: B023
+                await eventually(lambda: limiter.in_flight == len(limiter._queue) == 0)  # noqa: B023
                 assert await get() == BEGUN + REST
                 await eventually(lambda: len(there) == 1)
             await eventually(lambda: not there)
