@@ -80,7 +80,7 @@ class SessionContextPatch:
     context: Maybe[JSON | None] = strawberry.field(description=_PATCH_CONTEXT)
 
     def patch(self) -> Patch:
-        return Patch((*_fields(self, model.SCALAR_FIELDS), *_attributes(self.context)))
+        return Patch((*_fields(self), *_attributes(self.context)))
 
 
 @strawberry.input(
@@ -94,9 +94,7 @@ class MySessionContextPatch:
     context: Maybe[JSON | None] = strawberry.field(description=_PATCH_CONTEXT)
 
     def patch(self) -> Patch:
-        return Patch(
-            (*_fields(self, ("site_code", "currency", "target_location", "language")), *_attributes(self.context))
-        )
+        return Patch((*_fields(self), *_attributes(self.context)))
 
 
 @strawberry.input(description="Input of `patchSessionContext`.")
@@ -161,9 +159,9 @@ def attribute_value(value: Maybe[JSON | None]) -> model.JSON:
     return _json(value.value)
 
 
-def _fields(patch: SessionContextPatch | MySessionContextPatch, names: tuple[str, ...]) -> Iterator[Assignment]:
-    for name in names:
-        given: Maybe[str | None] = getattr(patch, name)
+def _fields(patch: SessionContextPatch | MySessionContextPatch) -> Iterator[Assignment]:
+    for name in model.SCALAR_FIELDS:
+        given: Maybe[str | None] = getattr(patch, name, None)  # one's own session has fewer that can be written
         if given is not None:
             yield Assignment((name,), CLEAR if given.value is None else given.value)
 

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway.errors import InvalidArgument
-from gateway.model import JSON, UPSTREAM_NAMES
+from gateway.model import JSON, SCALAR_FIELDS, UPSTREAM_NAMES
 
 if TYPE_CHECKING:
     from gateway.model import Replacement, SessionContext
@@ -116,12 +116,7 @@ class Replace:
         new = self.replacement
         return {
             **(new.additional_properties or {}),
-            "customerId": new.customer_id,
-            "siteCode": new.site_code,
-            "currency": new.currency,
-            "cartId": new.cart_id,
-            "targetLocation": new.target_location,
-            "language": new.language,
+            **{UPSTREAM_NAMES[name]: getattr(new, name) for name in SCALAR_FIELDS},
             "context": new.context or {},
         }
 

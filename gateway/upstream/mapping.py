@@ -27,6 +27,7 @@ from gateway.errors import (
     VersionConflict,
     Violation,
 )
+from gateway.model import SCALAR_FIELDS, UPSTREAM_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,15 +139,7 @@ def _not_found(text: str, session_id: str | None, *, versioned: bool) -> Gateway
     return SessionNotFound(session_id)
 
 
-_FIELDS = {
-    "customerid": "customer_id",
-    "sitecode": "site_code",
-    "currency": "currency",
-    "cartid": "cart_id",
-    "targetlocation": "target_location",
-    "language": "language",
-    "context": "context",
-}
+_FIELDS: Final = {UPSTREAM_NAMES[name].lower(): name for name in (*SCALAR_FIELDS, "context")}
 """Fields as they stand in upstream's lowered words, and our names for them."""
 
 
