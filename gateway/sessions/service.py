@@ -189,18 +189,18 @@ class OwnSessionContexts:
         self._writer = writer
 
     async def get(
-        self, tenant: str, access_token: SecretStr | None, deadline: Deadline, options: ReadOptions = FRESH_ENOUGH
+        self, tenant: str, access_token: SecretStr, deadline: Deadline, options: ReadOptions = FRESH_ENOUGH
     ) -> Found:
         """Read it, from the cache where the options allow."""
         return await self._own(tenant, access_token, checks.read_options(options)).get(options, deadline)
 
-    async def update(self, tenant: str, access_token: SecretStr | None, patch: Patch, options: WriteOptions) -> Written:
+    async def update(self, tenant: str, access_token: SecretStr, patch: Patch, options: WriteOptions) -> Written:
         """Change some fields and attributes; upstream replaces `context` as a whole, so the others are sent along."""
         checked = checks.patch(patch, OWN_WRITABLE, None, options.expected_version)
         return await self._update(tenant, access_token, patch, options, checked)
 
     async def add_attribute(
-        self, tenant: str, access_token: SecretStr | None, name: str, value: JSON, options: WriteOptions
+        self, tenant: str, access_token: SecretStr, name: str, value: JSON, options: WriteOptions
     ) -> Written:
         """Set an attribute, whether or not it is there."""
         named = validation.segment("attribute_name", name)
@@ -210,9 +210,7 @@ class OwnSessionContexts:
             own = self._own(tenant, access_token, named)
             return await self._writer.add_attribute(own, name, value, options)
 
-    async def remove_attribute(
-        self, tenant: str, access_token: SecretStr | None, name: str, options: WriteOptions
-    ) -> Written:
+    async def remove_attribute(self, tenant: str, access_token: SecretStr, name: str, options: WriteOptions) -> Written:
         """Remove an attribute; that it is not there is no failure."""
         named = validation.segment("attribute_name", name)
         with _blaming("attribute_name"):
@@ -224,7 +222,7 @@ class OwnSessionContexts:
     async def _update(
         self,
         tenant: str,
-        access_token: SecretStr | None,
+        access_token: SecretStr,
         patch: Patch,
         options: WriteOptions,
         violations: Iterable[Violation],
@@ -232,10 +230,10 @@ class OwnSessionContexts:
         own = self._own(tenant, access_token, checks.expected_version(options.expected_version), violations)
         return await self._writer.change(tenant, own, Change(patch.partial, own.write, patch.is_in), options)
 
-    def _own(self, tenant: str, access_token: SecretStr | None, *violations: Iterable[Violation]) -> CachedOwnSession:
-        """The caller's session, all input being good. Raises Unauthenticated when there is no token."""
+    def _own(self, tenant: str, access_token: SecretStr, *violations: Iterable[Violation]) -> CachedOwnSession:
+        """The caller's session, all input being good. Raises Unauthenticated for a token that can be none."""
         validation.check(validation.tenant(tenant), *violations)
-        if access_token is None or any(validation.token("authorization", access_token)):
+        if any(validation.token("authorization", access_token)):
             raise Unauthenticated("the Emporix access token is missing: send `authorization: Bearer <token>`")
         return self._client.own_session(tenant, access_token)
 
