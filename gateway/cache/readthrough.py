@@ -104,18 +104,20 @@ class ReadThrough:
             if use_of(age, entry.version, self._policy, options) is Use.FRESH:
                 return self._served(subject, entry, age, _HIT)
         entry, ticket = await self._shelf.look(subject.key, entry)
-        use = Use.NONE if entry is None else self._use(entry, options)
-        if entry is not None and use is Use.FRESH:
-            return self._served(subject, entry, self._age(entry), _HIT)
-        if entry is not None and use is Use.STALE:
-            self._flights.run_behind(subject.key, partial(self._fetch, subject, ticket))
-            return self._served(subject, entry, self._age(entry), _STALE_WHILE_REVALIDATE)
+        if entry is not None:
+            age = self._age(entry)
+            use = use_of(age, entry.version, self._policy, options)
+            if use is Use.FRESH:
+                return self._served(subject, entry, age, _HIT)
+            if use is Use.STALE:
+                self._flights.run_behind(subject.key, partial(self._fetch, subject, ticket))
+                return self._served(subject, entry, age, _STALE_WHILE_REVALIDATE)
         try:
             return await self._forwarded(subject, entry, ticket, options, deadline)
         except UpstreamError as error:
             if entry is None or not self._serves_if_error(subject.key, entry, options):
                 raise
-            return self._served(subject, entry, self._age(entry), _STALE_IF_ERROR, detail=error.reason)
+            return self._served(subject, entry, self._age(entry), _STALE_IF_ERROR, error)
 
     async def read(self, subject: Subject, deadline: Deadline) -> SessionContext:
         """Ask upstream, whatever there is, and keep what it answers. Raises SessionNotFound, and what `fetch` does."""
@@ -193,12 +195,10 @@ class ReadThrough:
         entry = Entry(context, sent_at, ticket.local, subject.until)
         return Fetched(entry, await self._shelf.keep(subject.key, entry, ticket))
 
-    def _use(self, entry: Entry, options: ReadOptions) -> Use:
-        return use_of(self._age(entry), entry.version, self._policy, options)
-
     def _serves_if_error(self, key: str, entry: Entry, options: ReadOptions) -> bool:
         """Whether what was found may be served now that upstream has failed: a write may have come meanwhile."""
-        return self._use(entry, options) is Use.IF_ERROR and self._shelf.still_good(key, entry)
+        use = use_of(self._age(entry), entry.version, self._policy, options)
+        return use is Use.IF_ERROR and self._shelf.still_good(key, entry)
 
     def _why(self, entry: Entry | None, options: ReadOptions) -> str:
         """Why upstream is asked, in the words of RFC 9211: a fresh entry was not good enough for this caller."""
@@ -214,12 +214,17 @@ class ReadThrough:
         high_enough = (entry.version or 0) >= (options.min_version or 0)
         return young and high_enough and self._shelf.good_now(subject.key, entry)
 
-    def _served(self, subject: Subject, entry: Entry, age: float, event: CacheRead, detail: str = "") -> Found:
+    def _served(
+        self, subject: Subject, entry: Entry, age: float, event: CacheRead, error: UpstreamError | None = None
+    ) -> Found:
+        """What the cache has. No hit where upstream was asked first, and failed with `error` (RFC 9211, 2.1)."""
         self._observer.cache_read(event)
         ttl = self._ttl(entry, age)
-        if event is _STALE_IF_ERROR:  # upstream was asked, if in vain: no hit (RFC 9211, 2.1)
-            return found(subject, entry.context, CacheStatus(fwd="stale", ttl=ttl, age=age, detail=detail))
-        return found(subject, entry.context, CacheStatus(hit=True, ttl=ttl, age=age, detail=detail))
+        if error is None:
+            status = CacheStatus(hit=True, ttl=ttl, age=age)
+        else:
+            status = CacheStatus(fwd="stale", ttl=ttl, age=age, detail=error.reason)
+        return found(subject, entry.context, status)
 
     def _ttl(self, entry: Entry, age: float) -> float:
         """Seconds for which it is fresh yet; negative when it is stale."""
