@@ -44,11 +44,11 @@ def failure(error: Exception, mutation: str) -> types.Failure | None:
         case errors.InvalidArgument():
             return types.InvalidInput.of(error, mutation)
         case errors.Unauthenticated():
-            return types.Unauthenticated.of(error)
+            return types.Unauthenticated(code=error.reason, message=error.message)
         case errors.PermissionDenied():
-            return types.PermissionDenied.of(error)
+            return types.PermissionDenied(code=error.reason, message=error.message)
         case errors.WriteOutcomeUnknown():
-            return types.WriteOutcomeUnknown.of(error)
+            return types.WriteOutcomeUnknown(code=error.reason, message=error.message)
         case _:
             return None
 

@@ -48,62 +48,48 @@ class SessionContext:
     )
 
 
-_AFTER = (
-    "The session context as it stands after the write, read back. Null if it could not be read back; the write has "
-    "succeeded all the same. Leave it out of the selection to save this read."
-)
-_ATTEMPTS = "How many times the gateway wrote: 1, or more when another writer came first or an answer was lost."
+@strawberry.type
+class _Written:
+    session_context: model.SessionContext | None = strawberry.field(
+        description="The session context as it stands after the write, read back. Null if it could not be read back; "
+        "the write has succeeded all the same. Leave it out of the selection to save this read.",
+        graphql_type=SessionContext | None,
+    )
+
+
+@strawberry.type
+class _Patched(_Written):
+    attempts: int = strawberry.field(
+        description="How many times the gateway wrote: 1, or more when another writer came first or an answer was lost."
+    )
 
 
 @strawberry.type(description="The session context was replaced.")
-class ReplaceSessionContextPayload:
-    session_context: model.SessionContext | None = strawberry.field(
-        description=_AFTER, graphql_type=SessionContext | None
-    )
+class ReplaceSessionContextPayload(_Written): ...
 
 
 @strawberry.type(description="The session context was changed.")
-class PatchSessionContextPayload:
-    session_context: model.SessionContext | None = strawberry.field(
-        description=_AFTER, graphql_type=SessionContext | None
-    )
-    attempts: int = strawberry.field(description=_ATTEMPTS)
+class PatchSessionContextPayload(_Patched): ...
 
 
 @strawberry.type(description="The attribute was set.")
-class AddSessionContextAttributePayload:
-    session_context: model.SessionContext | None = strawberry.field(
-        description=_AFTER, graphql_type=SessionContext | None
-    )
+class AddSessionContextAttributePayload(_Written): ...
 
 
 @strawberry.type(description="The attribute is gone.")
-class RemoveSessionContextAttributePayload:
-    session_context: model.SessionContext | None = strawberry.field(
-        description=_AFTER, graphql_type=SessionContext | None
-    )
+class RemoveSessionContextAttributePayload(_Written): ...
 
 
 @strawberry.type(description="Your session context was changed.")
-class UpdateMySessionContextPayload:
-    session_context: model.SessionContext | None = strawberry.field(
-        description=_AFTER, graphql_type=SessionContext | None
-    )
-    attempts: int = strawberry.field(description=_ATTEMPTS)
+class UpdateMySessionContextPayload(_Patched): ...
 
 
 @strawberry.type(description="The attribute of your session context was set.")
-class AddMySessionContextAttributePayload:
-    session_context: model.SessionContext | None = strawberry.field(
-        description=_AFTER, graphql_type=SessionContext | None
-    )
+class AddMySessionContextAttributePayload(_Written): ...
 
 
 @strawberry.type(description="The attribute of your session context is gone.")
-class RemoveMySessionContextAttributePayload:
-    session_context: model.SessionContext | None = strawberry.field(
-        description=_AFTER, graphql_type=SessionContext | None
-    )
+class RemoveMySessionContextAttributePayload(_Written): ...
 
 
 @strawberry.interface(description="Why a mutation was not applied or, with `WriteOutcomeUnknown`, may not have been.")
@@ -181,30 +167,21 @@ class InvalidInput(Failure):
     "for any other the `saas-token` (code `UNAUTHENTICATED`), or the credential of this gateway "
     "(`CALLER_UNAUTHENTICATED`)."
 )
-class Unauthenticated(Failure):
-    @classmethod
-    def of(cls, error: errors.Unauthenticated) -> Unauthenticated:
-        return cls(code=error.reason, message=error.message)
+class Unauthenticated(Failure): ...
 
 
 @strawberry.type(
     description="The Emporix access token or the `saas-token` does not allow this (code `PERMISSION_DENIED`), or this "
     "gateway does not permit it to the caller (`CALLER_NOT_PERMITTED`)."
 )
-class PermissionDenied(Failure):
-    @classmethod
-    def of(cls, error: errors.PermissionDenied) -> PermissionDenied:
-        return cls(code=error.reason, message=error.message)
+class PermissionDenied(Failure): ...
 
 
 @strawberry.type(
     description="The answer to the write was lost, and reading back did not show whether it was applied. Read before "
     "you write again."
 )
-class WriteOutcomeUnknown(Failure):
-    @classmethod
-    def of(cls, error: errors.WriteOutcomeUnknown) -> WriteOutcomeUnknown:
-        return cls(code=error.reason, message=error.message)
+class WriteOutcomeUnknown(Failure): ...
 
 
 def in_terms_of_inputs(error: errors.InvalidArgument, mutation: str = "") -> errors.InvalidArgument:
