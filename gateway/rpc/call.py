@@ -25,11 +25,15 @@ _MARGIN: Final = 0.05
 
 
 class Call:
-    """One call. Its metadata is read once; of a key that comes several times, `header` knows the last value."""
+    """One call. Its metadata is read once; of a key that comes several times, `header` knows the last value.
 
-    __slots__ = ("_metadata", "context", "header")
+    `budget` bounds it, in seconds, whatever deadline its caller sets.
+    """
 
-    def __init__(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    __slots__ = ("_budget", "_metadata", "context", "header")
+
+    def __init__(self, context: grpc.aio.ServicerContext[Any, Any], budget: float) -> None:
+        self._budget = budget
         self.context = context
         """What grpc.aio hands a method; its message types are of no interest here."""
         # Values are bytes where keys end with -bin; none of those is looked up.
@@ -56,11 +60,11 @@ class Call:
         control = ", ".join(value for key, value in self._metadata if key == "cache-control")  # RFC 9110, 5.3
         return options.stricter(parse_cache_control(control))
 
-    def deadline(self, budget: float) -> Deadline:
-        """The caller's deadline, or so many seconds from now, whichever comes first."""
+    def deadline(self) -> Deadline:
+        """The caller's, or the budget's from now on, whichever comes first."""
         # The stubs forget None, which a call without a deadline has.
         remaining: float | None = self.context.time_remaining()
-        return Deadline.after(budget if remaining is None else min(budget, remaining * (1 - _MARGIN)))
+        return Deadline.after(self._budget if remaining is None else min(self._budget, remaining * (1 - _MARGIN)))
 
     def tell_of_cache(self, status: CacheStatus) -> None:
         """Say in the response metadata where an answer came from (RFC 9211) and how old it is (RFC 9111, 5.1)."""

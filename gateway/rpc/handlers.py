@@ -33,18 +33,19 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 class Methods(grpc.GenericRpcHandler):
     """Stands for a server where generated code adds servicers to one.
 
-    `patience` is how long a request may take to arrive, in seconds; `max_message` is its largest size, and `max_answer`
-    that of an answer, in bytes.
+    `budget` bounds a call, in seconds, and before that the time for its request to arrive; `max_message` is the largest
+    size of a request, and `max_answer` that of an answer, in bytes.
 
     grpc.aio is asked for none of its registered methods: for each of them it has a task that waits for a call, and
     looks after all of these tasks at every call. `requests` are told of calls, save of those of gRPC's own services,
     which load balancers make all the time.
     """
 
-    def __init__(self, requests: Requests, *, patience: float, max_message: int, max_answer: int) -> None:
+    def __init__(self, requests: Requests, *, budget: float, max_message: int, max_answer: int) -> None:
         self._requests = requests
         self._methods: dict[str, Handler] = {}
-        self._reader = Reader(patience, max_message)
+        self._budget = budget
+        self._reader = Reader(budget, max_message)
         self._max_answer = max_answer
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
@@ -73,7 +74,8 @@ class Methods(grpc.GenericRpcHandler):
         if service.startswith("grpc."):
             return grpc.stream_unary_rpc_method_handler(self._unary(handler))
         answer = self._answer(handler, writes=not name.startswith(("Get", "BatchGet")))
-        return grpc.stream_unary_rpc_method_handler(instrumented(self._requests, f"{service}/{name}", answer))
+        served = instrumented(self._requests, f"{service}/{name}", answer, budget=self._budget)
+        return grpc.stream_unary_rpc_method_handler(served)
 
     def _unary(self, handler: Handler) -> Served:
         decode, method, encode = _parts(handler, handler.unary_unary)

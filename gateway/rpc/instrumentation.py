@@ -25,12 +25,12 @@ Answer: TypeAlias = "Callable[[Call], Awaitable[bytes]]"
 _CANCELLED: Final = grpc.StatusCode.CANCELLED
 
 
-def instrumented(requests: Requests, name: str, answer: Answer) -> Served:
+def instrumented(requests: Requests, name: str, answer: Answer, *, budget: float) -> Served:
     """The method of this name, `service/method`, each of whose calls begins and ends as one of `requests`."""
     operation = name.rpartition("/")[2]
 
     async def answered(messages: object, context: Context) -> bytes:
-        call = Call(context)
+        call = Call(context, budget)
         request = requests.begin("grpc", name, call.header)
         request.operation = operation
         request.status = 0

@@ -73,7 +73,7 @@ async def serve_rpc(
 
     `budget` bounds a call, in seconds. Raises OSError when the port cannot be had.
     """
-    methods: Any = Methods(requests, patience=budget, max_message=limits.max_message, max_answer=limits.max_answer)
+    methods: Any = Methods(requests, budget=budget, max_message=limits.max_message, max_answer=limits.max_answer)
     server = grpc.aio.server(
         handlers=[methods],
         options=[
@@ -83,9 +83,9 @@ async def serve_rpc(
         ],
         maximum_concurrent_rpcs=limits.max_calls,
     )
-    managed = SessionContextServicer(guard, budget=budget, max_answer=limits.max_answer)
+    managed = SessionContextServicer(guard, max_answer=limits.max_answer)
     pb_grpc.add_SessionContextServiceServicer_to_server(managed, methods)
-    pb_grpc.add_OwnSessionContextServiceServicer_to_server(OwnSessionContextServicer(guard, budget=budget), methods)
+    pb_grpc.add_OwnSessionContextServiceServicer_to_server(OwnSessionContextServicer(guard), methods)
     # Half of all calls may be watches of health, which need no credential: so they starve no other.
     checks = HealthServicer(SERVICES, readiness, max_watches=max(1, limits.max_calls // 2))
     health_pb2_grpc.add_HealthServicer_to_server(checks, methods)

@@ -44,14 +44,10 @@ Write: TypeAlias = (
 
 
 class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
-    """The management side. `budget` bounds a call, in seconds, whatever deadline its caller sets.
+    """The management side. `max_answer` is as in `Limits`: a batch is told of it so as not to make what is not sent."""
 
-    `max_answer` is as in `Limits`: a batch is told of it so as not to make what is not sent.
-    """
-
-    def __init__(self, guard: Guard, *, budget: float, max_answer: int) -> None:
+    def __init__(self, guard: Guard, *, max_answer: int) -> None:
         self._guard = guard
-        self._budget = budget
         self._max_answer = max_answer
         self._answers = EncodedAnswers(pb.GetSessionContextResponse)
 
@@ -59,7 +55,7 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
     async def GetSessionContext(self, request: pb.GetSessionContextRequest, call: Call) -> bytes:
         """See the proto."""
         found = await self._guard.sessions(call.credentials()).get(
-            request.tenant, request.session_id, call.deadline(self._budget), call.read_options(request)
+            request.tenant, request.session_id, call.deadline(), call.read_options(request)
         )
         call.tell_of_cache(found.status)
         return self._answers.of(found)
@@ -68,7 +64,7 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
     async def BatchGetSessionContexts(self, request: pb.BatchGetSessionContextsRequest, call: Call) -> bytes:
         """See the proto."""
         found = await self._guard.sessions(call.credentials()).batch_get(
-            request.tenant, request.session_ids, call.deadline(self._budget), call.read_options(request)
+            request.tenant, request.session_ids, call.deadline(), call.read_options(request)
         )
         call.tell_of_cache(combined(_status(each) for each in found))
         return self._batch(request.session_ids, found)
@@ -94,7 +90,7 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
             request.tenant,
             request.session_id,
             partial(_replacement, request),
-            _options(request, call, self._budget),
+            _options(request, call),
             upsert=request.upsert,
         )
         return pb.ReplaceSessionContextResponse(session_context=_message_if_read(written))
@@ -108,7 +104,7 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
             request.tenant,
             request.session_id,
             partial(patch_from_message, request.session_context, request.update_mask.paths, writable=WRITABLE),
-            _options(request, call, self._budget),
+            _options(request, call),
         )
         return pb.PatchSessionContextResponse(session_context=_message_if_read(written), attempts=written.attempts)
 
@@ -120,7 +116,7 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
             request.session_id,
             request.attribute_name,
             partial(_value, request),
-            _options(request, call, self._budget),
+            _options(request, call),
         )
         return pb.AddAttributeResponse(session_context=_message_if_read(written))
 
@@ -128,27 +124,23 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
     async def RemoveAttribute(self, request: pb.RemoveAttributeRequest, call: Call) -> pb.RemoveAttributeResponse:
         """See the proto."""
         written = await self._guard.sessions(call.credentials()).remove_attribute(
-            request.tenant,
-            request.session_id,
-            request.attribute_name,
-            _options(request, call, self._budget),
+            request.tenant, request.session_id, request.attribute_name, _options(request, call)
         )
         return pb.RemoveAttributeResponse(session_context=_message_if_read(written))
 
 
 class OwnSessionContextServicer(pb_grpc.OwnSessionContextServiceServicer):
-    """The storefront side. `budget` is as for the management side."""
+    """The storefront side."""
 
-    def __init__(self, guard: Guard, *, budget: float) -> None:
+    def __init__(self, guard: Guard) -> None:
         self._guard = guard
-        self._budget = budget
         self._answers = EncodedAnswers(pb.GetOwnSessionContextResponse)
 
     @answers
     async def GetOwnSessionContext(self, request: pb.GetOwnSessionContextRequest, call: Call) -> bytes:
         """See the proto."""
         found = await self._guard.own(call.credentials()).get(
-            request.tenant, call.deadline(self._budget), call.read_options(request)
+            request.tenant, call.deadline(), call.read_options(request)
         )
         call.tell_of_cache(found.status)
         return self._answers.of(found)
@@ -161,7 +153,7 @@ class OwnSessionContextServicer(pb_grpc.OwnSessionContextServiceServicer):
         written = await self._guard.own(call.credentials()).update(
             request.tenant,
             partial(patch_from_message, request.session_context, request.update_mask.paths, writable=OWN_WRITABLE),
-            _options(request, call, self._budget),
+            _options(request, call),
         )
         return pb.UpdateOwnSessionContextResponse(session_context=_message_if_read(written), attempts=written.attempts)
 
@@ -169,10 +161,7 @@ class OwnSessionContextServicer(pb_grpc.OwnSessionContextServiceServicer):
     async def AddOwnAttribute(self, request: pb.AddOwnAttributeRequest, call: Call) -> pb.AddOwnAttributeResponse:
         """See the proto."""
         written = await self._guard.own(call.credentials()).add_attribute(
-            request.tenant,
-            request.attribute_name,
-            partial(_value, request),
-            _options(request, call, self._budget),
+            request.tenant, request.attribute_name, partial(_value, request), _options(request, call)
         )
         return pb.AddOwnAttributeResponse(session_context=_message_if_read(written))
 
@@ -182,16 +171,14 @@ class OwnSessionContextServicer(pb_grpc.OwnSessionContextServiceServicer):
     ) -> pb.RemoveOwnAttributeResponse:
         """See the proto."""
         written = await self._guard.own(call.credentials()).remove_attribute(
-            request.tenant,
-            request.attribute_name,
-            _options(request, call, self._budget),
+            request.tenant, request.attribute_name, _options(request, call)
         )
         return pb.RemoveOwnAttributeResponse(session_context=_message_if_read(written))
 
 
-def _options(request: Write, call: Call, budget: float) -> WriteOptions:
+def _options(request: Write, call: Call) -> WriteOptions:
     return WriteOptions(
-        deadline=call.deadline(budget),
+        deadline=call.deadline(),
         expected_version=request.expected_version if request.HasField("expected_version") else None,
         read_back=not request.omit_session_context,
     )

@@ -201,8 +201,8 @@ async def _graphql() -> Callable[[], Awaitable[None]]:
 
 
 def _rpc() -> Callable[[], Awaitable[None]]:
-    methods: Any = Methods(_only(Requests, lambda _: True), patience=10.0, max_message=1_048_576, max_answer=4_194_304)
-    servicer = SessionContextServicer(_only(Guard, lambda _: True), budget=10.0, max_answer=4_194_304)
+    methods: Any = Methods(_only(Requests, lambda _: True), budget=10.0, max_message=1_048_576, max_answer=4_194_304)
+    servicer = SessionContextServicer(_only(Guard, lambda _: True), max_answer=4_194_304)
     pb_grpc.add_SessionContextServiceServicer_to_server(servicer, methods)
     handler = methods.service(_Details(_METHOD)).stream_unary
     request = pb.GetSessionContextRequest(tenant="acme", session_id=seed.CUSTOMER_SESSION).SerializeToString()
