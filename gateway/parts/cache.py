@@ -43,36 +43,30 @@ async def open_cache(
 ) -> AsyncIterator[CachedClient]:
     """The client, read through whatever cache the settings name, while the block runs."""
     cache = settings.cache
+    own_session_ids = MemoryStore[str](cache.max_entries)
+    if not (cache.in_memory or cache.in_redis):
+        yield CachedClient(client, None, None, own_session_ids)
+        return
     policy = Policy(cache.ttl, cache.stale_while_revalidate, cache.stale_if_error, cache.missing_ttl)
     longest_read = _SHARED_READ * settings.longest_call
     open_for = longest_read + _UNKNOWN_WRITE
     mark_lifetime = policy.lifetime + open_for
     marks = Marks(time.monotonic, lifetime=mark_lifetime, open_for=open_for)
-    own_session_ids = MemoryStore[str](cache.max_entries)
-    uncached = {name for name, tenant in settings.tenants.items() if not tenant.cache}
+    memory, own_memory = (
+        MemoryStore[Entry](cache.max_entries, max_size=cache.max_memory, size_of=lambda entry: entry.size)
+        for _ in range(2)
+    )
+    metrics.watch_entries(lambda: len(memory) + len(own_memory), lambda: memory.size + own_memory.size)
+    shared, invalidations = None, None
 
     async with AsyncExitStack() as stack:
 
         async def read_through(shelf: Shelf) -> ReadThrough:
             flights: Flights[Fetched] = await stack.enter_async_context(tracing.flights())
-            return tracing.around(
-                "cache", ReadThrough(shelf, flights, policy, metrics, longest_read=longest_read), "get", "read"
-            )
+            through = ReadThrough(shelf, flights, policy, metrics, longest_read=longest_read)
+            return tracing.around("cache", through, "get", "read")
 
-        if not (cache.in_memory or cache.in_redis):
-            yield CachedClient(client, None, None, own_session_ids)
-            return
-        memory, own_memory = (
-            MemoryStore[Entry](cache.max_entries, max_size=cache.max_memory, size_of=lambda entry: entry.size)
-            for _ in range(2)
-        )
-        metrics.watch_entries(
-            lambda: len(memory) + len(own_memory),
-            lambda: memory.size + own_memory.size,
-        )
-        if cache.in_memory:
-            shared, invalidations = None, None
-        else:
+        if cache.in_redis:
             from gateway.stores.redis import CONNECT_TIMEOUT  # noqa: PLC0415 - see open_redis_store
 
             store, connections = await stack.enter_async_context(open_redis_store(settings))
@@ -102,7 +96,7 @@ async def open_cache(
             await read_through(managed),
             await read_through(own) if cache.own_sessions else None,
             own_session_ids,
-            uncached=uncached,
+            uncached={name for name, tenant in settings.tenants.items() if not tenant.cache},
         )
 
 
