@@ -63,6 +63,7 @@ _WILDCARDS: Final = {"0.0.0.0", "::"}  # noqa: S104 - for comparison
 """Addresses that stand for all of their family."""
 
 _host_name: Final = re.compile(r"[0-9A-Za-z._-]*").fullmatch
+_origin: Final = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:\d+)?").fullmatch
 
 
 def _check_path(path: Path) -> Path:
@@ -394,20 +395,20 @@ class GraphQL(Listener):
     own."""
     cors_origins: tuple[str, ...] = ()
     """Origins of web pages whose scripts may call the gateway (CORS), for example `https://shop.example`."""
+    tls: Tls | None = None
+    """Without this section the door uses plain HTTP. Do that only on loopback, or behind a proxy with TLS."""
 
     @model_validator(mode="after")
     def _check_documents(self) -> Self:
         if self.documents_mode == "trusted" and self.documents_file is None:
             raise ValueError("documents_mode trusted needs documents_file")
-        if not all(
-            re.fullmatch(r"https?://[a-z0-9.\-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?", each)
-            for each in self.cors_origins
-        ):
-            raise ValueError("cors_origins must be origins as browsers send them: https://shop.example, no path, no *")
         return self
 
-    tls: Tls | None = None
-    """Without this section the door uses plain HTTP. Do that only on loopback, or behind a proxy with TLS."""
+    @model_validator(mode="after")
+    def _check_origins(self) -> Self:
+        if not all(map(_origin, self.cors_origins)):
+            raise ValueError("cors_origins must be origins as browsers send them: https://shop.example, no path, no *")
+        return self
 
 
 class Grpc(Listener):
@@ -489,16 +490,6 @@ class Shutdown(_Section):
 class Cache(_Section):
     """The read-through cache for session contexts."""
 
-    @property
-    def in_memory(self) -> bool:
-        """Whether the backend is the memory of each process, and nothing else."""
-        return self.backend.get_secret_value() == "memory"
-
-    @property
-    def in_redis(self) -> bool:
-        """Whether the backend is a Redis, which all processes have in common."""
-        return self.backend.get_secret_value() not in _WITHOUT_REDIS
-
     backend: SecretStr = SecretStr("none")
     """`none` (no cache), `memory` (of one process), or the URL of a Redis or Valkey that all gateways share:
     `redis://[user:password@]host[:port][/database]`, also `valkey://`, or with TLS `rediss://` and `valkeys://`.
@@ -534,6 +525,16 @@ class Cache(_Section):
     own_sessions: bool = False
     """Also cache shoppers' own sessions. They stay in the memory of each process, each under a keyed hash of the
     shopper's token."""
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the backend is the memory of each process, and nothing else."""
+        return self.backend.get_secret_value() == "memory"
+
+    @property
+    def in_redis(self) -> bool:
+        """Whether the backend is a Redis, which all processes have in common."""
+        return self.backend.get_secret_value() not in _WITHOUT_REDIS
 
     @field_validator("backend")
     @classmethod
