@@ -1,10 +1,10 @@
 """Where entries are: in memory, in Redis, or in a small memory in front of Redis. Keeps writes and reads apart.
 
 remembered  the entry there is in memory
-look   the entry there is, and a ticket that says as of when
-keep   what a read brought back, if no write has come between (the ticket tells) and nothing newer has been seen
-open   before a write: the entry goes, and reads in flight will not be kept
-close  after it
+look        the entry there is, and a ticket that says as of when
+keep        what a read brought back, if no write has come between (the ticket tells) and nothing newer has been seen
+open        before a write: the entry goes, and reads in flight will not be kept
+close       after it
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import random
 import socket
 import time
 from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -95,7 +95,7 @@ class _Worker:
     up: Up | None = None
     report: Report | None = None
     failed: Failed | None = None
-    lives: int = field(default=0)
+    lives: int = 0
 
     @property
     def name(self) -> str:
