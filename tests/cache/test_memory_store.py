@@ -40,6 +40,13 @@ async def test_a_value_that_is_set_again_has_its_time_anew(clock: Clock) -> None
     assert await store.get("a") == "second"
 
 
+@pytest.mark.parametrize("ttl", [0.0, -1.0])
+async def test_a_value_without_time_left_is_not_given_out(clock: Clock, ttl: float) -> None:
+    store = MemoryStore[str](10, clock)
+    await store.set("a", "value", ttl=ttl)
+    assert await store.get("a") is None
+
+
 async def test_what_was_used_least_recently_makes_room(clock: Clock) -> None:
     store = MemoryStore[int](3, clock)
     for number, key in enumerate("abc"):
@@ -105,6 +112,12 @@ async def test_a_value_is_the_object_itself(clock: Clock) -> None:
     value = object()
     await store.set("a", value, ttl=5)
     assert await store.get("a") is value
+
+
+async def test_stores_know_nothing_of_one_another(clock: Clock) -> None:
+    one, other = MemoryStore[str](10, clock), MemoryStore[str](10, clock)
+    await one.set("a", "value", ttl=5)
+    assert await other.get("a") is None
 
 
 def test_it_is_an_aiocache_cache() -> None:
