@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.requests import ClientDisconnect
 
+from gateway.arrivals import Arrivals
 from gateway.eagerly import Begun
 from gateway.errors import RequestNotReceived
 from gateway.graphql.connected import Connected
@@ -29,8 +30,6 @@ __all__ = ["Bodies"]
 
 _SMALL: Final = 65_536
 """Bytes of a body that needs no turn: uvicorn holds more for each connection anyhow."""
-_ROOM: Final = 67_108_864
-"""Bytes that all others may take while they arrive."""
 _PATIENCE: Final = 0.5
 """Share of the remaining time that is spent on waiting for a turn."""
 
@@ -50,7 +49,7 @@ class Bodies:
 
     def __init__(self, max_size: int) -> None:
         self._max_size = max_size
-        self._turns = asyncio.Semaphore(max(1, _ROOM // max_size))
+        self._arrivals = Arrivals(max_size, _pass)
 
     async def of(self, request: HttpRequest, deadline: Deadline) -> bytes:
         """The body of a POST, which is JSON as far as that was said. Raises Refused, and ClientDisconnect."""
@@ -58,20 +57,21 @@ class Bodies:
         if isinstance(request.body, bytes):
             self._check_size(request.body)
             return request.body
-        received = Begun(self._received(request, request.body, deadline))
+        bound = asyncio.timeout(deadline.remaining)
+        received = Begun(self._received(request, request.body, deadline, bound))
         if received.done:
             return await received
         try:
-            async with asyncio.timeout(deadline.remaining):
+            async with bound:
                 return await received
         except TimeoutError:
-            raise _NotReceived(
-                408, "the body took longer to arrive than a request may take", {"connection": "close"}
-            ) from None
+            raise _NotReceived(408, "the body took longer to arrive than it may", {"connection": "close"}) from None
 
-    async def _received(self, request: HttpRequest, receive: Receive, deadline: Deadline) -> bytes:
+    async def _received(
+        self, request: HttpRequest, receive: Receive, deadline: Deadline, bound: asyncio.Timeout
+    ) -> bytes:
         body = bytearray()
-        async with self._turn(request.client, deadline) if _may_be_large(request.head) else nullcontext():
+        async with self._turn(request.client, deadline, bound) if _may_be_large(request.head) else nullcontext():
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -82,23 +82,23 @@ class Bodies:
                     return bytes(body)
 
     @asynccontextmanager
-    async def _turn(self, client: Client, deadline: Deadline) -> AsyncIterator[None]:
+    async def _turn(self, client: Client, deadline: Deadline, bound: asyncio.Timeout) -> AsyncIterator[None]:
         """Room for the largest body, while the block runs. Until then, most of it stays with the client."""
-        if self._turns.locked():
-            await self._wait(client, deadline)
+        if self._arrivals.full:
+            await self._wait(client, deadline, bound)
         else:
-            await self._turns.acquire()
+            await self._arrivals.enter(bound)
         try:
             yield
         finally:
-            self._turns.release()
+            self._arrivals.leave(bound)
 
-    async def _wait(self, client: Client, deadline: Deadline) -> None:
+    async def _wait(self, client: Client, deadline: Deadline, bound: asyncio.Timeout) -> None:
         """Wait for a turn. Who has gone must not: his connection is counted no more, and what has come is kept yet."""
         try:
             async with asyncio.timeout(deadline.remaining * _PATIENCE):
                 with Connected(client):
-                    await self._turns.acquire()
+                    await self._arrivals.enter(bound)
         except TimeoutError:
             raise _NotReceived(
                 503, "too many large bodies are arriving: send it again", {"retry-after": "1", "connection": "close"}
@@ -107,6 +107,12 @@ class Bodies:
     def _check_size(self, body: bytes | bytearray) -> None:
         if len(body) > self._max_size:
             raise Refused(413, f"the body is larger than {self._max_size} bytes")
+
+
+def _pass(bound: asyncio.Timeout) -> None:
+    """Have it pass now."""
+    if not bound.expired():
+        bound.reschedule(asyncio.get_running_loop().time())
 
 
 def _may_be_large(head: Head) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 from google.protobuf.message import DecodeError
 
+from gateway.arrivals import Arrivals
 from gateway.errors import InvalidArgument, RequestNotReceived
 from gateway.rpc.errors import abort
 
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Reader"]
 
-_ROOM: Final = 67_108_864
-"""Bytes that all requests may take while they arrive."""
-_TURN: Final = 2.0
-"""Seconds for a request to arrive, where others wait for their turns."""
 _LATE: Final = object()
 """Why a call is cancelled that waits for its request."""
 
@@ -40,11 +37,9 @@ class Reader:
 
     def __init__(self, patience: float, max_message: int) -> None:
         self._patience = patience
-        self._turns = asyncio.Semaphore(max(1, _ROOM // max_message))
+        self._arrivals = Arrivals(max_message, self._end)
         self._awaited: dict[asyncio.Task[object], float] = {}
         """Calls that wait for their requests, and until when (time of the loop), the earliest first."""
-        self._arriving: dict[asyncio.Task[object], float] = {}
-        """Those of them whose turn it is, and since when, the earliest first."""
         self._timer: asyncio.TimerHandle | None = None
         """Set while a call waits, and then until the time of the earliest is over, whether or not it still waits."""
 
@@ -52,22 +47,15 @@ class Reader:
         """The request of a call. Ends the call when it does not come in time, or cannot be read."""
         loop = asyncio.get_running_loop()
         task: asyncio.Task[object] = asyncio.current_task(loop)  # type: ignore[assignment]  # grpc.aio runs each call in one
-        now = loop.time()
-        until = self._awaited[task] = now + self._patience
+        until = self._awaited[task] = loop.time() + self._patience
         if self._timer is None:
             self._timer = loop.call_at(until, self._end_late)
         try:
-            if self._turns.locked():
-                await self._turn()
-                now = loop.time()
-            else:
-                await self._turns.acquire()
-            self._arriving[task] = now
+            await self._arrivals.enter(task)
             try:
                 received: Any = await context.read()
             finally:
-                self._arriving.pop(task, None)
-                self._turns.release()
+                self._arrivals.leave(task)
         except asyncio.CancelledError as cancelled:
             if cancelled.args != (_LATE,):
                 raise
@@ -82,32 +70,6 @@ class Reader:
         except DecodeError:
             await abort(context, _unreadable())
 
-    async def _turn(self) -> None:
-        """Wait for a turn. Who has waited long enough ends a call whose request has been arriving for too long.
-
-        He goes on like that: the turn goes to who has waited longest, and may be for a request that does not come.
-        """
-        loop = asyncio.get_running_loop()
-        impatient: asyncio.TimerHandle
-
-        def end_longest() -> None:
-            nonlocal impatient
-            impatient = loop.call_at(self._end_longest(loop.time()) + _TURN, end_longest)
-
-        impatient = loop.call_later(_TURN, end_longest)
-        try:
-            await self._turns.acquire()
-        finally:
-            impatient.cancel()
-
-    def _end_longest(self, now: float) -> float:
-        """End the call whose request has been arriving for the longest, or else return since when it has."""
-        task, since = next(iter(self._arriving.items()), (None, now))
-        if task is not None and since + _TURN <= now:
-            self._end(task)
-            return now
-        return since
-
     def _end_late(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
@@ -120,9 +82,8 @@ class Reader:
 
     def _end(self, task: asyncio.Task[object]) -> None:
         """Not twice: a task that was cancelled twice would not come to its end."""
-        del self._awaited[task]
-        self._arriving.pop(task, None)
-        task.cancel(_LATE)
+        if self._awaited.pop(task, None) is not None:
+            task.cancel(_LATE)
 
 
 def _unreadable() -> InvalidArgument:

@@ -17,11 +17,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from h2.connection import H2Connection
 
 from doors import refusal
+from gateway import arrivals
 from gateway.configuration import load_settings
 from gateway.development import DEV_DEFAULTS
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
-from gateway.rpc import reading, servicers
+from gateway.rpc import servicers
 from gateway.rpc.convert import fill_session_context
 from gateway.sandbox import seed
 from stage import channel_to, opened
@@ -265,7 +266,7 @@ async def test_so_is_each_that_began_a_little_later(channel: grpc.aio.Channel) -
 
 
 async def test_requests_take_turns_where_they_could_be_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_TURN", 0.3)
+    monkeypatch.setattr(arrivals, "_TURN", 0.3)
     async with limited(max_message=TWO_AT_A_TIME) as (dev, managed), channel_to(dev.doors.grpc) as channel:
         silent: list[Any] = [channel.stream_unary(f"/{MANAGED}/GetSessionContext")(metadata=[KEY]) for _ in range(2)]
         await under_way(dev, 2)
@@ -280,7 +281,7 @@ async def test_requests_take_turns_where_they_could_be_large(monkeypatch: pytest
 
 
 async def test_who_waits_for_a_turn_does_not_wait_for_all_that_never_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_TURN", 0.3)
+    monkeypatch.setattr(arrivals, "_TURN", 0.3)
     async with limited(max_message=TWO_AT_A_TIME, budget=60) as (dev, managed), channel_to(dev.doors.grpc) as channel:
         silent: list[Any] = [channel.stream_unary(f"/{MANAGED}/GetSessionContext")(metadata=[KEY]) for _ in range(7)]
         await under_way(dev, 7)

@@ -10,10 +10,13 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from gateway import arrivals
 from stage import opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    import pytest
 
     from gateway.sandbox import Sandbox
     from stage import Dev
@@ -27,20 +30,22 @@ LARGE = {**QUERY, "variables": {"unused": "x" * 1_000_000}}
 
 
 @asynccontextmanager
-async def large_ones(dev: Dev, number: int, arrived: int = 200_000) -> AsyncIterator[list[asyncio.StreamWriter]]:
+async def large_ones(
+    dev: Dev, number: int, arrived: int = 200_000
+) -> AsyncIterator[list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]:
     """Large bodies of which a part has arrived."""
     address = urlsplit(dev.graphql_url)
-    writers: list[asyncio.StreamWriter] = []
+    connections: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
     try:
         for _ in range(number):
-            _, writer = await asyncio.open_connection(address.hostname, address.port)
-            writers.append(writer)
+            reader, writer = await asyncio.open_connection(address.hostname, address.port)
+            connections.append((reader, writer))
             writer.write(b"POST /graphql HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n")
             writer.write(b"content-length: 1000000\r\n\r\n" + b" " * arrived)
         await until_in_flight(dev, lambda requests: requests >= number)
-        yield writers
+        yield connections
     finally:
-        for writer in writers:
+        for _, writer in connections:
             writer.transport.abort()
 
 
@@ -67,7 +72,7 @@ async def test_large_bodies_take_turns(upstream: Sandbox) -> None:
         await asyncio.wait([large], timeout=0.3)
         assert not large.done()
 
-        others[0].transport.abort()
+        others[0][1].transport.abort()
 
         assert (await large).json() == {"data": {"__typename": "Query"}}
 
@@ -85,6 +90,25 @@ async def test_who_has_no_turn_in_time_is_told_to_come_back(upstream: Sandbox) -
     (error,) = response.json()["errors"]
     assert error["message"] == "too many large bodies are arriving: send it again"
     assert error["extensions"] == {"code": "REQUEST_NOT_RECEIVED"}
+
+
+async def test_who_waits_for_a_turn_does_not_wait_for_all_that_never_come(
+    upstream: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few that stop in the middle would keep out all others."""
+    monkeypatch.setattr(arrivals, "_TURN", 0.3)
+    async with (
+        opened(graphql={"max_body": TWO_AT_A_TIME, "budget": 60.0}) as dev,
+        large_ones(dev, 5) as others,
+        httpx.AsyncClient(timeout=20) as client,
+    ):
+        response = await client.post(dev.graphql_url, json=LARGE)
+        assert response.json() == {"data": {"__typename": "Query"}}
+
+        async with asyncio.timeout(10):
+            refusal = await others[0][0].read()
+        assert refusal.startswith(b"HTTP/1.1 408 ")
+        assert b"REQUEST_NOT_RECEIVED" in refusal
 
 
 async def test_who_goes_away_waits_for_no_turn(upstream: Sandbox) -> None:
