@@ -20,15 +20,21 @@ LARGEST: Final = 65_536
 _FORMS: Final = 8
 """Forms in which one session context is kept."""
 
+_ROOM: Final = 16_777_216
+"""Bytes that all forms may take: thousands of what is usual, hundreds of the largest."""
+
 
 class Encoded:
     """Bytes by session context, and by the form in which it is sent, which is any number.
 
-    Keeps those of the newest `most` session contexts, and of these the newest few forms that are not too large.
+    Keeps those of the newest `most` session contexts, or of fewer where there is no room for that, and of these the
+    newest few forms that are not too large.
     """
 
-    def __init__(self, most: int = 1024) -> None:
+    def __init__(self, most: int = 1024, room: int = _ROOM) -> None:
         self._most = most
+        self._room = room
+        self._size = 0
         self._known: dict[int, tuple[KeyedRef[int, SessionContext], dict[int, bytes]]] = {}
         """By identity: comparing session contexts would cost what this saves."""
 
@@ -47,12 +53,20 @@ class Encoded:
         known = self._known.get(id(context))
         if known is None:
             if len(self._known) == self._most:
-                del self._known[next(iter(self._known))]
+                self._drop(next(iter(self._known)))
             known = self._known[id(context)] = KeyedRef(context, self._forget, id(context)), {}
-        if len(known[1]) == _FORMS:
-            del known[1][next(iter(known[1]))]
-        known[1][form] = encoded
+        forms = known[1]
+        self._size += len(encoded) - len(forms.pop(form, b""))
+        if len(forms) == _FORMS:
+            self._size -= len(forms.pop(next(iter(forms))))
+        forms[form] = encoded
+        while self._size > self._room:
+            self._drop(next(iter(self._known)))
 
     def _forget(self, gone: KeyedRef[int, SessionContext]) -> None:
         """The session context is no more, and another may get its identity."""
-        del self._known[gone.key]
+        self._drop(gone.key)
+
+    def _drop(self, identity: int) -> None:
+        _, forms = self._known.pop(identity)
+        self._size -= sum(map(len, forms.values()))

@@ -34,6 +34,24 @@ def test_the_newest_are_kept() -> None:
     assert len(encoded) == 0
 
 
+def test_all_forms_together_have_so_much_room() -> None:
+    encoded, contexts = Encoded(room=100), [context(n) for n in range(4)]
+    for each in contexts:
+        encoded.put(each, 0, b"x" * 20)
+        encoded.put(each, 0, b"x" * 30)  # which takes the place of the last
+    assert [len(encoded.get(each, 0) or b"") for each in contexts] == [0, 30, 30, 30]
+
+    for form in range(1, 40):  # of which eight are kept
+        encoded.put(contexts[3], form, b"x")
+    assert [len(encoded.get(each, 0) or b"") for each in contexts] == [0, 30, 30, 0]
+
+    del contexts[1], each
+    encoded.put(contexts[0], 0, b"x" * 62)  # 100 with the others
+    assert [len(encoded.get(each, 0) or b"") for each in contexts[:2]] == [62, 30]
+    encoded.put(contexts[0], 1, b"x")
+    assert [len(encoded.get(each, 0) or b"") for each in contexts[:2]] == [62, 0]
+
+
 def test_what_is_large_is_not_kept() -> None:
     encoded, one = Encoded(), context()
     encoded.put(one, 0, b"x" * LARGEST)
