@@ -83,7 +83,7 @@ http {
     listen 127.0.0.1:PORT backlog=4096;
     listen 127.0.0.1:TLS_PORT ssl http2 backlog=4096;
     location = /oauth/token { return 200 'GRANT'; }
-    location /session-context/ { return 200 'DOCUMENT'; }
+    location ~ ^/session-context/acme/context/(.+)$ { return 200 'DOCUMENT'; }
   }
 }
 """
@@ -105,7 +105,8 @@ def upstream() -> Iterator[Path]:
         subprocess.run(CERTIFICATE.split(), cwd=folder, check=True, capture_output=True)
         text = NGINX.replace("FOLDER", folder).replace("TLS_PORT", str(TLS_PORT)).replace("PORT", str(PORT))
         config = Path(folder, "nginx.conf")
-        config.write_text(text.replace("GRANT", GRANT).replace("DOCUMENT", DOCUMENT), "utf-8")
+        of_whichever = DOCUMENT.replace(SESSION, "$1")  # as the location's pattern calls what was asked for
+        config.write_text(text.replace("GRANT", GRANT).replace("DOCUMENT", of_whichever), "utf-8")
         server = subprocess.Popen(["taskset", "-c", "0", nginx, "-c", str(config)])  # noqa: S607
         try:
             time.sleep(0.5)

@@ -310,7 +310,7 @@ class UpstreamFault(UpstreamError):
 
 
 class UpstreamMalformed(UpstreamError):
-    """Upstream's answer cannot be decoded as what the API reference says."""
+    """Upstream's answer cannot be decoded as what the API reference says, or is another session's."""
 
     reason = "UPSTREAM_MALFORMED"
     leaves_doubt = True

@@ -159,9 +159,12 @@ class _Exchange:
         if answer.status != 200:
             raise self._error(answer, session_id)
         try:
-            return decode_session_context(answer.body)
+            context = decode_session_context(answer.body)
         except (ValueError, RecursionError) as error:
             raise UpstreamMalformed("upstream's answer is not a session context") from error
+        if session_id not in {None, context.session_id}:  # what was read so must not be shown, kept or written back
+            raise UpstreamMalformed("upstream's answer is another session's context")
+        return context
 
     async def write(
         self,

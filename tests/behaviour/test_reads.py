@@ -74,6 +74,23 @@ async def test_a_missing_session_is_no_error(door: Door) -> None:
     assert await door.get("acme", "no-such-session") is None
 
 
+async def test_the_context_of_another_session_than_the_one_asked_for_is_an_error(
+    door: Door, customer: Caller, upstream: Sandbox
+) -> None:
+    """It may be another shopper's: it is neither shown nor written to the place of the one asked for."""
+    another = upstream.store.get("acme", seed.CUSTOMER_SESSION)
+    assert another is not None
+    upstream.store.seed("acme", "asked-for", another)
+
+    with pytest.raises(Refused) as read:
+        await door.get("acme", "asked-for")
+    with pytest.raises(Refused) as written:
+        await door.patch("acme", "asked-for", {"language": "fr"}, customer)
+
+    assert read.value.reason == written.value.reason == "UPSTREAM_MALFORMED"
+    assert not upstream.count("put")
+
+
 async def test_a_session_of_another_tenant_is_not_found(door: Door) -> None:
     assert await door.get("globex", seed.CUSTOMER_SESSION) is None
 
