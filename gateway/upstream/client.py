@@ -18,7 +18,7 @@ from gateway.errors import UpstreamMalformed
 from gateway.model import decode_session_context
 from gateway.upstream import paths
 from gateway.upstream.auth import BesideSaasTokenAuth, CallerTokenAuth, ServiceTokenAuth
-from gateway.upstream.mapping import Authority, error_for, says_session_missing
+from gateway.upstream.mapping import Authority, error_for
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
@@ -97,7 +97,7 @@ class Session:
         await self._exchange.write("POST", target, deadline, _attribute(name, value), self._session_id)
 
     async def remove_attribute(self, name: str, deadline: Deadline) -> bool:
-        """DELETE an attribute; false when it (or, if upstream does not say, the session) was not there."""
+        """DELETE an attribute; false when it, or the session, was not there."""
         target = paths.attribute(self._tenant, self._session_id, name)
         return await self._exchange.delete(target, deadline, self._session_id)
 
@@ -126,7 +126,7 @@ class OwnSession:
         await self._exchange.write("POST", paths.own_attributes(self._tenant), deadline, _attribute(name, value))
 
     async def remove_attribute(self, name: str, deadline: Deadline) -> bool:
-        """DELETE an attribute; false when it (or, if upstream does not say, the session) was not there."""
+        """DELETE an attribute; false when it, or the session, was not there."""
         return await self._exchange.delete(paths.own_attribute(self._tenant, name), deadline)
 
 
@@ -187,7 +187,7 @@ class _Exchange:
 
     async def delete(self, target: str, deadline: Deadline, session_id: str | None = None) -> bool:
         answer = await self._http.send("DELETE", target, deadline=deadline, headers=self._headers, auth=self._auth)
-        if answer.status == 404 and not says_session_missing(answer.body):
+        if answer.status == 404:  # its words do not tell which of the two is missing: they may hold the name
             return False
         if answer.status not in {200, 204}:
             raise self._error(answer, session_id)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from gateway.model import JSON
     from gateway.upstream.http import Answer
 
-__all__ = ["Authority", "error_for", "retry_after", "says_session_missing"]
+__all__ = ["Authority", "error_for", "retry_after"]
 
 
 _LONGEST_WAIT: Final = 3600.0
@@ -92,11 +92,6 @@ def retry_after(answer: Answer) -> float | None:
         return None
     seconds = (at - datetime.now(UTC)).total_seconds()
     return min(max(0.0, seconds), _LONGEST_WAIT)
-
-
-def says_session_missing(body: bytes) -> bool:
-    """Whether a 404 is about the session, rather than its version or an attribute."""
-    return "session not found" in _texts(body)
 
 
 def _bad_request(status: int, text: str) -> GatewayError:

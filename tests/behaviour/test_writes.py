@@ -732,17 +732,17 @@ class TestAnAttribute:
         assert calls(upstream) == ["get-own", "patch-own", "get-own"] * 2
         assert stored(upstream)["context"].keys() == {"customObject", "customProperty"}
 
+    @pytest.mark.parametrize("name", ["not there", "session"])
     @pytest.mark.parametrize("status", [404, 204])
     async def test_that_is_not_there_is_removed_all_the_same(
-        self, door: Door, upstream: Sandbox, customer: Caller, status: Any
+        self, door: Door, upstream: Sandbox, customer: Caller, status: Any, name: str
     ) -> None:
+        """Whatever it is called: "Attribute session not found", says upstream."""
         upstream.switches.missing_attribute_status = status
 
-        by_id = await door.remove_attribute("acme", seed.CUSTOMER_SESSION, "not there", customer)
-        own = await door.remove_own_attribute("acme", "not there", customer)
-        versioned = await door.remove_attribute(
-            "acme", seed.CUSTOMER_SESSION, "not there", customer, expected_version=10
-        )
+        by_id = await door.remove_attribute("acme", seed.CUSTOMER_SESSION, name, customer)
+        own = await door.remove_own_attribute("acme", name, customer)
+        versioned = await door.remove_attribute("acme", seed.CUSTOMER_SESSION, name, customer, expected_version=10)
 
         assert by_id is not None
         assert own is not None

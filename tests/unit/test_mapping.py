@@ -30,7 +30,7 @@ from gateway.errors import (
     VersionConflict,
 )
 from gateway.upstream.http import Answer
-from gateway.upstream.mapping import Authority, error_for, retry_after, says_session_missing
+from gateway.upstream.mapping import Authority, error_for, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,14 +175,6 @@ class TestA404:
         found = error(404, authority=CALLER, session_id=None)
         assert isinstance(found, SessionNotFound)
         assert found.session_id is None
-
-    @pytest.mark.parametrize("body", [*shapes("Session not found").values(), b'["Session not found"]'])
-    def test_says_that_the_session_is_missing_in_every_shape(self, body: bytes) -> None:
-        assert says_session_missing(body)
-
-    @pytest.mark.parametrize("body", [*ANY_BODY.values(), b'{"Session not found": 1}', b'{"message":"Attribute a"}'])
-    def test_says_nothing_of_the_session_in_other_words_or_none(self, body: bytes) -> None:
-        assert not says_session_missing(body)
 
 
 class TestABadRequest:
