@@ -238,11 +238,11 @@ def stats(config: Path | None) -> None:
 
 
 @main.command()
-@click.argument("contract", type=click.Choice(["graphql", "proto"]))
+@click.argument("contract", type=click.Choice(["graphql", "proto", "service-config"]))
 def schema(contract: str) -> None:
-    """Print the GraphQL schema, or the protobuf source."""
-    if contract == "proto":
-        click.echo(contracts.proto(), nl=False)
+    """Print the GraphQL schema, the protobuf source, or the service config for gRPC channels."""
+    if contract != "graphql":
+        click.echo(contracts.proto() if contract == "proto" else contracts.service_config(), nl=False)
         return
 
     from gateway.graphql.schema import make_schema

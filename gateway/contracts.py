@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-__all__ = ["example_operations", "proto"]
+__all__ = ["example_operations", "proto", "service_config"]
 
 _PACKAGED: Final = Path(__file__).parent / "_contracts"
 _CHECKOUT: Final = Path(__file__).parent.parent
@@ -14,6 +14,11 @@ _CHECKOUT: Final = Path(__file__).parent.parent
 def proto() -> str:
     """The protobuf source of both services."""
     return _path("proto/emporix/sessioncontext/v1/session_context.proto").read_text("utf-8")
+
+
+def service_config() -> str:
+    """What gRPC channels are to be given, in JSON (grpc.service_config.ServiceConfig)."""
+    return _path("proto/emporix/sessioncontext/v1/session_context_grpc_service_config.json").read_text("utf-8")
 
 
 def example_operations() -> dict[str, str]:

@@ -432,6 +432,7 @@ async def test_bad_settings_end_it_before_anything_listens(tmp_path: Path) -> No
     [
         ("graphql", "schema/session_context.graphql"),
         ("proto", "proto/emporix/sessioncontext/v1/session_context.proto"),
+        ("service-config", "proto/emporix/sessioncontext/v1/session_context_grpc_service_config.json"),
     ],
 )
 def test_schema_prints_the_published_contract_to_the_byte(contract: str, file: str) -> None:

@@ -67,6 +67,7 @@ def test_it_holds_the_contracts_and_the_playground(wheel: Path) -> None:
 
 def test_it_prints_the_contracts(installed: Path) -> None:
     assert _run(installed, "schema", "proto").strip() == contracts.proto().strip()
+    assert _run(installed, "schema", "service-config").strip() == contracts.service_config().strip()
     assert _run(installed, "schema", "graphql").strip() == make_schema().as_str().strip()
 
 
