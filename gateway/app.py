@@ -17,12 +17,12 @@ from gateway.graphql.playground import Playground
 from gateway.graphql.schema import make_schema
 from gateway.graphql.server import serve_graphql
 from gateway.listener import listening
-from gateway.parts.access import open_authenticator, open_rate_limits
+from gateway.parts.access import open_authenticator, open_rate_limits, state_of_issuers
 from gateway.parts.cache import open_cache
 from gateway.parts.documents import prepare_documents
 from gateway.parts.observing import open_requests, open_tracing
 from gateway.parts.rpc import limits_of
-from gateway.parts.upstream import clients_of, open_upstream, tell_of_tokens
+from gateway.parts.upstream import clients_of, open_upstream, state_of_tokens, tell_of_tokens
 from gateway.readiness import Readiness
 from gateway.reloading import reloading
 from gateway.rpc.server import serve_rpc
@@ -136,6 +136,7 @@ async def open_doors(
         own = OwnSessionContexts(client, writer)
         authenticators = await stack.enter_async_context(Succession[Authenticator](settings.longest_call))
         authenticator = await authenticators.next(open_authenticator(settings))
+        readiness.remark("issuers", partial(state_of_issuers, authenticator))
         limits = await stack.enter_async_context(open_rate_limits(settings, metrics))
         guard = Guard(
             authenticator,
@@ -191,6 +192,7 @@ async def open_doors(
         else:
             tell = partial(tell_of_tokens, readiness)
             await stack.enter_async_context(obtaining_first_tokens(tokens, settings.tenants, tell))
+        readiness.remark("tokens", partial(state_of_tokens, tokens))
         readiness.set("doors", "open", met=True)
         ending.when_begun(lambda: readiness.set("doors", "closing", met=False))
 

@@ -47,6 +47,8 @@ _log = structlog.stdlib.get_logger(__name__)
 
 _REDIS_TIME: Final = 60.0
 """Seconds to count or clear all entries."""
+_CHECK_TIME: Final = 5.0
+"""Seconds for Redis to show that it works."""
 
 _OTHER_FILES: Final = 128
 """Files that a process has open besides connections of callers and to upstream, about: up to 65 are to Redis."""
@@ -146,7 +148,10 @@ def sandbox_command(host: str, port: int) -> None:
 @_config
 @_insecure
 def check(config: Path | None, *, insecure: bool) -> None:
-    """Validate the settings, and get a token for each tenant."""
+    """Validate the settings, and try what the gateway depends on.
+
+    That is a token for each tenant, the keys of each issuer of JWTs, and Redis.
+    """
     settings = _settings(config)
     configure_logs(settings.log)
     _documents(settings)
@@ -155,8 +160,7 @@ def check(config: Path | None, *, insecure: bool) -> None:
         click.echo(f"INSECURE: {exposed}" if insecure else f"access: {exposed}: {_REMEDY}")
         if not insecure:
             problems.append("serve will not start")
-    if unserved := _run(_check(settings)):
-        problems.append(f"{unserved} of the tenants cannot be served")
+    problems += _run(_check(settings))
     if problems:
         raise click.ClickException(", and ".join(problems))
 
@@ -370,7 +374,19 @@ async def _sandbox(host: str, port: int) -> None:
         await ending.wait()
 
 
-async def _check(settings: Settings) -> int:
+async def _check(settings: Settings) -> list[str]:
+    """Try what the gateway depends on; returns what comes of what does not work."""
+    problems = []
+    if unserved := await _check_tenants(settings):
+        problems.append(f"{unserved} of the tenants cannot be served")
+    if unknown := await _check_issuers(settings):
+        problems.append(f"tokens of {unknown} of the issuers cannot be verified")
+    if settings.cache.in_redis and not await _check_cache(settings):
+        problems.append("the cache cannot be used")
+    return problems
+
+
+async def _check_tenants(settings: Settings) -> int:
     """Try every tenant's credentials; returns how many do not work."""
     from gateway.parts.observing import open_tracing
     from gateway.parts.upstream import open_upstream
@@ -389,8 +405,35 @@ async def _check(settings: Settings) -> int:
     return problems
 
 
-async def _with_store(settings: Settings, work: Callable[[RedisStore], Awaitable[Result]]) -> Result:
-    """Have something done in Redis. Raises OSError when it cannot be."""
+async def _check_issuers(settings: Settings) -> int:
+    """Fetch every issuer's keys; returns how many cannot be had."""
+    from gateway.parts.access import open_authenticator
+
+    async with open_authenticator(settings) as authenticator:
+        if authenticator.issuers is None:
+            return 0
+        await authenticator.issuers.tried()
+        troubles = authenticator.issuers.troubles()
+    for name in settings.access.issuers:
+        click.echo(f"issuer {name}: {troubles.get(name, 'ok')}")
+    return len(troubles)
+
+
+async def _check_cache(settings: Settings) -> bool:
+    """Read and write in Redis; returns whether that works."""
+    found = "ok"
+    try:
+        await _with_store(settings, lambda store: store.probe(), within=_CHECK_TIME)
+    except OSError as error:
+        found = str(error)
+    click.echo(f"cache: {found}")
+    return found == "ok"
+
+
+async def _with_store(
+    settings: Settings, work: Callable[[RedisStore], Awaitable[Result]], *, within: float = _REDIS_TIME
+) -> Result:
+    """Have something done in Redis, within so many seconds. Raises OSError when it cannot be."""
     if not settings.cache.in_redis:
         raise OSError("cache.backend: is no Redis or Valkey, and no other cache can be seen")
 
@@ -398,7 +441,7 @@ async def _with_store(settings: Settings, work: Callable[[RedisStore], Awaitable
     from gateway.stores.redis import RedisClusterException, RedisError
 
     try:
-        async with open_redis_store(settings) as (store, _), asyncio.timeout(_REDIS_TIME):
+        async with open_redis_store(settings) as (store, _), asyncio.timeout(within):
             return await work(store)
     except (RedisError, RedisClusterException, TimeoutError) as error:
         raise OSError(f"cache.backend: Redis cannot be asked: {str(error) or 'no answer in time'}") from error

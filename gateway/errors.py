@@ -6,6 +6,7 @@
     │   └── CallerUnauthenticated     this gateway does not know the caller
     ├── PermissionDenied              the caller's own token, or saas-token, does not allow this
     │   └── CallerNotPermitted        this gateway does not let the caller
+    ├── IssuerUnavailable             whether it knows the caller cannot be told: the issuer's keys are not to be had
     ├── CallerRateLimited             this gateway's own limit: the caller makes too many calls
     ├── NotFound
     │   ├── TenantNotConfigured       no such tenant in this gateway's settings
@@ -54,6 +55,7 @@ __all__ = [
     "GatewayCredentialsRefused",
     "GatewayError",
     "InvalidArgument",
+    "IssuerUnavailable",
     "MinVersionNotReached",
     "NotFound",
     "NotRepresentable",
@@ -149,6 +151,15 @@ class CallerNotPermitted(PermissionDenied):
         self.caller = caller
         self.permission = permission
         self.tenant = tenant
+
+
+class IssuerUnavailable(GatewayError):
+    """The keys of the caller's issuer have not been had yet. Nothing is wrong with the caller's token that we know."""
+
+    reason = "ISSUER_UNAVAILABLE"
+
+    def __init__(self) -> None:
+        super().__init__("the issuer's keys cannot be fetched: try again later")
 
 
 class CallerRateLimited(GatewayError):

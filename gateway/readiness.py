@@ -27,7 +27,7 @@ class Readiness:
 
     def __init__(self) -> None:
         self._conditions: dict[str, tuple[bool, str]] = {}
-        self._remarks: dict[str, Callable[[], Awaitable[str]]] = {}
+        self._remarks: dict[str, Callable[[], Awaitable[str | None]]] = {}
         self._to_call: list[Callable[[], None]] = []
 
     @property
@@ -43,8 +43,11 @@ class Readiness:
             for each in self._to_call:
                 each()
 
-    def remark(self, name: str, look: Callable[[], Awaitable[str]]) -> None:
-        """Have something looked at for every report. `look` raises nothing, and takes little time."""
+    def remark(self, name: str, look: Callable[[], Awaitable[str | None]]) -> None:
+        """Have something looked at for every report. `look` raises nothing, and takes little time.
+
+        What it says stands in the place of the words of a condition of this name. None is nothing to remark.
+        """
         self._remarks[name] = look
 
     def when_changed(self, call: Callable[[], None]) -> None:
@@ -55,5 +58,6 @@ class Readiness:
         """How everything stands."""
         checks = {name: words for name, (_, words) in self._conditions.items()}
         for name, look in self._remarks.items():
-            checks[name] = await look()
+            if (said := await look()) is not None:
+                checks[name] = said
         return Report(self.ready, checks)

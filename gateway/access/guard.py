@@ -19,6 +19,7 @@ from gateway.errors import (
     CallerRateLimited,
     CallerUnauthenticated,
     GatewayError,
+    IssuerUnavailable,
     PermissionDenied,
     Unauthenticated,
 )
@@ -58,27 +59,28 @@ class Authenticator:
         certificates: Mapping[str, Principal],
     ) -> None:
         self._keys = keys
-        self._issuers = issuers
+        self.issuers = issuers
+        """Whose tokens are taken, if anybody's are."""
         self._certificates = certificates
         self.open_to_all = keys is None and issuers is None and not certificates
         """Whether nothing is configured."""
 
     def become(self, other: Authenticator) -> None:
         """Recognise callers as `other` does, from now on."""
-        self._keys, self._issuers, self._certificates = other._keys, other._issuers, other._certificates
+        self._keys, self.issuers, self._certificates = other._keys, other.issuers, other._certificates
         self.open_to_all = other.open_to_all
 
     async def principal(self, credentials: CallerCredentials, deadline: Deadline) -> Principal:
         """Who is calling, by the first credential that was sent: API key, token, client certificate.
 
-        Raises CallerUnauthenticated.
+        Raises CallerUnauthenticated, and IssuerUnavailable where that cannot be found out for now.
         """
         if self.open_to_all:
             return ANYBODY
         if credentials.api_key is not None and self._keys is not None:
             return self._keys.principal(credentials.api_key)
-        if credentials.access_token is not None and self._issuers is not None:
-            return await self._issuers.principal(credentials.access_token, deadline)
+        if credentials.access_token is not None and self.issuers is not None:
+            return await self.issuers.principal(credentials.access_token, deadline)
         for name in credentials.certificate_names:
             if name in self._certificates:
                 return self._certificates[name]
@@ -89,7 +91,7 @@ class Authenticator:
 
     def _missing(self, credentials: CallerCredentials) -> str:
         """What this gateway would take. Frontends send the shopper's token, too, where it does not open anything."""
-        ways = {"`x-api-key`": self._keys, "a JWT in `authorization`": self._issuers}
+        ways = {"`x-api-key`": self._keys, "a JWT in `authorization`": self.issuers}
         taken = [way for way, known in ways.items() if known is not None]
         if self._certificates:
             taken.append("a client certificate")
@@ -128,7 +130,7 @@ class Guard:
 class GuardedSessions:
     """`SessionContexts`, for one request, which may have several calls.
 
-    Besides what that raises: CallerUnauthenticated, CallerNotPermitted, CallerRateLimited.
+    Besides what that raises: CallerUnauthenticated, IssuerUnavailable, CallerNotPermitted, CallerRateLimited.
     """
 
     def __init__(
@@ -144,7 +146,7 @@ class GuardedSessions:
         self._sessions = sessions
         self._audit = audit
         self._credentials = credentials
-        self._caller: Principal | CallerUnauthenticated | None = None
+        self._caller: Principal | CallerUnauthenticated | IssuerUnavailable | None = None
         self.let_in = 0
         """How many calls went through to the use cases."""
 
@@ -236,7 +238,7 @@ class GuardedSessions:
         if self._caller is None:
             try:
                 self._caller = await self._authenticator.principal(self._credentials, deadline)
-            except CallerUnauthenticated as error:
+            except (CallerUnauthenticated, IssuerUnavailable) as error:
                 self._caller = error
                 raise
         if isinstance(self._caller, Principal):

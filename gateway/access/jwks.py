@@ -24,8 +24,8 @@ from joserfc.jws import JWSRegistry
 
 from gateway.addresses import is_safe
 from gateway.deadline import Deadline
-from gateway.errors import UpstreamUnavailable
-from gateway.upstream.http import Http
+from gateway.errors import UpstreamError, UpstreamNotAsked, UpstreamTimeout, UpstreamUnavailable
+from gateway.upstream.http import Http, cause_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +63,7 @@ def fetching(transport: httpx.AsyncBaseTransport, *, timeout: float) -> Fetch:
         deadline, headers = Deadline.after(timeout), {"accept": "application/json"}
         answer = await http.send("GET", where.raw_path.decode(), deadline=deadline, headers=headers)
         if answer.status != 200 or len(answer.body) > _MAX_DOCUMENT:
-            raise UpstreamUnavailable(f"an issuer answers {answer.status}, {len(answer.body)} bytes")
+            raise UpstreamUnavailable(f"the answer is {answer.status}, with {len(answer.body)} bytes")
         return answer.body
 
     return fetch
@@ -127,6 +127,10 @@ class IssuerKeys:
         self._plain_http = plain_http
         self.known: KeySet | None = None
         """Those that there are; another object after every fetch."""
+        self.problem: str | None = None
+        """Why the last fetch failed, if it did."""
+        self._url = ""
+        """What was fetched last."""
         self._began_at = float("-inf")
         self._failures = 0
         self._asked = asyncio.Event()
@@ -144,6 +148,10 @@ class IssuerKeys:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._pause()):
                     await self._asked.wait()
+
+    async def tried(self) -> None:
+        """Wait for the fetch that is under way, the first one at least."""
+        await self._done.wait()
 
     async def known_to(self, key_id: str | None, deadline: Deadline) -> KeySet | None:
         """The keys, fetched once more if none has this id and it was not just done; None when there are none at all.
@@ -171,23 +179,41 @@ class IssuerKeys:
     async def _refresh(self) -> None:
         self._began_at = self._timing.clock()
         try:
-            self.known = KeySet.parse(await self._fetch(self._jwks_url or await self._discovered()))
+            self.known = KeySet.parse(await self._get(self._jwks_url or await self._discovered()))
         except Exception as error:  # noqa: BLE001 - whatever an issuer answers, the gateway goes on
             self._failures += 1
-            self._log.warning("jwks_not_fetched", error=type(error).__name__, keys_known=self.known is not None)
+            self.problem = f"{self._url}: {_what_is_wrong(error)}"
+            self._log.warning("jwks_not_fetched", problem=self.problem, keys_known=self.known is not None)
         else:
             self._failures = 0
+            self.problem = None
+
+    async def _get(self, url: str) -> bytes:
+        self._url = url
+        return await self._fetch(url)
 
     async def _discovered(self) -> str:
         """The key set's URL, by OpenID Connect Discovery 1.0, sections 4.1 and 4.3."""
         found = msgspec.json.decode(
-            await self._fetch(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration"), type=_Discovery
+            await self._get(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration"), type=_Discovery
         )
         if found.issuer != self._issuer:
             raise ValueError("the discovery document is another issuer's")
         if not (self._plain_http or is_safe(found.jwks_uri)):
             raise ValueError("the keys would come over plain HTTP")
         return found.jwks_uri
+
+
+def _what_is_wrong(error: Exception) -> str:
+    match error:
+        case UpstreamNotAsked():
+            return "no connection in time"
+        case UpstreamTimeout():
+            return "no answer in time"
+        case UpstreamError():
+            return cause_of(error) or error.message
+        case _:
+            return str(error) or type(error).__name__
 
 
 class _Discovery(msgspec.Struct):

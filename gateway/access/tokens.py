@@ -21,7 +21,7 @@ from joserfc.jwt import JWTClaimsRegistry
 
 from gateway.access.jwks import ALGORITHMS, IssuerKeys, Timing
 from gateway.access.principal import Principal
-from gateway.errors import CallerUnauthenticated
+from gateway.errors import CallerUnauthenticated, IssuerUnavailable
 from gateway.tasks import TaskGroup
 
 if TYPE_CHECKING:
@@ -102,8 +102,24 @@ class TokenIssuers:
     async def __aexit__(self, *ended: object) -> None:
         await self._tasks.__aexit__(*ended)
 
+    def troubles(self) -> dict[str, str]:
+        """Issuers of whom there are no keys, so that none of their tokens can be verified, and why."""
+        return {
+            each.issuer.name: each.keys.problem or "not fetched yet"
+            for each in self._verifiers.values()
+            if each.keys.known is None
+        }
+
+    async def tried(self) -> None:
+        """Wait until each issuer has been asked once."""
+        for each in self._verifiers.values():
+            await each.keys.tried()
+
     async def principal(self, token: SecretStr, deadline: Deadline) -> Principal:
-        """Whose token this is. Raises CallerUnauthenticated, with the same words whatever is wrong with it."""
+        """Whose token this is.
+
+        Raises CallerUnauthenticated, with the same words whatever is wrong with it, and IssuerUnavailable.
+        """
         text = token.get_secret_value()
         if len(text) > _MAX_TOKEN:
             raise CallerUnauthenticated(_NOT_GOOD)
@@ -179,13 +195,13 @@ class _Verifier:
         )
 
     async def verify(self, token: _Parsed, deadline: Deadline) -> _Good:
-        """Whose token this is. Raises CallerUnauthenticated, JoseError or ValueError."""
+        """Whose token this is. Raises IssuerUnavailable, JoseError or ValueError."""
         self._registry.get_alg(token.header.alg)
         self._claims.validate(token.claims)
         principal = _principal(self.issuer, token.claims)
         keys = await self.keys.known_to(token.header.kid, deadline)
         if keys is None:
-            raise CallerUnauthenticated("the issuer's keys cannot be fetched: try again later")
+            raise IssuerUnavailable
         key = keys.find(token.header.kid, token.header.alg)
         if key is None:
             raise ValueError("no key for it")

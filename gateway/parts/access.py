@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gateway.settings import Limited as LimitedCaller
     from gateway.telemetry.prometheus import Metrics
 
-__all__ = ["open_authenticator", "open_rate_limits"]
+__all__ = ["open_authenticator", "open_rate_limits", "state_of_issuers"]
 
 _FETCH_TIME: Final = 5.0
 """Seconds for an issuer's document."""
@@ -44,6 +44,14 @@ async def open_authenticator(settings: Settings) -> AsyncIterator[Authenticator]
         return
     async with _open_issuers(access) as tokens:
         yield Authenticator(ring, tokens, certificates)
+
+
+async def state_of_issuers(authenticator: Authenticator) -> str | None:
+    """What is wrong with issuers of tokens, if there are any."""
+    issuers = authenticator.issuers
+    if issuers is None:
+        return None
+    return "; ".join(f"{name}: {problem}" for name, problem in issuers.troubles().items()) or "ok"
 
 
 @asynccontextmanager

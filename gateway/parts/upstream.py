@@ -22,7 +22,7 @@ from gateway.upstream.token_endpoint import ClientCredentials, ServiceToken
 from gateway.upstream.transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
     from gateway.readiness import Readiness
     from gateway.settings import Settings, Upstream
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gateway.upstream.http import Send
     from gateway.upstream.http2 import Http2Connection
 
-__all__ = ["clients_of", "open_upstream", "tell_of_tokens"]
+__all__ = ["clients_of", "open_upstream", "state_of_tokens", "tell_of_tokens"]
 
 _CONNECT_SHARE: Final = 0.6
 """How much of an exchange's time it may take to get a connection: less than all, so that what was never sent is told
@@ -113,6 +113,17 @@ def clients_of(settings: Settings) -> dict[str, ClientCredentials]:
 
 
 def tell_of_tokens(readiness: Readiness, missing: Collection[str]) -> None:
+    """Ready is who has had a token for every tenant."""
+    readiness.set("tokens", f"none yet for {_few(sorted(missing), ', ')}" if missing else "ok", met=not missing)
+
+
+async def state_of_tokens(tokens: ServiceTokens) -> str | None:
+    """What is wrong with tokens now, if anything is: who was ready stays so, as other tenants are served."""
+    troubles = tokens.troubles()
+    return _few([f"{tenant}: {troubles[tenant]}" for tenant in sorted(troubles)], "; ") or None
+
+
+def _few(all_of_them: Sequence[str], separator: str) -> str:
     """There may be very many tenants: a few are named."""
-    names = ", ".join(sorted(missing)[:_FEW]) + (f" and {len(missing) - _FEW} more" if len(missing) > _FEW else "")
-    readiness.set("tokens", f"none yet for {names}" if missing else "ok", met=not missing)
+    left = len(all_of_them) - _FEW
+    return separator.join(all_of_them[:_FEW]) + (f" and {left} more" if left > 0 else "")

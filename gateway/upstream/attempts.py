@@ -10,15 +10,17 @@ import math
 import time
 from typing import TYPE_CHECKING, Final
 
-import httpx
 import structlog
 
 from gateway.errors import UpstreamError, UpstreamSpared, UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
 from gateway.request import under_way
 from gateway.telemetry import BreakerChanged, CallShed, UpstreamCalled
+from gateway.upstream.http import cause_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import httpx
 
     from gateway.deadline import Deadline
     from gateway.telemetry import UpstreamObserver
@@ -87,7 +89,7 @@ class Attempts:
         except UpstreamError as error:
             if sent:
                 well, outcome = _judged(error)
-                self._log_failure(outcome, error.__cause__)
+                self._log_failure(outcome, cause_of(error))
             raise
         finally:
             now = self._clock()
@@ -103,12 +105,11 @@ class Attempts:
                 self._observer.breaker_changed(BreakerChanged(self._breaker.state.value))
         return answer
 
-    def _log_failure(self, outcome: str, cause: BaseException | None) -> None:
-        """Why a connection failed. Callers are not told: it names addresses."""
+    def _log_failure(self, outcome: str, cause: str | None) -> None:
         now = self._clock()
-        if isinstance(cause, httpx.TransportError) and now - self._logged_at >= _LOG_EVERY:
+        if cause is not None and now - self._logged_at >= _LOG_EVERY:
             self._logged_at = now
-            self._log.warning("upstream_failed", outcome=outcome, cause=str(cause) or type(cause).__name__)
+            self._log.warning("upstream_failed", outcome=outcome, cause=cause)
 
     async def _place(self, deadline: Deadline) -> None:
         """Wait for one. Raises UpstreamSpared when there is none in time."""

@@ -15,6 +15,7 @@ import httpx
 from msgspec import Struct
 
 from gateway.errors import (
+    UpstreamError,
     UpstreamMalformed,
     UpstreamNotAsked,
     UpstreamTimeout,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from gateway.deadline import Deadline
 
-__all__ = ["Answer", "Auth", "Exchange", "Http", "Send"]
+__all__ = ["Answer", "Auth", "Exchange", "Http", "Send", "cause_of"]
 
 MAX_BODY: Final = 10 * 1024 * 1024
 """Largest answer that is read, in bytes: the platform's own bound for a body (API reference)."""
@@ -151,6 +152,12 @@ class Http:
             raise UpstreamMalformed("upstream's answer is not in an encoding that can be read") from error
         except httpx.TransportError as error:
             raise UpstreamUnavailable("the connection to upstream failed") from error
+
+
+def cause_of(error: UpstreamError) -> str | None:
+    """Why a connection failed, if that is what did, for the log. Callers are not told: it names addresses."""
+    cause = error.__cause__
+    return str(cause) or type(cause).__name__ if isinstance(cause, httpx.TransportError) else None
 
 
 class _Request(httpx.Request):

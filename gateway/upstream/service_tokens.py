@@ -15,7 +15,6 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import httpx
 import structlog
 
 from gateway.errors import (
@@ -30,6 +29,7 @@ from gateway.errors import (
 )
 from gateway.tasks import TaskGroup
 from gateway.telemetry import TokenRequested, Unobserved
+from gateway.upstream.http import cause_of
 from gateway.upstream.token_endpoint import ServiceToken, obtain_token
 
 if TYPE_CHECKING:
@@ -96,6 +96,10 @@ class ServiceTokens:
         """Use other credentials from now on, for tenants that there are; a token stays in use until the next is had."""
         for tenant, each in credentials.items():
             self._tenants[tenant].renew_with(each)
+
+    def troubles(self) -> dict[str, str]:
+        """Tenants that are not served, or will not be once their token has expired, and why."""
+        return {name: trouble for name, each in self._tenants.items() if (trouble := each.trouble()) is not None}
 
     def check(self, tenant: str) -> None:
         """Raise TenantNotConfigured for a tenant that there are no credentials for."""
@@ -186,6 +190,17 @@ class _TenantToken:
     def accepted(self) -> None:
         self._refused_young = False
 
+    def trouble(self) -> str | None:
+        """What the last request for a token met, or upstream has against the token."""
+        if self._failures.error is not None:
+            return self._failures.error.message
+        if self._refused_young and self._refusals.error is not None:
+            return self._refusals.error.message
+        token = self._store.peek(self._tenant)
+        if token is not None and token.missing_scope is not None:
+            return f"the client lacks the scope {token.missing_scope}"
+        return None
+
     def renew_with(self, credentials: ClientCredentials) -> None:
         if credentials == self._credentials:
             return
@@ -229,8 +244,8 @@ class _TenantToken:
         except UpstreamError as cause:
             error = _without_token(cause)
             delay = self._failures.start(error)
-            # Why there was no connection, say, which callers are not told: it names addresses.
-            why = {"cause": str(cause.__cause__)} if isinstance(cause.__cause__, httpx.TransportError) else {}
+            found = cause_of(cause)
+            why = {} if found is None else {"cause": found}
             self._log.warning(
                 "token_not_obtained", reason=error.reason, error=error.message, **why, retry_in=round(delay, 1)
             )

@@ -35,7 +35,7 @@ from gateway.access.principal import Permission, Principal
 from gateway.access.tokens import Issuer, TokenIssuers
 from gateway.addresses import is_safe
 from gateway.deadline import Deadline
-from gateway.errors import CallerUnauthenticated
+from gateway.errors import CallerUnauthenticated, IssuerUnavailable
 from gateway.upstream.transport import Transport
 from waiting import LoopClock, eventually
 
@@ -86,7 +86,7 @@ async def principal(tokens: TokenIssuers, token: str, *, within: float = 5.0) ->
 async def is_good(tokens: TokenIssuers, token: str, *, within: float = 5.0) -> bool:
     try:
         await principal(tokens, token, within=within)
-    except CallerUnauthenticated:
+    except (CallerUnauthenticated, IssuerUnavailable):
         return False
     return True
 
@@ -496,7 +496,7 @@ async def test_the_discovery_document_tells_where_the_keys_are(fake: FakeIssuer)
 async def test_a_discovery_document_that_is_odd_brings_no_keys(fake: FakeIssuer, discovery: dict[str, object]) -> None:
     fake.discovery = discovery
     async with taking(issuer_of(fake, jwks_url=None)) as tokens:
-        with pytest.raises(CallerUnauthenticated, match="the issuer's keys cannot be fetched"):
+        with pytest.raises(IssuerUnavailable, match="the issuer's keys cannot be fetched"):
             await principal(tokens, fake.token())
 
     assert fake.asked == ["/.well-known/openid-configuration"]
@@ -613,7 +613,7 @@ async def test_an_issuer_that_is_down_at_first_is_asked_again_until_it_is_up() -
     port = free_port()
     fake.url = f"http://127.0.0.1:{port}"
     async with taking(issuer_of(fake), timing=Timing(no_sooner=0.02)) as tokens:
-        with pytest.raises(CallerUnauthenticated, match="the issuer's keys cannot be fetched: try again later"):
+        with pytest.raises(IssuerUnavailable, match="the issuer's keys cannot be fetched: try again later"):
             await principal(tokens, fake.token())
         async with issuing(fake, port):
             await eventually(lambda: fake.fetches == 1)

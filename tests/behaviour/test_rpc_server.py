@@ -242,6 +242,7 @@ REASONS: list[tuple[errors.GatewayError, str, str, dict[str, str]]] = [
     ),
     (errors.VersionConflict(None, None), "VERSION_CONFLICT", "ABORTED", {}),
     (errors.CallerUnauthenticated("no"), "CALLER_UNAUTHENTICATED", "UNAUTHENTICATED", {}),
+    (errors.IssuerUnavailable(), "ISSUER_UNAVAILABLE", "UNAVAILABLE", {}),
     (
         errors.CallerNotPermitted("shop", "sessions:read", "acme"),
         "CALLER_NOT_PERMITTED",

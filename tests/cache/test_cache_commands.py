@@ -1,4 +1,4 @@
-"""`session-gateway cache clear` and `stats`, against a Redis that a gateway is using."""
+"""`session-gateway cache clear` and `stats`, against a Redis that a gateway is using; and what `check` says of one."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from access.issuing import issuing
 from processes import run
 
-from gateway.sandbox import seed
+from gateway import sandbox
+from gateway.sandbox import Sandbox, seed
 from stage import entered, opened
 from waiting import eventually
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cache.redis_server import RedisServer
     from processes import Process
 
@@ -96,3 +100,32 @@ async def test_a_redis_that_is_of_no_cluster_is_told_in_one_line(server: RedisSe
     (line,) = process.err
     assert line.startswith("session-gateway: cache.backend: Redis cannot be asked: ")
     assert "Cluster mode is not enabled" in line
+
+
+async def test_check_fetches_the_keys_of_issuers_and_tries_redis(tmp_path: Path, server: RedisServer) -> None:
+    file = tmp_path / "gateway.toml"
+    async with sandbox.serve(Sandbox()) as upstream, issuing() as corp:
+        file.write_text(
+            f"""
+            [upstream]
+            base_url = "{upstream.url}"
+            [tenants.acme]
+            client_id = "acme-client"
+            client_secret = "acme-secret"
+            [access.issuers.corp]
+            issuer = "{corp.url}"
+            audience = "gateway"
+            tenants = ["acme"]
+            """
+        )
+        fine = await run("check", "--config", str(file), SESSION_GATEWAY_CACHE__BACKEND=server.url)
+        corp.status = 503
+        down = await run("check", "--config", str(file), SESSION_GATEWAY_CACHE__BACKEND="redis://:secret@127.0.0.1:1")
+
+    assert (fine[0], fine[1].out) == (0, ["tenant acme: ok", "issuer corp: ok", "cache: ok"])
+    assert down[0] == 1
+    assert down[1].out[0] == "tenant acme: ok"
+    assert down[1].out[1].startswith(f"issuer corp: {corp.url}/.well-known/openid-configuration: the answer is 503, ")
+    assert down[1].out[2].startswith("cache: cache.backend: Redis cannot be asked: Error 111 connecting to 127.0.0.1:1")
+    assert down[1].err[-1] == "Error: tokens of 1 of the issuers cannot be verified, and the cache cannot be used"
+    assert "secret" not in down[1].said

@@ -72,6 +72,7 @@ FAILURES: tuple[Exception, ...] = (
     errors.CallerUnauthenticated("who are you?"),
     errors.PermissionDenied("the saas-token does not allow this"),
     errors.CallerNotPermitted("shop", "read", "acme"),
+    errors.IssuerUnavailable(),
     errors.CallerRateLimited(1.5),
     errors.TenantNotConfigured("acme"),
     errors.VersionConflict(3, FULL),

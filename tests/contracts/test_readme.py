@@ -160,6 +160,7 @@ def _examples() -> Iterator[errors.GatewayError]:
     yield errors.PermissionDenied("")
     yield errors.CallerUnauthenticated("")
     yield errors.CallerNotPermitted("caller", "sessions:read", "acme")
+    yield errors.IssuerUnavailable()
     yield errors.CallerRateLimited(1.0)
     yield errors.TenantNotConfigured("acme")
     yield errors.SessionNotFound("id")

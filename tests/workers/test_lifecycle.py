@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
 SEVERAL = pytest.mark.parametrize("workers", ["2"])
+NO_TOKEN = "acme: no token could be obtained: the token endpoint failed (503)"
 SERVING, NOT_SERVING = (health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING)
 
 
@@ -55,7 +56,7 @@ async def test_it_is_ready_once_each_tenant_has_had_a_token(workers: str) -> Non
             health: Any = health_pb2_grpc.HealthStub(channel)
             await eventually(lambda: bool(gateway.events("token_not_obtained")), within=10)
             async with asyncio.timeout(10):
-                while checks_of(found := await gateway.ready()).get("tokens") != "none yet for acme":
+                while checks_of(found := await gateway.ready()).get("tokens") != NO_TOKEN:
                     await asyncio.sleep(0.05)
             assert found["status"] == 503
             assert not found["ready"]

@@ -14,8 +14,9 @@ Conventions
   metadata beyond the limits, a call beyond those allowed at a time, a connection that is lost.
 - Every method of SessionContextService needs a credential of this gateway's, `x-api-key`, a JWT in `authorization`, or
   a client certificate, and a permission for the tenant: `sessions:read`, or for writes `sessions:write`. It may end
-  with UNAUTHENTICATED (CALLER_UNAUTHENTICATED) or PERMISSION_DENIED (CALLER_NOT_PERMITTED). Both are settled before
-  the rest of the request is looked at.
+  with UNAUTHENTICATED (CALLER_UNAUTHENTICATED) or PERMISSION_DENIED (CALLER_NOT_PERMITTED), or, where the keys of the
+  JWT's issuer are not to be had, with UNAVAILABLE (ISSUER_UNAVAILABLE). All this is settled before the rest of the
+  request is looked at.
 - Any method may also end with:
     INVALID_ARGUMENT    INVALID_ARGUMENT, with google.rpc.BadRequest: every violation that fits, field by field. What
                         cannot be read at all, such as a Value without a kind or a bad path, is reported alone.

@@ -1,0 +1,127 @@
+"""What `/readyz` says of a gateway that serves, while something that it needs is missing."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from access.issuing import FakeIssuer, issuing
+from cache.redis_server import free_port
+
+from doors import Refused
+from gateway.sandbox import seed
+from stage import entered, opened
+from waiting import eventually
+
+if TYPE_CHECKING:
+    from stage import Dev
+
+
+async def checks(dev: Dev) -> dict[str, str]:
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"{dev.doors.admin}/readyz")
+    assert answer.status_code == 200
+    found: dict[str, Any] = answer.json()
+    assert found["ready"]
+    return dict(found["checks"])
+
+
+async def ready(dev: Dev) -> None:
+    async def is_ready() -> bool:
+        async with httpx.AsyncClient() as client:
+            return (await client.get(f"{dev.doors.admin}/readyz")).status_code == 200
+
+    while not await is_ready():
+        pass
+
+
+async def read(dev: Dev) -> None:
+    async with entered("graphql", dev) as door:
+        with suppress(Refused):
+            await door.get("acme", seed.CUSTOMER_SESSION)
+
+
+async def test_a_token_that_cannot_be_had_any_more_is_told_of_until_it_can() -> None:
+    async with opened(upstream={"lazy_tokens": False}) as dev:
+        await ready(dev)
+        assert (await checks(dev))["tokens"] == "ok"
+        dev.sandbox.tokens.revoke(service_only=True)
+        dev.sandbox.faults.arm("status=401", "token")
+
+        await read(dev)
+
+        assert (await checks(dev))["tokens"] == (
+            "acme: the token endpoint refuses the client id, secret or scope of tenant 'acme'"
+        )
+
+        async def is_well() -> bool:
+            await read(dev)
+            return (await checks(dev))["tokens"] == "ok"
+
+        while not await is_well():
+            pass
+
+
+async def test_a_token_that_lacks_the_scope_is_told_of() -> None:
+    async with opened(upstream={"lazy_tokens": False}) as dev:
+        await ready(dev)
+        dev.sandbox.tokens.revoke(service_only=True)
+        dev.sandbox.switches.granted_scopes = ()
+
+        await read(dev)
+
+        assert (await checks(dev))["tokens"] == "acme: the client lacks the scope sessioncontext.context_manage"
+
+
+async def test_tokens_that_upstream_refuses_one_after_another_are_told_of_until_it_takes_one() -> None:
+    async with opened(upstream={"lazy_tokens": False}) as dev:
+        await ready(dev)
+        dev.sandbox.faults.arm("status=401", "get", times=3)
+
+        for _ in range(2):
+            await read(dev)
+
+        assert (await checks(dev))["tokens"] == "acme: upstream refuses one new token of the gateway after another"
+
+        async def is_well() -> bool:
+            await read(dev)
+            return (await checks(dev))["tokens"] == "ok"
+
+        while not await is_well():
+            pass
+
+
+async def test_an_issuer_without_keys_is_told_of_until_it_has_some() -> None:
+    port = free_port()
+    fake = FakeIssuer(url=f"http://127.0.0.1:{port}")
+    corp = {"issuer": fake.url, "audience": "gateway", "tenants": ["acme"], "jwks_url": fake.jwks_url}
+    async with opened(access={"issuers": {"corp": corp}}) as dev:
+        await ready(dev)
+        said: dict[str, str] = {}
+
+        async def is_tried() -> bool:
+            said.update(await checks(dev))
+            return not said["issuers"].endswith("not fetched yet")
+
+        while not await is_tried():
+            pass
+        assert said["issuers"].startswith(f"corp: {fake.jwks_url}: ")
+        assert "Connect call failed" in said["issuers"]
+
+    async with issuing(fake, port), opened(access={"issuers": {"corp": corp}}) as dev:
+        await ready(dev)
+        await eventually(lambda: fake.fetches == 1)
+
+        async def has_keys() -> bool:
+            return (await checks(dev))["issuers"] == "ok"
+
+        while not await has_keys():
+            pass
+
+
+async def test_who_knows_no_issuers_says_nothing_of_them() -> None:
+    async with opened() as dev:
+        await ready(dev)
+
+        assert "issuers" not in await checks(dev)
