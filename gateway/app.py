@@ -156,7 +156,7 @@ async def open_doors(
                 grace=settings.shutdown.grace,
                 limits=limits_of(settings.grpc),
                 reflected=settings.grpc.reflection,
-                certificates=_certificates(settings.grpc.tls, "grpc.tls"),
+                certificates=_certificates(settings.grpc.tls, "grpc", metrics),
                 readiness=readiness,
                 ending=ending,
                 shared=shared,
@@ -181,7 +181,7 @@ async def open_doors(
                 port=settings.graphql.port,
                 grace=settings.shutdown.grace,
                 max_connections=settings.graphql.max_connections,
-                certificates=_certificates(settings.graphql.tls, "graphql.tls"),
+                certificates=_certificates(settings.graphql.tls, "graphql", metrics),
                 origins=settings.graphql.cors_origins,
                 ending=ending,
                 shared=shared,
@@ -206,8 +206,12 @@ async def open_doors(
         ending.close()
 
 
-def _certificates(tls: Tls | None, name: str) -> Certificates | None:
-    return None if tls is None else Certificates(tls.files, name)
+def _certificates(tls: Tls | None, door: str, metrics: Metrics) -> Certificates | None:
+    if tls is None:
+        return None
+    certificates = Certificates(tls.files, f"{door}.tls")
+    metrics.watch_certificate(door, lambda: certificates.current().expires_at)
+    return certificates
 
 
 def _playground(settings: Settings, headers: Mapping[str, str]) -> Playground | None:

@@ -5,21 +5,32 @@ OpenSSL is the judge of what is in them, for gRPC too, which has a TLS of its ow
 
 from __future__ import annotations
 
+import math
+import re
 import ssl
 import threading
+from base64 import b64decode
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
 
 import structlog
 from pydantic import SecretBytes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 __all__ = ["CertificateError", "CertificateFiles", "Certificates", "Identity", "load", "server_context"]
 
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """For TLS 1.2: forward secrecy and authenticated encryption alone. All of TLS 1.3's are like that."""
+
+_VERSION: Final = 0xA0
+_UTC_TIME: Final = 0x17
+"""Tags of values in a certificate."""
+_LONG: Final = 0x80
+"""From here on, a length says how many digits it has."""
 
 Marks: TypeAlias = tuple[tuple[int, int, int] | None, ...]
 
@@ -48,6 +59,8 @@ class Identity:
     certificate: bytes
     key: SecretBytes
     client_ca: bytes | None
+    expires_at: float
+    """When the certificate ends, in Unix time; NaN if that cannot be read."""
 
 
 class Certificates:
@@ -102,7 +115,7 @@ def load(files: CertificateFiles) -> Identity:
     # Python's ssl reads files and nothing else. That they have not changed meanwhile makes these bytes the same pair.
     if (certificate, key) != (_read(files.certificate, "certificate_file"), _read(files.key, "key_file")):
         raise CertificateError("certificate_file or key_file: has changed while it was read")
-    return Identity(context, certificate, SecretBytes(key), client_ca)
+    return Identity(context, certificate, SecretBytes(key), client_ca, _expires_at(certificate))
 
 
 def server_context(certificates: Certificates) -> ssl.SSLContext:
@@ -150,6 +163,32 @@ def _check_certificates(pem: bytes, setting: str) -> None:
         _context().load_verify_locations(cadata=pem.decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError):
         raise CertificateError(f"{setting}: holds no certificate in PEM that can be used") from None
+
+
+def _expires_at(pem: bytes) -> float:
+    """The end of the first certificate's validity (RFC 5280, 4.1). Python's ssl tells it of others' alone."""
+    try:
+        found = re.search(b"-----BEGIN CERTIFICATE-----(.+?)-----END", pem, re.DOTALL)
+        ((_, certificate),) = _values(b64decode(found[1] if found else b""))
+        (_, to_be_signed), *_ = _values(certificate)
+        fields = [value for tag, value in _values(to_be_signed) if tag != _VERSION]
+        _, (tag, text) = _values(fields[3])  # after serial number, algorithm and issuer
+        form = "%y%m%d%H%M%SZ" if tag == _UTC_TIME else "%Y%m%d%H%M%SZ"
+        return datetime.strptime(text.decode("ascii"), form).replace(tzinfo=UTC).timestamp()
+    except (ValueError, IndexError):  # OpenSSL takes what is not DER, too
+        return math.nan
+
+
+def _values(der: bytes) -> Iterator[tuple[int, bytes]]:
+    """The values that stand one after another, with their tags (X.690, 8.1). Raises IndexError."""
+    place = 0
+    while place < len(der):
+        tag, size, place = der[place], der[place + 1], place + 2
+        if size >= _LONG:
+            digits = size - _LONG
+            size, place = int.from_bytes(der[place : place + digits], "big"), place + digits
+        yield tag, der[place : place + size]
+        place += size
 
 
 def _refuse() -> NoReturn:

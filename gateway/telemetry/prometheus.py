@@ -148,6 +148,13 @@ class Metrics:
             multiprocess_mode="livesum",
         )
 
+        self._certificate_expiry = Gauge(
+            "session_gateway_certificate_expiry_timestamp_seconds",
+            "When the certificate ends that clients are shown.",
+            ["door"],
+            registry=self._registry,
+            multiprocess_mode="livemin",
+        )
         self._lines_dropped = Counter(
             "session_gateway_log_lines_dropped",
             "Log lines dropped because nobody read them in time, or the disk was full.",
@@ -176,6 +183,10 @@ class Metrics:
     def watch_upstream(self, in_flight: Callable[[], int]) -> None:
         """Ask for the number of calls to upstream that are under way whenever metrics are read."""
         self.when_sampled(lambda: self._in_flight.set(in_flight()))
+
+    def watch_certificate(self, door: str, expires_at: Callable[[], float]) -> None:
+        """Ask for the end of the certificate that clients are shown whenever metrics are read."""
+        self.when_sampled(lambda: self._certificate_expiry.labels(door).set(expires_at()))
 
     def watch_lines(self, dropped: Callable[[], int]) -> None:
         """Ask for the number of lines that were dropped so far whenever metrics are read."""

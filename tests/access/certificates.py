@@ -82,11 +82,18 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
 
-    def issue(self, *names: x509.GeneralName, common_name: str = "somebody", expired: bool = False) -> Pair:
+    def issue(
+        self,
+        *names: x509.GeneralName,
+        common_name: str = "somebody",
+        expired: bool = False,
+        until: dt.datetime | None = None,
+    ) -> Pair:
         """A pair for these subject alternative names."""
         key = ec.generate_private_key(ec.SECP256R1())
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
-        builder = _unsigned(_name(common_name), self._name, key, expired=expired).add_extension(issuer, critical=False)
+        builder = _unsigned(_name(common_name), self._name, key, expired=expired, until=until)
+        builder = builder.add_extension(issuer, critical=False)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return Pair(
@@ -119,7 +126,12 @@ def _name(common_name: str) -> x509.Name:
 
 
 def _unsigned(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, *, expired: bool
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    *,
+    expired: bool,
+    until: dt.datetime | None = None,
 ) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     return (
@@ -129,7 +141,7 @@ def _unsigned(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(days=2))
-        .not_valid_after(now + dt.timedelta(days=-1 if expired else 1))
+        .not_valid_after(until or now + dt.timedelta(days=-1 if expired else 1))
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import errno
 import json
 import os
@@ -22,6 +23,7 @@ import structlog.testing
 from access.certificates import HERE, Authority, Files, Pair
 from click.testing import CliRunner
 from cryptography import x509
+from observability.metrics import parsed
 from processes import running
 
 from gateway import cli, handshakes
@@ -292,6 +294,43 @@ async def test_a_pair_that_is_written_by_halves_is_not_used_until_it_is_whole(tm
             assert [each["event"] for each in lines] == [*["certificate_not_reloaded"] * 3, "certificate_reloaded"]
             assert lines[0]["problem"] == "certificate_file and key_file: do not belong together"
         assert SECOND.secret not in str(log)
+
+
+async def test_metrics_tell_when_the_certificate_ends_that_is_shown(tmp_path: Path) -> None:
+    """One that was renewed, and cannot be used, would be noticed by nobody else before the old one ends."""
+    expired = AUTHORITY.issue(*HERE, expired=True)
+    async with secured(tmp_path) as gateway, httpx.AsyncClient() as client:
+
+        async def told() -> dict[str, float]:
+            found = parsed((await client.get(f"{gateway.dev.doors.admin}/metrics")).text)
+            return {
+                door: found["session_gateway_certificate_expiry_timestamp_seconds", frozenset({("door", door)})]
+                for door in DOORS
+            }
+
+        assert await told() == dict.fromkeys(DOORS, _end(FIRST))
+
+        with structlog.testing.capture_logs() as log:  # nobody connects
+            gateway.files.key.write_bytes(SECOND.key)
+            assert await told() == dict.fromkeys(DOORS, _end(FIRST))
+            assert [each["event"] for each in log] == ["certificate_not_reloaded"] * 2
+
+        gateway.files.write(expired)
+        assert await told() == dict.fromkeys(DOORS, _end(expired))
+
+
+def _end(pair: Pair) -> float:
+    return x509.load_pem_x509_certificate(pair.certificate).not_valid_after_utc.timestamp()
+
+
+@pytest.mark.parametrize("year", [2049, 2050])
+def test_the_end_is_read_in_both_forms_that_it_may_have(tmp_path: Path, year: int) -> None:
+    """RFC 5280, 4.1.2.5: from 2050 on with four digits of the year."""
+    end = dt.datetime(year, 12, 31, 23, 59, 59, tzinfo=dt.UTC)
+    pair = AUTHORITY.issue(*HERE, until=end)
+    files = Files.of(tmp_path, pair)
+
+    assert load(CertificateFiles(files.certificate, files.key)).expires_at == end.timestamp()
 
 
 async def test_a_folder_that_is_put_in_anothers_place_is_seen(tmp_path: Path) -> None:
