@@ -11,6 +11,8 @@ from gateway.graphql.requests import PREFLIGHT_HEADERS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from starlette.datastructures import Headers as RequestHeaders
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from gateway.direct import Headers
@@ -68,6 +70,18 @@ class BrowserHeaders:
         await self._app(scope, receive, with_headers)
 
 
+class _Cors(CORSMiddleware):
+    """Tells browsers what scripts may send, whatever they ask. So they can say which header it is that may not be sent.
+
+    If the answer has a status of failure, as Starlette's has then, they say no more than that.
+    """
+
+    def preflight_response(self, request_headers: RequestHeaders) -> Response:
+        response = super().preflight_response(request_headers)
+        response.status_code = 200
+        return response
+
+
 def shared_with(origins: Sequence[str], app: ASGIApp) -> ASGIApp:
     """Let scripts of these origins read the answers (CORS); with none, those of this origin alone.
 
@@ -75,7 +89,7 @@ def shared_with(origins: Sequence[str], app: ASGIApp) -> ASGIApp:
     """
     if not origins:
         return app
-    return CORSMiddleware(
+    return _Cors(
         app,
         allow_origins=origins,
         allow_methods=("GET", "POST"),
