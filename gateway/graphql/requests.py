@@ -106,7 +106,12 @@ def parameters_in_query(request: HttpRequest) -> Parameters:
 
 def parameters_in_body(body: bytes) -> Parameters:
     """The parameters of a POST. Raises Refused."""
-    return _decode(body, Parameters, "the body")
+    try:
+        return _decode(body, Parameters, "the body")
+    except Refused:
+        if body.lstrip().startswith(b"["):  # as clients send several at once, if they are set up for that
+            raise Refused(400, "batches are not supported: send each operation in a request of its own") from None
+        raise
 
 
 def _check_not_simple(head: Head) -> None:
