@@ -46,7 +46,7 @@ from emporix.sessioncontext.v1 import session_context_pb2, session_context_pb2_g
 with grpc.insecure_channel(sys.argv[1]) as channel:
     stub = session_context_pb2_grpc.SessionContextServiceStub(channel)
     request = session_context_pb2.GetSessionContextRequest(tenant="acme", session_id=sys.argv[2])
-    print(stub.GetSessionContext(request, metadata=(("x-api-key", "dev-key"),), timeout=10).session_context.currency)
+    print(stub.GetSessionContext(request, metadata=(("x-api-key", "dev-key"),), timeout=10).session_context.session_id)
 """
 
 
@@ -79,7 +79,7 @@ async def test_its_commands_generate_code(folder: Path, dev: Dev) -> None:
     for plugin in ("java", "grpc-java"):
         assert "com.emporix.sessioncontext.v1" in _told(folder, f"{plugin}.options")
     command = (sys.executable, "-c", CALL, dev.doors.grpc, seed.CUSTOMER_SESSION)
-    assert await asyncio.to_thread(_run, folder / "gen", *command) == "EUR\n"
+    assert await asyncio.to_thread(_run, folder / "gen", *command) == f"{seed.CUSTOMER_SESSION}\n"
 
 
 def test_buf_gives_go_the_same_package_and_java_what_it_has_without(folder: Path) -> None:
