@@ -17,6 +17,7 @@ SHAPES: dict[str, object] = {
     "a cart": {"cart": CART},
     "text": {"note": "x" * 100_000},
     "text of other letters": {"note": "\u00e9\u20ac" * 20_000},
+    "text with a single emoji": {"note": "x" * 100_000 + "\U0001f6d2"},
     "numbers": {"seen": list(range(1000, 21_000))},
     "attributes": {f"k{each}": f"v{each}" for each in range(5000)},
     "lists": {f"k{each}": [] for each in range(5000)},
