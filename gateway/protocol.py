@@ -42,6 +42,12 @@ _NOT_ONE_HOST: Final = (
     b"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
     b"the field Host has to be there once"
 )
+_NO_OTHER_CODING: Final = (
+    b"HTTP/1.1 501 Not Implemented\r\n"
+    b"content-type: text/plain; charset=utf-8\r\ncontent-length: 52\r\n"
+    b"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
+    b"no transfer coding is understood here but `chunked`."
+)
 _CLIENT: Final = "gateway.client"
 """Key of a request's scope (ASGI 3)."""
 _UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
@@ -211,10 +217,17 @@ class BoundedProtocol(HttpToolsProtocol):
         """The answer to a head that is well-formed, but is not taken; None if it is."""
         if self.parser.should_upgrade():  # still; to the parser the request is at its end here
             return _NO_OTHER_PROTOCOL
-        hosts = [name for name, _ in self.headers].count(b"host")
+        names = [name for name, _ in self.headers]
+        if b"transfer-encoding" in names and not self._is_merely_chunked():  # RFC 9112, 6.1
+            return _NO_OTHER_CODING
+        hosts = names.count(b"host")
         if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):  # RFC 9112, 3.2
             return _NOT_ONE_HOST
         return None
+
+    def _is_merely_chunked(self) -> bool:
+        """Whether the body is in chunks, and nothing else was done to it, which the parser would not say."""
+        return [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"] == [b"chunked"]
 
     def at_rest(self) -> bool:
         """Whether nothing is being answered."""

@@ -238,6 +238,29 @@ async def test_a_request_names_one_host(path: str, hosts: str) -> None:
         assert (answers.bodies, answers.headers) == ([], [])
 
 
+@pytest.mark.parametrize("path", ["/direct", "/other"])
+@pytest.mark.parametrize(
+    "codings",
+    ["transfer-encoding: gzip, chunked\r\n", "Transfer-Encoding: gzip\r\ntransfer-encoding: chunked\r\n"],
+    ids=["in a field", "in two"],
+)
+async def test_a_coding_that_is_not_understood_is_refused(path: str, codings: str) -> None:
+    async with connected() as (answers, reader, writer):
+        writer.write(f"POST {path} HTTP/1.1\r\nhost: x\r\n{codings}\r\n2\r\n{{}}\r\n0\r\n\r\n".encode() + post(b"3"))
+        status, headers, _ = await answer_of(reader)
+        assert (status, headers["connection"]) == ("HTTP/1.1 501 Not Implemented", "close")
+        assert await reader.read() == b""
+        assert (answers.bodies, answers.headers) == ([], [])
+
+
+async def test_chunked_is_understood_however_it_is_written() -> None:
+    async with connected() as (_, reader, writer):
+        for value in ("Chunked", " chunked "):
+            head = f"POST /direct HTTP/1.1\r\nhost: x\r\ntransfer-encoding:{value}\r\n\r\n"
+            writer.write(head.encode() + b"2\r\n{}\r\n0\r\n\r\n")
+            assert (await answer_of(reader))[2] == b"{}"
+
+
 async def test_before_http_1_1_there_was_no_host() -> None:
     async with connected() as (_, reader, writer):
         writer.write(post(b"1", version="1.0").replace(b"host: x\r\n", b""))
