@@ -31,7 +31,6 @@ if TYPE_CHECKING:
         DirectiveNode,
         DocumentNode,
         GraphQLSchema,
-        SelectionNode,
         SelectionSetNode,
         ValueNode,
     )
@@ -165,12 +164,13 @@ def measure(document: DocumentNode, table: Mapping[str, Price], limits: Limits) 
     operations = [each for each in document.definitions if isinstance(each, OperationDefinitionNode)]
     fragments = _Fragments([each for each in document.definitions if isinstance(each, FragmentDefinitionNode)], table)
     counts = [fragments.count(each) for each in operations]
-    everything = [*counts, *(fragments.counts[name] for name in fragments.unused(operations))]
+    unused = fragments.unused(operations)
+    everything = [*counts, *(fragments.counts[name] for name in unused)]
     selections = sum(each.selections for each in everything)
     depth = max((each.depth for each in everything), default=0)
     repeats = 0
     if selections <= limits.selections and depth <= limits.depth:
-        roots = [*operations, *chain.from_iterable(map(fragments.named, fragments.unused(operations)))]
+        roots = [*operations, *chain.from_iterable(map(fragments.named, unused))]
         repeats = sum(fragments.repeats([each.selection_set]) for each in roots)
     return Measure(
         depth=depth,
@@ -343,12 +343,8 @@ def _spreads(selection_set: SelectionSetNode) -> Iterator[str]:
         for node in pending.pop().selections:
             if isinstance(node, FragmentSpreadNode):
                 yield node.name.value
-            elif (below := _below(node)) is not None:
-                pending.append(below)
-
-
-def _below(node: SelectionNode) -> SelectionSetNode | None:
-    return node.selection_set if isinstance(node, FieldNode | InlineFragmentNode) else None
+            elif isinstance(node, FieldNode | InlineFragmentNode) and node.selection_set is not None:
+                pending.append(node.selection_set)
 
 
 def _defaults(operation: OperationDefinitionNode) -> Mapping[str, int]:

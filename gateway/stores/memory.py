@@ -64,8 +64,6 @@ class _Kept(NamedTuple, Generic[Value]):
 class _BoundedMemoryCache(BaseCache, Generic[Value]):  # type: ignore[misc]  # aiocache is untyped
     """An aiocache cache in order of use. No timers: what has expired goes when it is met, or pushed out."""
 
-    NAME = "bounded-memory"
-
     def __init__(
         self, max_entries: int, clock: Callable[[], float], max_size: int, size_of: Callable[[Value], int]
     ) -> None:

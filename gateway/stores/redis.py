@@ -292,8 +292,6 @@ async def open_redis(
 class _RedisCache(BaseCache):  # type: ignore[misc]  # aiocache is untyped
     """An aiocache cache over redis-py, one server or a cluster. All goes by `raw`: we keep more than a value."""
 
-    NAME = "redis-or-cluster"
-
     def __init__(self, client: Client) -> None:
         super().__init__(timeout=None)
         self._client = client
