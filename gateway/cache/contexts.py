@@ -63,7 +63,9 @@ class Resource(Readable, Protocol):
 class ManagedResource(Resource, Protocol):
     """Any session context, by its id."""
 
-    async def write(self, document: bytes, deadline: Deadline, *, upsert: bool = False) -> None: ...
+    async def write(
+        self, document: bytes, deadline: Deadline, *, saas_token: SecretStr | None = None, upsert: bool = False
+    ) -> None: ...
 
 
 class OwnResource(Resource, Protocol):
@@ -75,7 +77,7 @@ class OwnResource(Resource, Protocol):
 class Client(Protocol):
     """The way to upstream."""
 
-    def session(self, tenant: str, session_id: str, saas_token: SecretStr | None = None) -> ManagedResource:
+    def session(self, tenant: str, session_id: str) -> ManagedResource:
         """Any session of a tenant."""
         ...
 
@@ -106,10 +108,10 @@ class CachedClient:
         self._uncached = uncached
         self._hash_key = secrets.token_bytes(32)
 
-    def session(self, tenant: str, session_id: str, saas_token: SecretStr | None = None) -> CachedSession:
+    def session(self, tenant: str, session_id: str) -> CachedSession:
         """Any session of a tenant."""
         cache = None if tenant in self._uncached else self._managed
-        return CachedSession(self._client, cache, tenant, session_id, saas_token)
+        return CachedSession(self._client, cache, tenant, session_id)
 
     def own_session(self, tenant: str, access_token: SecretStr) -> CachedOwnSession:
         """The session that the caller's Emporix token belongs to. Raises TenantNotConfigured."""
@@ -134,15 +136,12 @@ class CachedClient:
 class CachedSession:
     """One session of a tenant, which is read through the cache as a `Subject`. Methods raise TenantNotConfigured."""
 
-    __slots__ = ("_cache", "_client", "_saas_token", "_tenant", "key", "session_id", "until")
+    __slots__ = ("_cache", "_client", "_tenant", "key", "session_id", "until")
 
-    def __init__(
-        self, client: Client, cache: ReadThrough | None, tenant: str, session_id: str, saas_token: SecretStr | None
-    ) -> None:
+    def __init__(self, client: Client, cache: ReadThrough | None, tenant: str, session_id: str) -> None:
         self._client = client
         self._cache = cache
         self._tenant = tenant
-        self._saas_token = saas_token
         self.session_id = session_id
         self.key = session_key(tenant, session_id)
         self.until = math.inf
@@ -159,11 +158,13 @@ class CachedSession:
             return await self.fetch(deadline)
         return await self._cache.read(self, deadline)
 
-    async def write(self, document: bytes, deadline: Deadline, *, upsert: bool = False) -> None:
+    async def write(
+        self, document: bytes, deadline: Deadline, *, saas_token: SecretStr | None = None, upsert: bool = False
+    ) -> None:
         """Replace the whole document."""
         inner = self._inner()
         async with _writing(self._cache, self.key):
-            await inner.write(document, deadline, upsert=upsert)
+            await inner.write(document, deadline, saas_token=saas_token, upsert=upsert)
 
     async def add_attribute(self, name: str, value: JSON, deadline: Deadline) -> None:
         """Set an attribute."""
@@ -183,7 +184,7 @@ class CachedSession:
 
     def _inner(self) -> ManagedResource:
         """The way to upstream, made when it is needed: most reads do not come that far."""
-        return self._client.session(self._tenant, self.session_id, self._saas_token)
+        return self._client.session(self._tenant, self.session_id)
 
 
 class CachedOwnSession:

@@ -53,22 +53,16 @@ class SessionContexts:
         self._writer = writer
         self._max_batch = max_batch
         self._batch_concurrency = batch_concurrency
-        self._readable = lru_cache(_READABLE)(self._checked)
+        self._readable = lru_cache(_READABLE)(self._session)
 
     async def get(self, tenant: str, session_id: str, deadline: Deadline, options: ReadOptions = FRESH_ENOUGH) -> Found:
         """Read one, from the cache where the options allow."""
         session = (
             self._readable(tenant, session_id)
             if options is FRESH_ENOUGH
-            else self._checked(tenant, session_id, options)
+            else self._session(tenant, session_id, checks.read_options(options))
         )
         return await session.get(options, deadline)
-
-    def _checked(self, tenant: str, session_id: str, options: ReadOptions = FRESH_ENOUGH) -> CachedSession:
-        validation.check(
-            validation.tenant(tenant), validation.segment("session_id", session_id), checks.read_options(options)
-        )
-        return self._client.session(tenant, session_id)
 
     async def batch_get(
         self, tenant: str, session_ids: Sequence[str], deadline: Deadline, options: ReadOptions = FRESH_ENOUGH
@@ -101,18 +95,17 @@ class SessionContexts:
         saas_token: SecretStr | None = None,
     ) -> Written:
         """Replace the expected version, or with `upsert` create what does not exist."""
-        validation.check(
-            validation.tenant(tenant),
-            validation.segment("session_id", session_id),
+        session = self._session(
+            tenant,
+            session_id,
             checks.expected_version(options.expected_version, required=not upsert),
             checks.replacement(replacement, session_id, options.expected_version),
             checks.saas_token(saas_token),
         )
-        session = self._client.session(tenant, session_id, saas_token)
         if options.expected_version is None:
             await _check_absent(session, options.deadline)
         change = Replace(session_id, replacement, options.expected_version)
-        send = partial(session.write, upsert=upsert)
+        send = partial(session.write, saas_token=saas_token, upsert=upsert)
         return await self._writer.replace(tenant, session, change, send, options, upsert=upsert)
 
     async def patch(
@@ -137,7 +130,7 @@ class SessionContexts:
         with _blaming("value"):
             if options.expected_version is not None:
                 return await self._patch(tenant, session_id, _setting(name, value), options, saas_token, named)
-            session = self._attribute_of(tenant, session_id, named)
+            session = self._session(tenant, session_id, named)
             return await self._writer.add_attribute(session, name, value, options)
 
     async def remove_attribute(
@@ -154,7 +147,7 @@ class SessionContexts:
         with _blaming("attribute_name"):
             if options.expected_version is not None:
                 return await self._patch(tenant, session_id, _setting(name, CLEAR), options, saas_token, named)
-            session = self._attribute_of(tenant, session_id, named)
+            session = self._session(tenant, session_id, named)
             return await self._writer.remove_attribute(session, name, options)
 
     async def _patch(
@@ -166,18 +159,14 @@ class SessionContexts:
         saas_token: SecretStr | None,
         *violations: Iterable[Violation],
     ) -> Written:
-        validation.check(
-            validation.tenant(tenant),
-            validation.segment("session_id", session_id),
-            checks.expected_version(options.expected_version),
-            *violations,
-            checks.saas_token(saas_token),
-        )
-        session = self._client.session(tenant, session_id, saas_token)
-        return await self._writer.change(tenant, session, Change(patch.whole, session.write, patch.is_in), options)
+        expected = checks.expected_version(options.expected_version)
+        session = self._session(tenant, session_id, expected, *violations, checks.saas_token(saas_token))
+        change = Change(patch.whole, partial(session.write, saas_token=saas_token), patch.is_in)
+        return await self._writer.change(tenant, session, change, options)
 
-    def _attribute_of(self, tenant: str, session_id: str, named: Iterable[Violation]) -> CachedSession:
-        validation.check(validation.tenant(tenant), validation.segment("session_id", session_id), named)
+    def _session(self, tenant: str, session_id: str, *violations: Iterable[Violation]) -> CachedSession:
+        """The session, all input being good."""
+        validation.check(validation.tenant(tenant), validation.segment("session_id", session_id), *violations)
         return self._client.session(tenant, session_id)
 
 

@@ -43,12 +43,9 @@ class SessionContextClient:
         self._exchanges: dict[str, _Exchange] = {}
         """By tenant, with the gateway's own token. There are no more of them than tenants configured."""
 
-    def session(self, tenant: str, session_id: str, saas_token: SecretStr | None = None) -> Session:
-        """Any session of a tenant. `saas_token` goes along with a whole-object write, which upstream refuses without.
-
-        Raises TenantNotConfigured.
-        """
-        return Session(self._exchange(tenant), self._tokens, tenant, session_id, saas_token)
+    def session(self, tenant: str, session_id: str) -> Session:
+        """Any session of a tenant. Raises TenantNotConfigured."""
+        return Session(self._exchange(tenant), self._tokens, tenant, session_id)
 
     def own_session(self, tenant: str, access_token: SecretStr) -> OwnSession:
         """The session that the caller's Emporix token belongs to. Raises TenantNotConfigured."""
@@ -67,28 +64,30 @@ class SessionContextClient:
 class Session:
     """Operations 1 to 4: `/session-context/{tenant}/context/{sessionId}`."""
 
-    def __init__(
-        self, exchange: _Exchange, tokens: ServiceTokens, tenant: str, session_id: str, saas_token: SecretStr | None
-    ) -> None:
+    def __init__(self, exchange: _Exchange, tokens: ServiceTokens, tenant: str, session_id: str) -> None:
         self._exchange = exchange
         self._tokens = tokens
         self._tenant = tenant
         self._session_id = session_id
-        self._saas_token = saas_token
 
     def read(self, deadline: Deadline) -> Awaitable[SessionContext]:
         """GET the session context."""
         return self._exchange.read(paths.session(self._tenant, self._session_id), deadline, self._session_id)
 
-    async def write(self, document: bytes, deadline: Deadline, *, upsert: bool = False) -> None:
-        """PUT the whole document, `metadata.version` being the current one. Raises VersionConflict when it is not."""
+    async def write(
+        self, document: bytes, deadline: Deadline, *, saas_token: SecretStr | None = None, upsert: bool = False
+    ) -> None:
+        """PUT the whole document, `metadata.version` being the current one: raises VersionConflict when it is not.
+
+        Upstream refuses it without a `saas_token`.
+        """
         path = paths.session(self._tenant, self._session_id)
         target = f"{path}?upsert={'true' if upsert else 'false'}"
-        if self._saas_token is None:
+        if saas_token is None:
             exchange, headers = self._exchange, None
         else:
             exchange = self._exchange.beside_saas_token(self._tokens, self._tenant, path)
-            headers = {"saas-token": self._saas_token.get_secret_value()}
+            headers = {"saas-token": saas_token.get_secret_value()}
         await exchange.write("PUT", target, deadline, document, self._session_id, headers=headers, versioned=True)
 
     async def add_attribute(self, name: str, value: JSON, deadline: Deadline) -> None:

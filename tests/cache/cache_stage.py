@@ -141,7 +141,7 @@ class Upstream:
         self._held_answers.append(Held())
         return self._held_answers[-1]
 
-    def session(self, tenant: str, session_id: str, saas_token: SecretStr | None = None) -> UpstreamSession:
+    def session(self, tenant: str, session_id: str) -> UpstreamSession:
         return UpstreamSession(self, tenant, lambda: session_id, session_id)
 
     def own_session(self, tenant: str, access_token: SecretStr) -> UpstreamOwnSession:
@@ -208,7 +208,9 @@ class _Resource:
 
 
 class UpstreamSession(_Resource):
-    async def write(self, document: bytes, deadline: Deadline, *, upsert: bool = False) -> None:
+    async def write(
+        self, document: bytes, deadline: Deadline, *, saas_token: SecretStr | None = None, upsert: bool = False
+    ) -> None:
         await self._upstream.apply(self._tenant, self._session_id(), document)
 
 
