@@ -524,7 +524,7 @@ class Cache(_Section):
     """How long the gateway remembers that a session has no context. With 0 it asks upstream each time."""
     own_sessions: bool = False
     """Also cache shoppers' own sessions. They stay in the memory of each process, each under a keyed hash of the
-    shopper's token."""
+    shopper's token. A token that upstream has revoked is answered from there for as long as its entry is served."""
 
     @property
     def in_memory(self) -> bool:
