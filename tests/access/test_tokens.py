@@ -538,6 +538,16 @@ async def test_a_key_that_is_new_is_fetched_once(fake: FakeIssuer) -> None:
     assert fake.fetches == 2
 
 
+async def test_a_key_that_is_known_is_not_fetched_again(fake: FakeIssuer) -> None:
+    clock = Clock(0.0)
+    async with taking(issuer_of(fake), timing=Timing(clock=clock)) as tokens:
+        for subject in ("one", "another", "a third"):
+            assert await is_good(tokens, fake.token(sub=subject))
+            clock.now += 100
+
+    assert fake.fetches == 1
+
+
 async def test_a_flood_of_unknown_key_ids_costs_the_issuer_a_fetch_in_ten_seconds(fake: FakeIssuer) -> None:
     clock = Clock(0.0)
 

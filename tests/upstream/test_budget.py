@@ -62,6 +62,11 @@ class TestTheBudget:
             pass
         assert [budget.spend(now) for now in (0.5, 1.0, 1.5, 2.0)] == [False, True, False, True]
 
+    @pytest.mark.parametrize(("ratio", "per_second"), [(0.1, 0.0), (0.0, 1.0)])
+    def test_begins_with_all_that_may_be_saved_up(self, ratio: float, per_second: float) -> None:
+        budget = Budget(ratio, per_second, 0.0)
+        assert sum(budget.spend(0.0) for _ in range(100)) == RESERVE
+
     def test_of_nothing_lets_nothing_through(self) -> None:
         budget = Budget(0.0, 0.0, 0.0)
         budget.earn()
@@ -222,6 +227,17 @@ async def test_who_goes_away_during_a_repetition_ends_it() -> None:
     with pytest.raises(asyncio.CancelledError):
         await caller
     assert caller.cancelled()
+
+
+async def test_every_request_earns_its_share_of_a_repetition() -> None:
+    upstream, budget = Upstream(503), Budget(0.5, 0.0, 0.0)
+    while budget.spend(0.0):
+        pass
+    calls = []
+    for _ in range(4):
+        await call(upstream, budget=budget)
+        calls.append(upstream.calls)
+    assert calls == [1, 3, 4, 6]
 
 
 async def test_without_budget_there_is_one_attempt() -> None:
