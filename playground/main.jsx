@@ -18,11 +18,7 @@ async function fetcher(parameters, options) {
   try {
     response = await fetch(location.pathname, {
       method: "POST",
-      headers: {
-        accept: "application/graphql-response+json, application/json",
-        "content-type": "application/json",
-        ...options?.headers,
-      },
+      headers: withOurs(options?.headers),
       body: JSON.stringify({ ...parameters, variables: parameters.variables && asTyped(parameters.variables) }),
     });
     text = await response.text();
@@ -34,6 +30,16 @@ async function fetcher(parameters, options) {
   } catch {
     return failed(`the answer is not JSON (HTTP status ${response.status}): ${text.slice(0, 200)}`);
   }
+}
+
+/** Headers as they are filled in, in the place of ours, however their names are written: both would go out as one. */
+function withOurs(given = {}) {
+  const all = new Headers({
+    accept: "application/graphql-response+json, application/json",
+    "content-type": "application/json",
+  });
+  Object.entries(given).forEach(([name, value]) => all.set(name, value));
+  return all;
 }
 
 /** In the place of an answer. What is thrown would be shown with its stack, which tells of this bundle alone. */

@@ -202,6 +202,22 @@ async def test_sends_numbers_as_they_are_typed(dev: Dev, upstream: Sandbox, brow
     assert digits in (upstream.store.get("acme", CUSTOMER_SESSION) or b"")
 
 
+async def test_a_header_that_is_filled_in_takes_the_place_of_the_pages_own(
+    dev: Dev, upstream: Sandbox, browser: Browser
+) -> None:
+    """However its name is written: many a developer adds this one out of habit."""
+    async with visit(browser, dev.graphql_url) as page:
+        headers = page.get_by_role("region", name="Headers")
+        await expect(headers).to_contain_text('"saas-token"')
+        await headers.locator(".view-lines").last.click()  # that of the variables is hidden
+        await page.keyboard.press("Control+A")
+        await page.keyboard.press("Delete")
+        await page.keyboard.insert_text('{"x-api-key": "dev-key", "Content-Type": "application/json"}')
+        await expect(headers).to_contain_text('"Content-Type"')
+        await execute(page)
+        await expect(page.get_by_role("region", name="Result Window")).to_contain_text('"currency": "EUR"')
+
+
 @pytest.mark.parametrize("way", ["no answer", "a proxy's page"])
 async def test_says_in_words_when_the_answer_is_none_of_the_gateways(dev: Dev, browser: Browser, way: str) -> None:
     async def fail(route: Route) -> None:
@@ -236,6 +252,23 @@ async def test_a_phone_has_room_for_the_answer(dev: Dev, upstream: Sandbox, brow
         await page.get_by_role("button", name="Show Documentation Explorer").click()
         await expect(page.get_by_text("Root Types")).to_be_visible()
         await fits(page)
+
+
+async def test_names_in_the_documentation_can_be_read(dev: Dev, browser: Browser) -> None:
+    async with visit(browser, dev.graphql_url) as page:
+        await page.get_by_role("button", name="Show Documentation Explorer").click()
+        names = page.locator(".graphiql-doc-explorer-content").get_by_text(re.compile("^(query|Query|SessionContext)$"))
+        await expect(names).to_have_count(3)
+        colours = await names.evaluate_all("all => all.map((each) => getComputedStyle(each).color)")
+
+    assert min(map(contrast_with_white, colours)) >= 4.5
+
+
+def contrast_with_white(colour: str) -> float:
+    """By WCAG 2.2, 1.4.3."""
+    parts = [int(each) / 255 for each in re.findall(r"\d+", colour)]
+    linear = [each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in parts]
+    return 1.05 / (0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05)
 
 
 async def test_marks_what_the_schema_does_not_know(dev: Dev, browser: Browser) -> None:
