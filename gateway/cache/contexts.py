@@ -13,7 +13,7 @@ import base64
 import hashlib
 import math
 import secrets
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Final, Protocol
 
 import msgspec
@@ -24,6 +24,7 @@ from gateway.errors import GatewayError, SessionNotFound, Unauthenticated, Upstr
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Container
+    from contextlib import AbstractAsyncContextManager
 
     from pydantic import SecretStr
 
@@ -87,9 +88,10 @@ class Client(Protocol):
 
 
 class CachedClient:
-    """Reads through `managed` and `own`, each of which may be None: then upstream is asked, always.
+    """Reads through `managed`, and shoppers' own sessions through `own`; without these, upstream is asked, always.
 
-    `uncached` are tenants for which nothing is kept; `session_ids` remembers which session a token belongs to.
+    There is no `own` without `managed`, by which writes are marked. `uncached` are tenants for which nothing is kept;
+    `session_ids` remembers which session a token belongs to.
     """
 
     def __init__(
@@ -163,24 +165,28 @@ class CachedSession:
     ) -> None:
         """Replace the whole document."""
         inner = self._inner()
-        async with _writing(self._cache, self.key):
+        async with self._writing():
             await inner.write(document, deadline, saas_token=saas_token, upsert=upsert)
 
     async def add_attribute(self, name: str, value: JSON, deadline: Deadline) -> None:
         """Set an attribute."""
         inner = self._inner()
-        async with _writing(self._cache, self.key):
+        async with self._writing():
             await inner.add_attribute(name, value, deadline)
 
     async def remove_attribute(self, name: str, deadline: Deadline) -> bool:
         """Remove an attribute; false when there was nothing to remove."""
         inner = self._inner()
-        async with _writing(self._cache, self.key):
+        async with self._writing():
             return await inner.remove_attribute(name, deadline)
 
     async def fetch(self, deadline: Deadline) -> SessionContext:
         """Ask upstream; what it answers is not kept."""
         return await self._inner().read(deadline)
+
+    def _writing(self) -> AbstractAsyncContextManager[None]:
+        """Around a write."""
+        return nullcontext() if self._cache is None else self._cache.writing(self.key)
 
     def _inner(self) -> ManagedResource:
         """The way to upstream, made when it is needed: most reads do not come that far."""
@@ -245,20 +251,20 @@ class CachedOwnSession:
             if self._own is not None:
                 await self._own.forget(self.key)
             raise
-        await self._session_ids.set(self.key, context.session_id, ttl=_SESSION_IDS_KEPT)
-        if self._own is None and self._managed is not None:
-            self._managed.saw(session_key(self._tenant, context.session_id), context.metadata.version)
+        if self._managed is not None:
+            await self._session_ids.set(self.key, context.session_id, ttl=_SESSION_IDS_KEPT)
+            if self._own is None:
+                self._managed.saw(session_key(self._tenant, context.session_id), context.metadata.version)
         return context
 
     @asynccontextmanager
     async def _writing(self, deadline: Deadline) -> AsyncIterator[None]:
         """Around a write. Which session it is must be known first, since the same one is kept by its id."""
-        cache = self._managed or self._own
-        if cache is None:
+        if self._managed is None:
             yield
             return
         session_id = await self._session_ids.get(self.key) or await self._find_session_id(deadline)
-        async with _writing(cache, session_key(self._tenant, session_id)):
+        async with self._managed.writing(session_key(self._tenant, session_id)):
             yield
 
     async def _find_session_id(self, deadline: Deadline) -> str:
@@ -280,15 +286,6 @@ def marked_by(key: str, entry: Entry) -> str | None:
     """Under which key writes mark what an own session's entry holds: that of the session, where there is one."""
     tenant = key.split(":")[1]
     return None if entry.context is None else session_key(tenant, entry.context.session_id)
-
-
-@asynccontextmanager
-async def _writing(cache: ReadThrough | None, key: str) -> AsyncIterator[None]:
-    if cache is None:
-        yield
-    else:
-        async with cache.writing(key):
-            yield
 
 
 async def _uncached(subject: Subject, options: ReadOptions, deadline: Deadline) -> Found:
