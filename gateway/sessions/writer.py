@@ -59,7 +59,7 @@ class _Tally:
     """What one write took, over all of its rounds."""
 
     attempts: int = 0
-    ambiguous: int = 0
+    answers_lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ class Writer:
             current = await write.run(options.deadline, max_attempts=self._max_attempts - tally.attempts)
         finally:
             tally.attempts += write.attempts
-            tally.ambiguous += len(write.lost)
+            tally.answers_lost += len(write.lost)
         if current is None and options.read_back:
             current = await _read_back(write, options.deadline)
         if current is not None and isinstance(write, VersionedWrite):
@@ -225,7 +225,7 @@ class Writer:
             outcome = error.reason
             raise
         finally:
-            self._observer.write_finished(WriteFinished(operation, outcome, tally.attempts, tally.ambiguous))
+            self._observer.write_finished(WriteFinished(operation, outcome, tally.attempts, tally.answers_lost))
 
 
 def _place(tenant: str, current: SessionContext) -> Place:

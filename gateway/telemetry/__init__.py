@@ -40,7 +40,7 @@ class WriteFinished(Struct, frozen=True):
     """`applied`, or the reason of the error it ended with."""
     attempts: int
     """Times that the write was sent upstream."""
-    ambiguous: int
+    answers_lost: int
     """Times that its answer was lost, and a read settled what became of it or tried to."""
 
 

@@ -68,7 +68,7 @@ class Metrics:
             buckets=(0, 1, 2, 3, 4, 5, 10),
             registry=self._registry,
         )
-        self._ambiguous = Counter(
+        self._answers_lost = Counter(
             "session_gateway_write_answers_lost",
             "Writes whose answer was lost, so that the session had to be read back.",
             ["operation"],
@@ -218,7 +218,7 @@ class Metrics:
         """Count a write."""
         self._writes.labels(event.operation, event.outcome).inc()
         self._attempts.labels(event.operation).observe(event.attempts)
-        self._ambiguous.labels(event.operation).inc(event.ambiguous)
+        self._answers_lost.labels(event.operation).inc(event.answers_lost)
 
     def cache_read(self, event: CacheRead) -> None:
         """Count a read."""
