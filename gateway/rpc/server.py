@@ -90,16 +90,7 @@ async def serve_rpc(
     checks = HealthServicer(SERVICES, readiness, max_watches=max(1, limits.max_calls // 2))
     health_pb2_grpc.add_HealthServicer_to_server(checks, methods)
     if reflected:
-        from grpc_reflection.v1alpha import (  # noqa: PLC0415 - brings descriptors that nothing else needs
-            reflection,
-            reflection_pb2_grpc,
-        )
-
-        described = reflection.aio.ReflectionServicer((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME))
-        add = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
-        add(described, methods)  # type: ignore[no-untyped-call]  # grpcio-reflection has no types
-        # Its messages are the same, and grpcio-reflection has no other.
-        methods.serve_also_as(reflection.SERVICE_NAME, reflection.SERVICE_NAME.replace("v1alpha", "v1"))
+        _add_reflection(methods)
     bound = _bind(server, host, port, certificates, shared=shared)
     await server.start()
     _let_work_go_first()
@@ -125,6 +116,19 @@ async def serve_rpc(
             ending.close()
             with ending.hastened_by_cancellation():
                 await closing
+
+
+def _add_reflection(methods: Any) -> None:
+    """By the names of both its versions: their messages are the same, and grpcio-reflection has the first alone."""
+    from grpc_reflection.v1alpha import (  # noqa: PLC0415 - brings descriptors that nothing else needs
+        reflection,
+        reflection_pb2_grpc,
+    )
+
+    described = reflection.aio.ReflectionServicer((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME))
+    add = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
+    add(described, methods)  # type: ignore[no-untyped-call]  # grpcio-reflection has no types
+    methods.serve_also_as(reflection.SERVICE_NAME, reflection.SERVICE_NAME.replace("v1alpha", "v1"))
 
 
 async def _stop(server: grpc.aio.Server, ending: Ending, *, grace: float) -> None:
