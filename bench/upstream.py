@@ -32,7 +32,7 @@ from pydantic import SecretStr
 from gateway.configuration import load_settings
 from gateway.deadline import Deadline
 from gateway.parts.upstream import open_upstream
-from gateway.request import Request, enter
+from gateway.request import Request, under_way
 from gateway.stores import MemoryStore
 from gateway.telemetry.prometheus import Metrics
 from gateway.upstream.client import SessionContextClient
@@ -210,7 +210,7 @@ async def wired(stack: AsyncExitStack, upstream: dict[str, object]) -> Read:
     tenants = {"acme": {"client_id": "id", "client_secret": "secret"}}
     settings = load_settings(None, {"tenants": tenants, "upstream": upstream})
     http, tokens = await stack.enter_async_context(open_upstream(settings, Metrics()))
-    enter(Request("graphql", "POST", "0123456789abcdef", 0.0))
+    under_way.set(Request("graphql", "POST", "0123456789abcdef", 0.0))
     return reading(SessionContextClient(http, tokens))
 
 

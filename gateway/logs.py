@@ -70,7 +70,7 @@ def _shows_no_metadata(record: logging.LogRecord) -> bool:
 
 
 def _of_request(_: object, __: str, event: EventDict) -> EventDict:
-    request = under_way()
+    request = under_way.get()
     if request is not None:
         event.setdefault("request_id", request.id)
         if request.trace_id is not None:

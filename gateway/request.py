@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from gateway.tenants import readable
 
-__all__ = ["Request", "current", "enter", "leave", "under_way"]
+__all__ = ["Request", "current", "under_way"]
 
 
 class Request(Struct, eq=False):
@@ -76,24 +76,11 @@ class Request(Struct, eq=False):
         self.caller = caller
 
 
-_under_way: Final[ContextVar[Request | None]] = ContextVar("request", default=None)
-
-
-def enter(request: Request) -> None:
-    """Make it the one that is under way, for the task it runs in and all that this begins."""
-    _under_way.set(request)
-
-
-def leave() -> None:
-    """What runs from here on is part of none, as where a connection goes on to its next."""
-    _under_way.set(None)
-
-
-def under_way() -> Request | None:
-    """The request under way, if what runs is part of any."""
-    return _under_way.get()
+under_way: Final[ContextVar[Request | None]] = ContextVar("request", default=None)
+"""The request that what runs is part of, in the task that it is set in and in all that this begins. None where it is
+part of none, as where a connection has yet to go on to its next."""
 
 
 def current() -> Request:
     """The request under way; where there is none, one that nobody is told of."""
-    return _under_way.get() or Request("", "", "", 0.0)
+    return under_way.get() or Request("", "", "", 0.0)

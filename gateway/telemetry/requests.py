@@ -13,7 +13,7 @@ import secrets
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol
 
-from gateway.request import Request, enter, leave
+from gateway.request import Request, under_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,7 +67,7 @@ class Requests:
         given = header("x-request-id")
         request_id = given if given and _well_formed(given) else f"{self._prefix}{next(self._numbers):x}"
         request = Request(door, method, request_id, perf_counter())
-        enter(request)
+        under_way.set(request)
         self.begun[door] += 1
         return request
 
@@ -80,7 +80,7 @@ class Requests:
             self.tell()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_WITHIN, self._tell_in_time)
-        leave()
+        under_way.set(None)
 
     def tell(self) -> None:
         """Tell the watchers of all that have ended."""

@@ -75,7 +75,7 @@ class Attempts:
                 "upstream keeps failing, and gets no calls for a moment", retry_after=self._breaker.wait(began)
             )
         sent, well, outcome = False, None, "cancelled"
-        cause = under_way()
+        cause = under_way.get()
         try:
             if not self._limiter.take():
                 await self._place(deadline)

@@ -229,10 +229,10 @@ async def test_what_comes_after_a_request_is_no_part_of_it() -> None:
     nothing: Mapping[str, str] = {}
     requests = Requests()
     request = requests.begin("grpc", "x", nothing.get)
-    assert under_way() is request
+    assert under_way.get() is request
     requests.end(request)
 
-    assert under_way() is None
+    assert under_way.get() is None
     assert current() is not request
 
 
