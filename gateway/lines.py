@@ -35,7 +35,7 @@ class Lines(logging.Handler):
         self.readable = readable
         """Whether people read it, and not programs."""
         self.dropped = 0
-        """Lines that there was no room for."""
+        """Lines that there was no room for, here or on the disk."""
         self._lock = threading.RLock()  # OpenTelemetry, and gRPC's certificates, log from threads of their own
         self._untold = 0
         self._log = structlog.stdlib.get_logger(__name__)
@@ -77,6 +77,7 @@ class Lines(logging.Handler):
 
     def push(self) -> None:
         """Write what the descriptor takes without waiting."""
+        took = False
         with self._lock:
             while self._lines and self._poll.poll(0):
                 chunk = self._next_chunk()
@@ -85,14 +86,17 @@ class Lines(logging.Handler):
                 except BlockingIOError:
                     written = 0
                 except OSError:  # nobody reads it any more, or the disk is full
-                    self.dropped += chunk.count(b"\n")
+                    lost = chunk.count(b"\n")
+                    self.dropped += lost
+                    self._untold += lost
                     self._waiting -= len(chunk)
                     continue
+                took = took or written > 0
                 self._waiting -= written
                 if written < len(chunk):
                     self._lines.appendleft(chunk[written:])
                     return
-            if self._untold and not self._lines:
+            if took and self._untold and not self._lines:  # of a full disk it is told once there is room
                 untold, self._untold = self._untold, 0
                 self._log.warning("lines_dropped", lines=untold)
 

@@ -7,6 +7,7 @@ import fcntl
 import json
 import logging
 import os
+import resource
 import select
 import threading
 from contextlib import contextmanager
@@ -142,6 +143,29 @@ def test_a_reader_who_is_gone_costs_lines_and_nothing_else() -> None:
             assert (lines.waiting, lines.dropped) == (0, 5)
     finally:
         os.close(writer)
+
+
+def test_a_full_disk_costs_lines_which_are_told_of_once_there_is_room(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with (tmp_path / "log").open("ab", buffering=0) as file, lines_to(file.fileno()) as lines:
+        lines.put(*numbered(2))
+        lines.push()
+        with structlog.testing.capture_logs() as log:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file.tell(), hard))  # as good as a full disk: write(2) fails
+            try:
+                for _ in range(2):
+                    lines.put(*numbered(3))
+                    lines.push()
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            assert log == []
+            assert lines.dropped == 6
+
+            lines.put(*numbered(1))
+            lines.push()
+
+    assert log == [{"event": "lines_dropped", "log_level": "warning", "lines": 6}]
+    assert (tmp_path / "log").read_bytes() == b"".join([*numbered(2), *numbered(1)])
 
 
 def test_other_holders_of_the_pipe_may_still_block(pipe: Pipe) -> None:
