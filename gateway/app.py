@@ -96,6 +96,7 @@ async def open_gateway(
             port=settings.admin.port,
             grace=settings.shutdown.grace,
             shared=shared,
+            section="admin",
         ) as admin,
         open_doors(settings, playground_headers, metrics, readiness, ending=ending or Ending(), shared=shared) as doors,
         nullcontext() if read_again is None else reloading(settings, read_again, doors.reload, readiness),

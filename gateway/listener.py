@@ -53,8 +53,9 @@ async def listening(
     certificates: Certificates | None = None,
     ending: Ending | None = None,
     shared: bool = False,
+    section: str = "",
 ) -> AsyncIterator[str]:
-    """Listen while the block runs; yields the base URL. Port 0 takes a free one; `shared`, as `bind` has it.
+    """Listen while the block runs; yields the base URL. Port 0 takes a free one; `shared` and `section` as in `claim`.
 
     Connections beyond `max_connections` are closed at once, those on which TLS is not agreed on yet included.
 
@@ -65,7 +66,7 @@ async def listening(
     """
     tls = None if certificates is None else server_context(certificates)
     ending = ending or Ending()
-    listener = bind(host, port, shared=shared)
+    listener = bind(host, port, shared=shared, section=section)
     bounded = protocol if max_connections is None else partial(protocol, max_connections=max_connections)
     server = _Server(
         ending,
@@ -226,19 +227,20 @@ def _left_of(listener: socket.socket) -> Iterator[socket.socket]:
         yield from taken_from(listener)
 
 
-def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A socket that listens. Raises OSError, with a `strerror` that names the address.
-
-    A `shared` port is taken also where another process of the same user has it and shares it: the kernel spreads new
-    connections over all of them (SO_REUSEPORT).
-    """
-    listener = claim(host, port, shared=shared)
+def bind(host: str, port: int, *, shared: bool = False, section: str = "") -> socket.socket:
+    """A socket that listens; all else is as in `claim`."""
+    listener = claim(host, port, shared=shared, section=section)
     listener.listen(_BACKLOG)
     return listener
 
 
-def claim(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """As `bind`, but it does not listen yet: it keeps the port, and no client comes to it."""
+def claim(host: str, port: int, *, shared: bool = False, section: str = "") -> socket.socket:
+    """A socket that does not listen yet: it keeps the port, and no client comes to it.
+
+    A `shared` port is taken also where another process of the same user has it and shares it: the kernel spreads new
+    connections over all of them (SO_REUSEPORT). Raises OSError, with a `strerror` that names the address, and the
+    section of the settings that it comes from, if that is given.
+    """
     claimed = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         claimed.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -249,7 +251,8 @@ def claim(host: str, port: int, *, shared: bool = False) -> socket.socket:
         claimed.bind((host, port))
     except OSError as error:
         claimed.close()
-        raise OSError(error.errno, f"cannot listen on {authority(host, port)}: {error.strerror}") from error
+        whose = f"{section}: " if section else ""
+        raise OSError(error.errno, f"{whose}cannot listen on {authority(host, port)}: {error.strerror}") from error
     # Connections inherit it. asyncio sets it for sockets that name IPPROTO_TCP alone: an answer's body would wait for
     # the client's delayed acknowledgement of its head.
     claimed.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -63,6 +63,7 @@ async def serve_graphql(
         certificates=certificates,
         ending=ending,
         shared=shared,
+        section="graphql",
     ) as url:
         yield f"{url}{PATH}"
 

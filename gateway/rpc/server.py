@@ -160,14 +160,14 @@ async def _hasten(server: grpc.aio.Server, ending: Ending) -> None:
 
 def _bind(server: grpc.aio.Server, host: str, port: int, certificates: Certificates | None, *, shared: bool) -> int:
     # What is wrong is said by this alone: gRPC prints it and raises nothing of it.
-    claim(host, port, shared=shared).close()
+    claim(host, port, shared=shared, section="grpc").close()
     try:
         if certificates is None:
             return server.add_insecure_port(authority(host, port))
         return server.add_secure_port(authority(host, port), _credentials(certificates))
     except RuntimeError as error:
         causes = "is the port in use?" if certificates is None else "is the port in use, or the key of a rare kind?"
-        raise OSError(f"cannot listen on {authority(host, port)}: {causes}") from error
+        raise OSError(f"grpc: cannot listen on {authority(host, port)}: {causes}") from error
 
 
 def _credentials(certificates: Certificates) -> grpc.ServerCredentials:

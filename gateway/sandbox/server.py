@@ -46,7 +46,7 @@ class SandboxServer:
 async def serve(sandbox: Sandbox, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[SandboxServer]:
     """Listen while the block runs; port 0 takes a free one. Raises OSError when the port cannot be had."""
     sandbox.stopping.clear()
-    async with listening(sandbox, host=host, port=port, grace=_GRACE, protocol=_Cuttable) as url:
+    async with listening(sandbox, host=host, port=port, grace=_GRACE, protocol=_Cuttable, section="sandbox") as url:
         try:
             yield SandboxServer(sandbox, url)
         finally:

@@ -70,6 +70,7 @@ async def supervise(
                 port=settings.admin.port,
                 grace=1.0,
                 shared=True,
+                section="admin",
             ) as admin,
             reloading(unclaimed, read_again, supervisor.reload, supervisor.readiness),
         ):
@@ -80,7 +81,7 @@ def _claimed(settings: Settings, claims: ExitStack) -> Settings:
     """The settings with the ports that were taken."""
     taken = {}
     for name, door in {"graphql": settings.graphql, "grpc": settings.grpc}.items():
-        port = claims.enter_context(claim(door.host, door.port, shared=True)).getsockname()[1]
+        port = claims.enter_context(claim(door.host, door.port, shared=True, section=name)).getsockname()[1]
         taken[name] = door.model_copy(update={"port": port})
     return settings.model_copy(update=taken)
 

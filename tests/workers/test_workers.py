@@ -540,14 +540,16 @@ async def test_a_flag_wins_over_the_setting(upstream: sandbox.SandboxServer) -> 
 # Trouble at the start
 
 
-async def test_a_port_in_use_is_told_once_by_whichever_process_finds_it() -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_port_in_use_is_told_once_by_whichever_process_finds_it(workers: str) -> None:
     async def refused(listener: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             ports = {**ANYWHERE, f"SESSION_GATEWAY_{listener}__PORT": str(port)}
-            status, process = await run("serve", "--workers", "2", **{**ports, **TENANT})
-        assert status == 1, listener
-        assert process.err == [f"session-gateway: cannot listen on 127.0.0.1:{port}: Address already in use"], listener
+            status, process = await run("serve", "--workers", workers, **{**ports, **TENANT})
+        assert status == 1
+        where = f"{listener.lower()}: cannot listen on 127.0.0.1:{port}"
+        assert process.err == [f"session-gateway: {where}: Address already in use"]
 
     async with asyncio.TaskGroup() as tasks:
         for each in ("GRAPHQL", "GRPC", "ADMIN"):
