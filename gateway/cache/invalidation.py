@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from gateway.cache.shared import EVERYTHING, parse_message
+from gateway.stores.leash import told_of
 from gateway.tasks import TaskGroup
 
 if TYPE_CHECKING:
@@ -122,4 +123,4 @@ class Invalidations:
         self._in_step_as_of = float("-inf")
         if time.monotonic() - self._logged_at >= _LOG_EVERY:
             self._logged_at = time.monotonic()
-            self._log.warning("cache_invalidations_lost", error=type(error).__name__)
+            self._log.warning("cache_invalidations_lost", **told_of(error))

@@ -10,7 +10,7 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["Leash"]
+__all__ = ["Leash", "told_of"]
 
 Result = TypeVar("Result")
 
@@ -57,4 +57,16 @@ class Leash:
         self._failed(operation)
         if now - self._logged_at >= _LOG_EVERY:
             self._logged_at = now
-            self._log.warning(self._event, operation=operation, error=type(error).__name__)
+            self._log.warning(self._event, operation=operation, **told_of(error))
+
+
+def told_of(error: Exception) -> dict[str, str]:
+    """What the log has of a failure of Redis: its kind; of a connection also where it was to go, and what went wrong.
+
+    What a server says is left out, as it may hold what is stored. Kinds go by their names, since redis-py is imported
+    by those alone who use it.
+    """
+    found = {"error": type(error).__name__}
+    if any(each.__name__ == "ConnectionError" for each in type(error).__mro__):
+        found["cause"] = str(error)
+    return found

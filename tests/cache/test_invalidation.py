@@ -206,7 +206,8 @@ class TestWhenTheConnectionIsLost:
         with structlog.testing.capture_logs() as logs:
             async with listening(listener):
                 await eventually(lambda: listener.opened >= 3)
-        assert logs == [{"event": "cache_invalidations_lost", "log_level": "warning", "error": "ConnectionError"}]
+        error = {"error": "ConnectionError", "cause": "not today"}
+        assert logs == [{"event": "cache_invalidations_lost", "log_level": "warning", **error}]
 
     async def test_its_password_is_in_no_log(self, redis_program: str) -> None:
 

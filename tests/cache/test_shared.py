@@ -308,19 +308,30 @@ class TestAfterAFailure:
             assert silent.connections == len(observer.failures) == 2
 
     async def test_it_is_logged_once_a_minute_and_counted_always(self) -> None:
-        clock, observer = Clock(0.0), Recorder()
+        clock, observer, port = Clock(0.0), Recorder(), free_port()
         with structlog.testing.capture_logs() as logs:
-            async with sharing(f"redis://:hush@127.0.0.1:{free_port()}", observer=observer, clock=clock) as (shared, _):
+            async with sharing(f"redis://:hush@127.0.0.1:{port}", observer=observer, clock=clock) as (shared, _):
                 for number in range(61):
                     await each_operation(shared, f"k{number}")
                     clock.advance(1)
         assert len(observer.failures) == 61
         assert [each.operation for each in observer.failures] == ["get"] * 61
-        assert (
-            logs
-            == [{"event": "cache_unavailable", "log_level": "warning", "operation": "get", "error": "ConnectionError"}]
-            * 2
-        )
+        assert [(each["event"], each["log_level"], each["operation"], each["error"]) for each in logs] == [
+            ("cache_unavailable", "warning", "get", "ConnectionError")
+        ] * 2
+        assert all(f"connecting to 127.0.0.1:{port}" in each["cause"] for each in logs)
+        assert "hush" not in str(logs)
+
+    async def test_what_a_server_says_is_not_logged(self, fragile: RedisServer) -> None:
+        """It may hold what is stored. The kind says what to do."""
+        async with sharing(fragile.url, budget=5.0) as (shared, _):
+            with structlog.testing.capture_logs() as logs:
+                async with Redis.from_url(fragile.url) as redis:
+                    await redis.replicaof("127.0.0.1", free_port())
+                assert not await shared.usable()
+        assert logs == [
+            {"event": "cache_unavailable", "log_level": "warning", "operation": "probe", "error": "ReadOnlyError"}
+        ]
 
     async def test_many_at_a_time_are_logged_once(self) -> None:
         with structlog.testing.capture_logs() as logs:
