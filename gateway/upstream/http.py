@@ -32,6 +32,8 @@ __all__ = ["Answer", "Auth", "Exchange", "Http", "Send", "cause_of"]
 
 MAX_BODY: Final = 10 * 1024 * 1024
 """Largest answer that is read, in bytes: the platform's own bound for a body (API reference)."""
+_USER_AGENT: Final = (b"user-agent", b"session-gateway")
+"""Goes along with every request (RFC 9110, 10.1.5): firewalls in front of an API may refuse those without one."""
 _WINDOWS: Final = {"gzip": (31,), "x-gzip": (31,), "deflate": (15, -15)}
 """By coding, what zlib is told of it: some servers leave out what should stand around deflate's (RFC 9110, 8.4.1.2)."""
 _MEMBERS: Final = 100
@@ -97,9 +99,8 @@ class Http:
 
     def headers(self, headers: Mapping[str, str]) -> httpx.Headers:
         """These and those that go along with every request, for `send`: who sends the same often makes them once."""
-        return httpx.Headers(
-            [(b"host", self._host), *((name.encode(), value.encode()) for name, value in headers.items())]
-        )
+        given = ((name.encode(), value.encode()) for name, value in headers.items())
+        return httpx.Headers([(b"host", self._host), _USER_AGENT, *given])
 
     def send(
         self,

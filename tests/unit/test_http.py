@@ -165,6 +165,7 @@ class TestARequest:
         head, _, body = came[0].partition(b"\r\n\r\n")
         assert head.startswith(b"PUT /a%2Fb/%252e?upsert=true HTTP/1.1\r\n")
         assert b"\r\nsaas-token: t" in head.lower()
+        assert b"\r\nuser-agent: session-gateway\r\n" in head.lower()
         assert body == b'{"a":1}'
 
     async def test_carries_no_cookie_of_the_answer_before(self) -> None:
