@@ -51,7 +51,7 @@ class Head:
         value = self._first.get(name.encode())
         return None if value is None else value.decode("latin-1")
 
-    def headers(self, name: str) -> str | None:
+    def joined(self, name: str) -> str | None:
         """All headers of this name, as one (RFC 9110, 5.3)."""
         key = name.encode()
         if key not in self._first:
@@ -66,12 +66,12 @@ class Head:
     @cached_property
     def max_age(self) -> float | None:
         """What the caller accepts from a cache, in seconds (RFC 9111, 5.2.1)."""
-        return parse_cache_control(self.headers("cache-control"))
+        return parse_cache_control(self.joined("cache-control"))
 
     @cached_property
     def accepted(self) -> str:
         """The media type of the answer. Raises Refused when none of ours is accepted."""
-        return _media_type_for(self.headers("accept") or "*/*")
+        return _media_type_for(self.joined("accept") or "*/*")
 
     @cached_property
     def media_type(self) -> str:
@@ -86,7 +86,7 @@ class Head:
     @cached_property
     def content_coding(self) -> str:
         """How the body is compressed, in lower case: `identity` if it is not (RFC 9110, 8.4)."""
-        return (self.headers("content-encoding") or "identity").lower()
+        return (self.joined("content-encoding") or "identity").lower()
 
     @property
     def _content_type(self) -> tuple[str, str]:
