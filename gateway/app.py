@@ -120,7 +120,7 @@ async def open_doors(
     documents = prepare_documents(settings, schema)
     async with AsyncExitStack() as stack:
         tracing = await stack.enter_async_context(open_tracing(settings))
-        requests = open_requests(settings, metrics, tracing, stack)
+        requests = stack.enter_context(open_requests(settings, metrics, tracing))
         http, tokens = await stack.enter_async_context(open_upstream(settings, metrics, tracing))
         upstream = SessionContextClient(http, tracing.around("token", tokens, "get"))
         client = await stack.enter_async_context(open_cache(settings, upstream, metrics, readiness, tracing))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from gateway.settings import ConfigurationError
@@ -12,7 +12,7 @@ from gateway.telemetry.request_metrics import RequestMetrics
 from gateway.tracing import BadTracing, Untraced
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from gateway.settings import Settings
     from gateway.telemetry.prometheus import Metrics
@@ -43,19 +43,21 @@ async def open_tracing(settings: Settings) -> AsyncIterator[Tracing]:
         raise ConfigurationError(str(error)) from None
 
 
-def open_requests(settings: Settings, metrics: Metrics, tracing: Tracing, stack: AsyncExitStack) -> Requests:
-    """Where the doors tell of requests: they are counted, and written into the log if this process has one."""
+@contextmanager
+def open_requests(settings: Settings, metrics: Metrics, tracing: Tracing) -> Iterator[Requests]:
+    """Where the doors tell of requests, while the block runs: they are counted, and logged if there is a log."""
     counted = RequestMetrics(metrics.registry)
     watchers: list[RequestWatcher] = [counted]
-    lines = AccessLog.lines()
-    if lines is not None:
-        metrics.watch_lines(lambda: lines.dropped)
-        if settings.log.access and AccessLog.wanted():
-            log = AccessLog(lines, asyncio.get_running_loop())
-            stack.callback(log.end)
-            watchers.append(log)
-    requests = tracing.requests(*watchers)
-    metrics.when_sampled(requests.tell)
-    metrics.when_sampled(lambda: counted.hand_over(requests.in_flight))
-    stack.callback(metrics.sample)  # for those who read it after the end of this process
-    return requests
+    with ExitStack() as stack:
+        lines = AccessLog.lines()
+        if lines is not None:
+            metrics.watch_lines(lambda: lines.dropped)
+            if settings.log.access and AccessLog.wanted():
+                log = AccessLog(lines, asyncio.get_running_loop())
+                stack.callback(log.end)
+                watchers.append(log)
+        requests = tracing.requests(*watchers)
+        metrics.when_sampled(requests.tell)
+        metrics.when_sampled(lambda: counted.hand_over(requests.in_flight))
+        stack.callback(metrics.sample)  # for those who read it after the end of this process
+        yield requests
