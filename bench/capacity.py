@@ -1,4 +1,4 @@
-"""What a call costs the gateway and Redis: the figures that docs/operations.md reckons with.
+"""What a call costs the gateway and Redis: the figures that docs/capacity.md reckons with.
 
     .venv/bin/python bench/capacity.py
 

@@ -1,4 +1,4 @@
-"""What a shop of a given size needs, reckoned from what was measured: the table in docs/operations.md.
+"""What a shop of a given size needs, reckoned from what was measured: the table in docs/capacity.md.
 
 .venv/bin/python bench/model.py
 """

@@ -1,6 +1,6 @@
 """A bound on the calls that are under way, with a short queue: beyond it, callers hear at once that it is too much.
 
-The bound is fixed: none that adapts measured better than one near what upstream works on (docs/operations.md).
+The bound is fixed: none that adapts measured better than one near what upstream works on (docs/capacity.md).
 """
 
 from __future__ import annotations
