@@ -109,7 +109,7 @@ async def gateway(environment: dict[str, str]) -> AsyncIterator[Process]:
 async def test_the_settings_are_good(environment: dict[str, str]) -> None:
     status, process = await run("check", **environment)
 
-    assert (status, process.out) == (0, ["tenant acme: ok"])
+    assert (status, process.out) == (0, ["tenant acme: ok", "cache: ok"])
 
 
 async def test_processes_are_few_whatever_the_machine_has(environment: dict[str, str]) -> None:
