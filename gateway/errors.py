@@ -248,12 +248,12 @@ class AnswerTooLarge(GatewayError):
 
 
 class RequestNotReceived(GatewayError):
-    """The caller has opened a call and not sent its request in time."""
+    """The caller has opened a call and not sent its request in time; or there is no room for it beside others."""
 
     reason = "REQUEST_NOT_RECEIVED"
 
-    def __init__(self) -> None:
-        super().__init__("the request did not come in time")
+    def __init__(self, message: str = "the request did not come in time") -> None:
+        super().__init__(message)
 
 
 class WriteOutcomeUnknown(GatewayError):

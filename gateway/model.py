@@ -5,6 +5,7 @@ Shapes and names are those of the API reference (Emporix, Session Context servic
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
@@ -20,6 +21,7 @@ __all__ = [
     "Replacement",
     "SessionContext",
     "decode_session_context",
+    "decoded_size",
 ]
 
 if TYPE_CHECKING:
@@ -117,6 +119,17 @@ def decode_session_context(source: bytes) -> SessionContext:
         additional_properties=additional_properties,
         source=source,
     )
+
+
+def decoded_size(source: bytes) -> int:
+    """Bytes of memory that JSON takes with all that is decoded from it, about: twice to thirty times as much.
+
+    That is told by its punctuation: there is a comma to each value, and a bracket to each container. A character takes
+    up to four bytes, wherever in a text the widest is.
+    """
+    text = sys.getsizeof(source.decode(errors="replace"))
+    containers = 150 * source.count(b"{") + 70 * source.count(b"[")
+    return len(source) + text + 60 * source.count(b",") + containers
 
 
 def _utc(time: datetime | None) -> datetime | None:

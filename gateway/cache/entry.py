@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from gateway.model import SessionContext, decode_session_context
+from gateway.model import SessionContext, decode_session_context, decoded_size
 from gateway.stores import StoredEntry
 
 if TYPE_CHECKING:
@@ -35,17 +34,8 @@ class Entry(Struct, frozen=True):
 
     @property
     def size(self) -> int:
-        """Bytes of memory that it takes, about: decoded, JSON takes twice to twenty times as much.
-
-        What it takes is told by its punctuation: there is a comma to each value, and a bracket to each container. A
-        character takes up to four bytes, wherever in a text the widest is.
-        """
-        if self.context is None:
-            return _OVERHEAD
-        source = self.context.source
-        text = sys.getsizeof(source.decode(errors="replace"))
-        containers = 150 * source.count(b"{") + 70 * source.count(b"[")
-        return _OVERHEAD + len(source) + text + 60 * source.count(b",") + containers
+        """Bytes of memory that it takes, about."""
+        return _OVERHEAD if self.context is None else _OVERHEAD + decoded_size(self.context.source)
 
     @property
     def version(self) -> int | None:

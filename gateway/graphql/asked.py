@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Final
 from graphql import OperationType
 from msgspec import Struct
 
-from gateway.graphql.bodies import Bodies
+from gateway.graphql.bodies import Bodies, NotReceived
 from gateway.graphql.head import Refused
 from gateway.graphql.requests import parameters_in_body, parameters_in_query
+from gateway.load import FEW, PER_BYTE, Load
+from gateway.model import decoded_size
 
 if TYPE_CHECKING:
     from graphql import DocumentNode
@@ -53,6 +55,7 @@ class Asking:
     def __init__(self, documents: Documents, *, max_body: int) -> None:
         self._documents = documents
         self._bodies = Bodies(max_body)
+        self._load = Load()
         self._known: dict[bytes, Asked] = {}
         """By body, those that were remembered last being the last."""
 
@@ -60,6 +63,8 @@ class Asking:
         """What this one asks for. Raises Refused, NotExecutable and ClientDisconnect."""
         match request.method:
             case "GET":
+                if len(request.query) > FEW:
+                    self._take(PER_BYTE * len(request.query))
                 asked = self._asked(parameters_in_query(request))
                 _check_is_query(asked.operation)
                 return asked
@@ -71,6 +76,8 @@ class Asking:
 
     def _found(self, body: bytes) -> Asked:
         """What is asked for by a body that is not known; it is remembered if that is worth its while."""
+        if len(body) > FEW:
+            self._take(decoded_size(body))
         parameters = parameters_in_body(body)
         asked = self._asked(parameters)
         if (
@@ -85,6 +92,10 @@ class Asking:
                 del self._known[next(iter(self._known))]
             self._known[body] = asked
         return asked
+
+    def _take(self, size: int) -> None:
+        if not self._load.takes(size):
+            raise NotReceived(503, "too many large requests are under way: send it again", {"retry-after": "1"})
 
     def _asked(self, parameters: Parameters) -> Asked:
         prepared = parameters.prepared(self._documents)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gateway.graphql.requests import HttpRequest
     from gateway.protocol import Client
 
-__all__ = ["Bodies"]
+__all__ = ["Bodies", "NotReceived"]
 
 _SMALL: Final = 65_536
 """Bytes of a body that needs no turn: uvicorn holds more for each connection anyhow."""
@@ -38,8 +38,8 @@ _AS_IT_IS: Final = "identity"
 """The content coding that is none."""
 
 
-class _NotReceived(Refused):
-    """The body has not come in time."""
+class NotReceived(Refused):
+    """The request has not come in time, or there is no room for it beside others."""
 
     code = RequestNotReceived.reason
 
@@ -65,7 +65,7 @@ class Bodies:
             async with bound:
                 return await received
         except TimeoutError:
-            raise _NotReceived(408, "the body took longer to arrive than it may", {"connection": "close"}) from None
+            raise NotReceived(408, "the body took longer to arrive than it may", {"connection": "close"}) from None
 
     async def _received(
         self, request: HttpRequest, receive: Receive, deadline: Deadline, bound: asyncio.Timeout
@@ -100,7 +100,7 @@ class Bodies:
                 with Connected(client):
                     await self._arrivals.enter(bound)
         except TimeoutError:
-            raise _NotReceived(
+            raise NotReceived(
                 503, "too many large bodies are arriving: send it again", {"retry-after": "1", "connection": "close"}
             ) from None
 

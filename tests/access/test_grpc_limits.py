@@ -11,13 +11,14 @@ import grpc
 import httpx
 import pytest
 import pytest_asyncio
+from google.protobuf.struct_pb2 import Struct, Value
 from google.rpc import error_details_pb2 as details
 from google.rpc import status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from h2.connection import H2Connection
 
 from doors import refusal
-from gateway import arrivals
+from gateway import arrivals, load
 from gateway.configuration import load_settings
 from gateway.development import DEV_DEFAULTS
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
@@ -300,6 +301,28 @@ async def test_a_turn_is_given_back_however_the_request_ends() -> None:
             await calls[1].done_writing()
             assert await calls[1].code() == grpc.StatusCode.INVALID_ARGUMENT
         assert (await managed.GetSessionContext(REQUEST, timeout=5)).session_context.currency == "EUR"
+
+
+async def test_what_is_decoded_has_so_much_room_until_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody can send it: a few hundred such requests would take all memory there is, while upstream is asked."""
+    monkeypatch.setattr(load, "_ROOM", 5_000_000)
+    large = pb.AddOwnAttributeRequest(tenant="acme", attribute_name="n")
+    large.value.list_value.values.extend([Value(struct_value=Struct())] * 40_000)
+    own = [("authorization", f"Bearer {seed.CUSTOMER_TOKEN}")]
+    async with opened(upstream={"timeout": 8.0}) as dev, grpc.aio.insecure_channel(dev.doors.grpc) as channel:
+        service = pb_grpc.OwnSessionContextServiceStub(channel)
+        dev.sandbox.faults.arm("latency=1500ms", "*")
+        first = asyncio.ensure_future(service.AddOwnAttribute(large, metadata=own))
+        await eventually(lambda: dev.sandbox.under_way == 1)
+
+        refused = await failure(service.AddOwnAttribute(large, metadata=own))
+        assert refused.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert refused.details() == "too many large requests are under way: send it again"
+        small = pb.AddOwnAttributeRequest(tenant="acme", attribute_name="m", value=Value(bool_value=True))
+        await service.AddOwnAttribute(small, metadata=own)
+
+        await first
+        await service.AddOwnAttribute(large, metadata=own)
 
 
 async def test_what_nobody_reads_yet_stays_with_its_client() -> None:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx
+import pytest
 
-from gateway import arrivals
+from gateway import arrivals, load
+from gateway.sandbox import seed
 from stage import opened
+from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-
-    import pytest
 
     from gateway.sandbox import Sandbox
     from stage import Dev
@@ -129,3 +130,54 @@ async def test_a_turn_is_given_back_however_the_body_ends(upstream: Sandbox) -> 
             assert (await client.post(dev.graphql_url, json=LARGE)).status_code == 200
             too_large = await client.post(dev.graphql_url, content=b" " * (TWO_AT_A_TIME + 1), headers=JSON)
             assert too_large.status_code == 413
+
+
+OWN = {"authorization": f"Bearer {seed.CUSTOMER_TOKEN}"}
+MINE = '{ mySessionContext(tenant: "acme") { currency } }'
+OBJECTS: list[dict[str, object]] = [{}] * 40_000
+"""In 120 KB, that is, which come at once; decoded they take ten times as much at least."""
+ADDED = """mutation ($value: JSON) {
+  addMySessionContextAttribute(input: {tenant: "acme", name: "n", value: $value}) { __typename }
+}"""
+DENSE: dict[str, dict[str, object]] = {
+    "variables that are not used": {"query": MINE, "variables": {"unused": OBJECTS}},
+    "variables that are": {"query": ADDED, "variables": {"value": OBJECTS}},
+    "extensions": {"query": MINE, "extensions": {"unused": OBJECTS}},
+}
+
+
+@pytest.mark.parametrize("body", DENSE.values(), ids=DENSE)
+async def test_what_is_decoded_has_so_much_room_until_it_is_answered(
+    upstream: Sandbox, monkeypatch: pytest.MonkeyPatch, body: dict[str, object]
+) -> None:
+    """Anybody can send such bodies: a few hundred would take all memory there is, while upstream is asked."""
+    monkeypatch.setattr(load, "_ROOM", 5_000_000)
+    async with opened(upstream={"timeout": 8.0}) as dev, httpx.AsyncClient(headers=OWN, timeout=20) as client:
+        dev.sandbox.faults.arm("latency=1500ms", "*")
+        first = asyncio.create_task(client.post(dev.graphql_url, json=body))
+        await eventually(lambda: dev.sandbox.under_way == 1)
+
+        refusal = await client.post(dev.graphql_url, json=body)
+        assert refusal.status_code == 503
+        assert refusal.headers["retry-after"] == "1"
+        (error,) = refusal.json()["errors"]
+        assert error["message"] == "too many large requests are under way: send it again"
+        assert error["extensions"] == {"code": "REQUEST_NOT_RECEIVED"}
+        assert (await client.post(dev.graphql_url, json={"query": MINE})).json()["data"]["mySessionContext"]
+
+        assert "errors" not in (await first).json()
+        assert "errors" not in (await client.post(dev.graphql_url, json=body)).json()
+
+
+async def test_variables_in_a_url_have_no_more_room(upstream: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "_ROOM", 500_000)
+    headers = {**OWN, "graphql-require-preflight": "1"}
+    async with opened(upstream={"timeout": 8.0}) as dev, httpx.AsyncClient(headers=headers, timeout=20) as client:
+        dev.sandbox.faults.arm("latency=1500ms", "*")
+        url = f'{dev.graphql_url}?query={MINE}&variables={{"unused":[{"[],[]," * 2000}[]]}}'
+        first = asyncio.create_task(client.get(url))
+        await eventually(lambda: dev.sandbox.under_way == 1)
+
+        assert (await client.get(url)).status_code == 503
+        assert "errors" not in (await first).json()
+        assert "errors" not in (await client.get(url)).json()

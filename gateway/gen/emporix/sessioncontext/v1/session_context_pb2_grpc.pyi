@@ -29,7 +29,8 @@ Conventions
     UNAVAILABLE         UPSTREAM_UNAVAILABLE, with google.rpc.RetryInfo where it is known when: no connection, 502 or
                         503, or this gateway spares upstream, which fails or is busy. Safe to try again.
     DEADLINE_EXCEEDED   UPSTREAM_TIMEOUT: upstream did not answer in time, or the caller's own deadline passed.
-                        REQUEST_NOT_RECEIVED: the call was opened, and its request did not come.
+                        REQUEST_NOT_RECEIVED: the call was opened, and its request did not come, or there was no
+                        room for it beside other large ones. Nothing was done.
     FAILED_PRECONDITION NOT_REPRESENTABLE: the session context holds a value that no message can carry (nested deeper
                         than a hundred levels, or a number beyond a double's range). The ErrorInfo's metadata has its
                         `session_id`, by which a batch can be asked for without it.

@@ -1,0 +1,45 @@
+"""Memory of requests from when they are decoded until they are answered: upstream may take long meanwhile.
+
+Decoded, a request takes up to thirty times what it took to arrive, and anybody can send it: whether a token is one of a
+shopper's, it is for upstream to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+__all__ = ["FEW", "PER_BYTE", "Load"]
+
+_ROOM: Final = 268_435_456
+"""Bytes that all of them may take."""
+_LITTLE: Final = 131_072
+"""Bytes of one that is not counted: connections and calls have limits of their own."""
+PER_BYTE: Final = 32
+"""Bytes that each byte of one takes: at most, by measurement."""
+FEW: Final = _LITTLE // PER_BYTE
+"""Bytes of one that takes little for certain."""
+
+
+class Load:
+    """What the requests of a door take."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+
+    def takes(self, size: int) -> bool:
+        """Have room for so many bytes from now on until this task ends. False if there is none.
+
+        There always is for one that is alone.
+        """
+        if size <= _LITTLE:
+            return True
+        task = asyncio.current_task()
+        if task is None or (self._taken and self._taken + size > _ROOM):
+            return False
+        self._taken += size
+        task.add_done_callback(lambda _: self._give_back(size))
+        return True
+
+    def _give_back(self, size: int) -> None:
+        self._taken -= size
