@@ -16,6 +16,7 @@
     ├── NotRepresentable              a stored value that the caller's protocol cannot carry
     ├── AnswerTooLarge                an answer of more bytes than this gateway's callers are sent
     ├── RequestNotReceived            a call that was opened, and whose request did not come
+    │   └── NoRoomForRequest          nor was taken: it is a large one among too many
     ├── WriteOutcomeUnknown           the answer of a write was lost, and reading back settled nothing
     └── UpstreamError                 Emporix, or the way there
         ├── RateLimited               too many requests, says upstream
@@ -57,6 +58,7 @@ __all__ = [
     "InvalidArgument",
     "IssuerUnavailable",
     "MinVersionNotReached",
+    "NoRoomForRequest",
     "NotFound",
     "NotRepresentable",
     "PermissionDenied",
@@ -248,12 +250,21 @@ class AnswerTooLarge(GatewayError):
 
 
 class RequestNotReceived(GatewayError):
-    """The caller has opened a call and not sent its request in time; or there is no room for it beside others."""
+    """The caller has opened a call and not sent its request in time."""
 
     reason = "REQUEST_NOT_RECEIVED"
 
     def __init__(self, message: str = "the request did not come in time") -> None:
         super().__init__(message)
+
+
+class NoRoomForRequest(RequestNotReceived):
+    """The request is a large one, and there is no room for it beside others. `retry_after` is in seconds."""
+
+    retry_after = 1.0
+
+    def __init__(self) -> None:
+        super().__init__("too many large requests are under way: send it again")
 
 
 class WriteOutcomeUnknown(GatewayError):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from graphql import OperationType
 from msgspec import Struct
 
+from gateway.errors import NoRoomForRequest
 from gateway.graphql.bodies import Bodies, NotReceived
 from gateway.graphql.head import Refused
 from gateway.graphql.requests import parameters_in_body, parameters_in_query
@@ -95,7 +96,8 @@ class Asking:
 
     def _take(self, size: int) -> None:
         if not self._load.takes(size):
-            raise NotReceived(503, "too many large requests are under way: send it again", {"retry-after": "1"})
+            error = NoRoomForRequest()
+            raise NotReceived(503, error.message, {"retry-after": f"{error.retry_after:g}"})
 
     def _asked(self, parameters: Parameters) -> Asked:
         prepared = parameters.prepared(self._documents)

@@ -42,6 +42,7 @@ CODES: Final[dict[type[errors.GatewayError], grpc.StatusCode]] = {
     errors.NotRepresentable: grpc.StatusCode.FAILED_PRECONDITION,
     errors.AnswerTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.RequestNotReceived: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.NoRoomForRequest: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.WriteOutcomeUnknown: grpc.StatusCode.UNKNOWN,
     errors.RateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.UpstreamUnavailable: grpc.StatusCode.UNAVAILABLE,
@@ -147,7 +148,7 @@ def _details(error: errors.GatewayError) -> Iterator[Message]:
             yield _conflict(error)
         case errors.RateLimited() | errors.UpstreamUnavailable() if error.retry_after is not None:
             yield details.RetryInfo(retry_delay=_duration(error.retry_after))
-        case errors.CallerRateLimited():
+        case errors.CallerRateLimited() | errors.NoRoomForRequest():
             yield details.RetryInfo(retry_delay=_duration(error.retry_after))
 
 

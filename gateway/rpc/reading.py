@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from gateway.arrivals import Arrivals
-from gateway.errors import InvalidArgument, RequestNotReceived
+from gateway.errors import InvalidArgument, NoRoomForRequest, RequestNotReceived
 from gateway.load import FEW, PER_BYTE, Load
 from gateway.rpc.errors import abort
 
@@ -68,7 +68,7 @@ class Reader:
         if received is grpc.aio.EOF:
             await abort(context, _unreadable())
         if len(received) > FEW and not self._load.takes(PER_BYTE * len(received)):
-            await abort(context, RequestNotReceived("too many large requests are under way: send it again"))
+            await abort(context, NoRoomForRequest())
         try:
             return decode(received)
         except DecodeError:

@@ -258,6 +258,7 @@ REASONS: list[tuple[errors.GatewayError, str, str, dict[str, str]]] = [
     (errors.NotRepresentable("s", "a", "no"), "NOT_REPRESENTABLE", "FAILED_PRECONDITION", {"session_id": "s"}),
     (errors.AnswerTooLarge(1), "ANSWER_TOO_LARGE", "RESOURCE_EXHAUSTED", {}),
     (errors.RequestNotReceived(), "REQUEST_NOT_RECEIVED", "DEADLINE_EXCEEDED", {}),
+    (errors.NoRoomForRequest(), "REQUEST_NOT_RECEIVED", "RESOURCE_EXHAUSTED", {}),
     (errors.WriteOutcomeUnknown(timed_out=False), "WRITE_OUTCOME_UNKNOWN", "UNKNOWN", {}),
     (errors.WriteOutcomeUnknown(timed_out=True), "WRITE_OUTCOME_UNKNOWN", "DEADLINE_EXCEEDED", {}),
     (errors.CallerRateLimited(0.5), "CALLER_RATE_LIMITED", "RESOURCE_EXHAUSTED", {}),

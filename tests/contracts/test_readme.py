@@ -169,6 +169,7 @@ def _examples() -> Iterator[errors.GatewayError]:
     yield errors.NotRepresentable("", "", "")
     yield errors.AnswerTooLarge(1)
     yield errors.RequestNotReceived()
+    yield errors.NoRoomForRequest()
     yield errors.WriteOutcomeUnknown(timed_out=False)
     yield errors.RateLimited("")
     yield errors.UpstreamUnavailable("")

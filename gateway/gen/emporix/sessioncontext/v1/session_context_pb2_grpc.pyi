@@ -23,14 +23,14 @@ Conventions
     NOT_FOUND           TENANT_NOT_CONFIGURED: this gateway holds no credentials for the tenant.
     RESOURCE_EXHAUSTED  RATE_LIMITED: too many requests, says upstream; with google.rpc.RetryInfo where it said when.
                         CALLER_RATE_LIMITED: too many calls of yours, says this gateway; with google.rpc.RetryInfo.
+                        REQUEST_NOT_RECEIVED: there is no room for a large request beside others; likewise.
                         ANSWER_TOO_LARGE: the answer to a read is larger than this gateway sends any (4 MiB unless it
                         is set otherwise): ask for fewer sessions at a time. The answer to a write leaves out the
                         session context instead.
     UNAVAILABLE         UPSTREAM_UNAVAILABLE, with google.rpc.RetryInfo where it is known when: no connection, 502 or
                         503, or this gateway spares upstream, which fails or is busy. Safe to try again.
     DEADLINE_EXCEEDED   UPSTREAM_TIMEOUT: upstream did not answer in time, or the caller's own deadline passed.
-                        REQUEST_NOT_RECEIVED: the call was opened, and its request did not come, or there was no
-                        room for it beside other large ones. Nothing was done.
+                        REQUEST_NOT_RECEIVED: the call was opened, and its request did not come. Nothing was done.
     FAILED_PRECONDITION NOT_REPRESENTABLE: the session context holds a value that no message can carry (nested deeper
                         than a hundred levels, or a number beyond a double's range). The ErrorInfo's metadata has its
                         `session_id`, by which a batch can be asked for without it.
