@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from stage import entered, opened
 from waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from stage import Dev
 
 
@@ -27,13 +30,18 @@ async def checks(dev: Dev) -> dict[str, str]:
     return dict(found["checks"])
 
 
+async def until(met: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(20):
+        while not await met():
+            await asyncio.sleep(0.02)
+
+
 async def ready(dev: Dev) -> None:
     async def is_ready() -> bool:
         async with httpx.AsyncClient() as client:
             return (await client.get(f"{dev.doors.admin}/readyz")).status_code == 200
 
-    while not await is_ready():
-        pass
+    await until(is_ready)
 
 
 async def read(dev: Dev) -> None:
@@ -59,8 +67,7 @@ async def test_a_token_that_cannot_be_had_any_more_is_told_of_until_it_can() -> 
             await read(dev)
             return (await checks(dev))["tokens"] == "ok"
 
-        while not await is_well():
-            pass
+        await until(is_well)
 
 
 async def test_a_token_that_lacks_the_scope_is_told_of() -> None:
@@ -88,8 +95,7 @@ async def test_tokens_that_upstream_refuses_one_after_another_are_told_of_until_
             await read(dev)
             return (await checks(dev))["tokens"] == "ok"
 
-        while not await is_well():
-            pass
+        await until(is_well)
 
 
 async def test_an_issuer_without_keys_is_told_of_until_it_has_some() -> None:
@@ -104,8 +110,7 @@ async def test_an_issuer_without_keys_is_told_of_until_it_has_some() -> None:
             said.update(await checks(dev))
             return not said["issuers"].endswith("not fetched yet")
 
-        while not await is_tried():
-            pass
+        await until(is_tried)
         assert said["issuers"].startswith(f"corp: {fake.jwks_url}: ")
         assert "Connect call failed" in said["issuers"]
 
@@ -116,8 +121,7 @@ async def test_an_issuer_without_keys_is_told_of_until_it_has_some() -> None:
         async def has_keys() -> bool:
             return (await checks(dev))["issuers"] == "ok"
 
-        while not await has_keys():
-            pass
+        await until(has_keys)
 
 
 async def test_who_knows_no_issuers_says_nothing_of_them() -> None:
