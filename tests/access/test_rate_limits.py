@@ -12,6 +12,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from access.calls import CALLS, Clients, named
+from access.issuing import AUDIENCE, issuing
 from access.test_table import GRANTS, KEYS, bearer, key
 from cache.redis_server import RedisServer, find_redis_server, free_port, put_garbage, running
 from google.rpc import error_details_pb2 as details
@@ -460,6 +461,20 @@ async def test_a_key_may_have_a_rate_of_its_own(clients: Clients, name: str) -> 
     for _ in range(5):
         clients.dev.sandbox.reset()
         assert (await CALLS[name](clients, headers)).reason == "OK"
+
+
+async def test_callers_of_an_issuer_may_each_have_a_rate_of_their_own() -> None:
+    async with issuing() as fake:
+        corp = {"issuer": fake.url, "audience": AUDIENCE, "tenants": ["acme"], "rate": 0.01, "burst": 2}
+        async with (
+            opened(access={"issuers": {"corp": corp}}) as dev,
+            grpc.aio.insecure_channel(dev.doors.grpc) as channel,
+            httpx.AsyncClient() as http,
+        ):
+            read, clients = CALLS["Query.sessionContext"], Clients(dev, channel, http)
+            answers = [await read(clients, bearer(fake.token(sub=each))) for each in ("a", "a", "a", "b")]
+
+    assert [each.reason for each in answers] == ["OK", "OK", "CALLER_RATE_LIMITED", "OK"]
 
 
 async def test_grpc_is_told_when_to_come_back(clients: Clients) -> None:

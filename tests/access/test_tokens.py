@@ -8,6 +8,7 @@ import socket
 import time
 import warnings
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -218,7 +219,7 @@ BAD_TOKENS: dict[str, Callable[[FakeIssuer], str]] = {
     "whose end is infinite": lambda fake: signed(GOOD, payload(fake, exp=float("inf"))),
     "whose claims are a list": lambda _: signed(GOOD, b"[]"),
     "whose claims are no JSON": lambda _: signed(GOOD, b"\xff"),
-    "nested deeper than a stack": lambda _: signed(GOOD, b"[" * 4000),
+    "nested deeper than a stack": lambda _: signed(GOOD, b'{"iss":' + b"[" * 4000),
     "far too long": lambda fake: fake.token(padding="x" * 10_000),
     "of one part": lambda _: "sandbox-customer-token",
     "of five parts": lambda _: "a.b.c.d.e",
@@ -363,6 +364,20 @@ async def test_clocks_may_differ_by_so_much_and_no_more(fake: FakeIssuer) -> Non
     assert good == {-31: False, -30: True, 0: True, 129: True, 130: False}
 
 
+async def test_a_token_that_is_good_has_its_signature_verified_once(
+    fake: FakeIssuer, tokens: TokenIssuers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise ValueError
+
+    token = fake.token()
+    assert await is_good(tokens, token)
+    monkeypatch.setattr("gateway.access.tokens.deserialize_compact", fails)
+
+    assert await is_good(tokens, token)
+    assert not await is_good(tokens, fake.token(sub="another"))
+
+
 async def test_a_token_that_was_good_is_refused_when_its_time_is_over(fake: FakeIssuer) -> None:
     """It is remembered that it was good, but no longer than that."""
     clock = Clock(time.time())
@@ -430,6 +445,14 @@ async def test_a_key_that_is_of_no_use_does_not_spoil_the_others(fake: FakeIssue
         assert not await is_good(tokens, fake.token())
 
 
+@pytest.mark.parametrize("what", ["for encryption", "for other operations"])
+async def test_a_key_that_is_not_for_signatures_is_none_to_choose_from(fake: FakeIssuer, what: str) -> None:
+    nameless = rsa_key(None)
+    fake.published = [ODD_KEYS[what], public(nameless)]
+    async with taking(issuer_of(fake)) as tokens:
+        assert await is_good(tokens, fake.token(nameless))
+
+
 async def test_a_key_that_can_be_broken_is_not_taken(fake: FakeIssuer) -> None:
     fake.published = [public(small_rsa_key("small")), public(rsa_key())]
     with warnings.catch_warnings():
@@ -478,6 +501,16 @@ def test_there_are_no_other_algorithms(algorithms: tuple[str, ...]) -> None:
 async def test_the_discovery_document_tells_where_the_keys_are(fake: FakeIssuer) -> None:
     async with taking(issuer_of(fake, jwks_url=None)) as tokens:
         assert await is_good(tokens, fake.token())
+
+    assert fake.asked == ["/.well-known/openid-configuration", "/keys"]
+
+
+async def test_the_discovery_document_of_an_issuer_whose_name_ends_with_a_slash(fake: FakeIssuer) -> None:
+    """It goes without for that (OpenID Connect Discovery 1.0, 4), and with it for all else."""
+    name = f"{fake.url}/"
+    fake.discovery = {"issuer": name}
+    async with taking(replace(issuer_of(fake, jwks_url=None), issuer=name)) as tokens:
+        assert await is_good(tokens, fake.token(iss=name))
 
     assert fake.asked == ["/.well-known/openid-configuration", "/keys"]
 
@@ -538,11 +571,13 @@ async def test_a_key_that_is_new_is_fetched_once(fake: FakeIssuer) -> None:
     assert fake.fetches == 2
 
 
-async def test_a_key_that_is_known_is_not_fetched_again(fake: FakeIssuer) -> None:
-    clock = Clock(0.0)
+@pytest.mark.parametrize("key_id", ["first", None])
+async def test_a_key_that_is_known_is_not_fetched_again(fake: FakeIssuer, key_id: str | None) -> None:
+    key, clock = rsa_key(key_id), Clock(0.0)
+    fake.published = [public(key)]
     async with taking(issuer_of(fake), timing=Timing(clock=clock)) as tokens:
         for subject in ("one", "another", "a third"):
-            assert await is_good(tokens, fake.token(sub=subject))
+            assert await is_good(tokens, fake.token(key, sub=subject))
             clock.now += 100
 
     assert fake.fetches == 1

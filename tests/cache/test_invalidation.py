@@ -264,10 +264,12 @@ class Scripted:
 
 @asynccontextmanager
 async def listening(
-    listener: Scripted, clock: Callable[[], float] = time.monotonic
+    listener: Scripted, clock: Callable[[], float] = time.monotonic, max_silence: float = 60
 ) -> AsyncIterator[tuple[Invalidations, Marks]]:
     marks = Marks(time.monotonic, lifetime=60, open_for=30)
-    async with Invalidations(cast("Redis", listener), "c", marks, "me", max_silence=60, clock=clock) as invalidations:
+    async with Invalidations(
+        cast("Redis", listener), "c", marks, "me", max_silence=max_silence, clock=clock
+    ) as invalidations:
         yield invalidations, marks
 
 
@@ -308,6 +310,44 @@ class TestListening:
             assert invalidations.in_step
             clock.advance(0.1)
             assert not invalidations.in_step
+
+    async def test_is_in_step_as_of_when_the_ping_began_to_be_sent(self) -> None:
+        clock = Clock(0.0)
+
+        class Slow(Scripted):
+            async def ping(self, message: str) -> None:
+                clock.advance(50)
+                await super().ping(message)
+
+        listener = Slow()
+        async with listening(listener, clock) as (invalidations, _):
+            await eventually(lambda: listener.pings == 1)
+            await listener.say("pong", b"me")
+            clock.advance(9.9)
+            assert invalidations.in_step
+            clock.advance(0.1)
+            assert not invalidations.in_step
+
+    async def test_does_not_ask_again_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("gateway.cache.invalidation._PING_EVERY", 60.0)
+        listener = Scripted()
+        async with listening(listener) as (invalidations, _):
+            await eventually(lambda: listener.pings == 1)
+            await listener.say("pong", b"me")
+            assert invalidations.in_step
+            assert listener.pings == 1
+
+    async def test_goes_on_by_one_connection_while_it_is_answered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However much longer that is than it would be waited for an answer."""
+        monkeypatch.setattr("gateway.cache.invalidation._PING_EVERY", 0.05)
+        listener = Scripted()
+        until = time.monotonic() + 1.5
+        async with listening(listener, max_silence=1.0):
+            while time.monotonic() < until:
+                asked = listener.pings
+                await listener.say("pong", b"me")
+                await eventually(lambda: listener.pings > asked)  # noqa: B023 - it is called at once
+        assert listener.opened == 1
 
     async def test_asks_again_for_as_long_as_it_is_answered(self) -> None:
         listener = Scripted()

@@ -253,8 +253,26 @@ class TestRenewal:
             await until(is_new)
         assert len(here.emporix.token_requests) == 2
 
-    async def test_goes_on_from_one_token_to_the_next(self) -> None:
-        emporix = Emporix(lambda number: token_answer(f"hush-{number}", expires_in=0.2))
+    async def test_is_left_until_it_is_due(self) -> None:
+        async with world() as here:
+            for _ in range(3):
+                await here.tokens.get("acme", LATER)
+                await asyncio.sleep(0.02)
+            assert len(here.emporix.token_requests) == 1
+
+    async def test_is_that_of_the_latest_token_alone(self) -> None:
+        async with world() as here:
+            for _ in range(3):
+                await here.tokens.drop("acme", await here.tokens.get("acme", LATER))
+                here.tokens.accepted("acme")
+            await here.tokens.get("acme", LATER)
+            await asyncio.sleep(0)
+            assert len(here.emporix.token_requests) == 4
+            assert len(named("renew token of acme")) == 1
+
+    async def test_goes_on_from_one_token_to_the_next(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("gateway.upstream.token_endpoint.random.uniform", lambda low, high: low / 100)
+        emporix = Emporix(lambda number: token_answer(f"hush-{number}", expires_in=20.0))
         async with world(emporix) as here:
             for number in range(2, 5):
                 await here.tokens.get("acme", LATER)
@@ -351,6 +369,15 @@ class TestOtherCredentials:
         forms = [parse_qs(each.content.decode()) for each in here.emporix.token_requests]
         assert [form["client_id"] for form in forms] == [["acme-client"], ["another-client"]]
 
+    async def test_are_not_held_to_what_upstream_made_of_the_old_ones(self) -> None:
+        async with world(Emporix(accepts=lambda token: token == "hush-4")) as here:
+            assert (await here.send()).status == 401
+            with pytest.raises(GatewayCredentialsRefused):
+                await here.send()
+            here.tokens.renew_with({"acme": ClientCredentials("another-client", SecretStr(SECRET))})
+            assert (await here.send()).status == 200
+        assert here.emporix.requests == ["hush-1", "hush-2", "hush-2", "hush-3", "hush-4"]
+
 
 class TestARefusedToken:
     @pytest.mark.parametrize("method", ["GET", "PUT", "POST", "DELETE", "PATCH"])
@@ -420,6 +447,14 @@ class TestARefusedToken:
                     await here.send()
                 assert caught.value.retry_after is not None
         assert len(here.emporix.token_requests) == 2
+
+    async def test_is_not_one_after_another_where_one_was_taken_in_between(self) -> None:
+        revoked = {"hush-1"}
+        async with world(Emporix(accepts=lambda token: token not in revoked)) as here:
+            assert (await here.send()).status == 200
+            revoked.add("hush-2")
+            assert (await here.send()).status == 200
+        assert here.emporix.requests == ["hush-1", "hush-2", "hush-2", "hush-3"]
 
     async def test_of_the_caller_is_passed_back_and_nothing_is_sent_again(self) -> None:
         async with world(Emporix(accepts=lambda token: False)) as here:
@@ -505,11 +540,36 @@ class TestAFailingTokenEndpoint:
             await asyncio.sleep(caught.value.retry_after + 0.01)  # a timer may be a moment early
             assert (await here.tokens.get("acme", LATER)).value.get_secret_value() == "hush-2"
 
-    async def test_is_left_alone_for_as_long_as_it_asks_for(self) -> None:
-        async with world(Emporix(responds(429, headers={"retry-after": "7"}))) as here:
-            with pytest.raises(RateLimited) as first:
+    async def test_is_left_alone_for_longer_each_time_until_it_has_answered(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("gateway.upstream.service_tokens.random.uniform", lambda low, high: high)
+        waits: list[float] = []
+
+        async def fails() -> None:
+            with pytest.raises(UpstreamUnreachable):
                 await here.tokens.get("acme", LATER)
-            with pytest.raises(RateLimited) as second:
+            with pytest.raises(UpstreamUnreachable) as caught:
+                await here.tokens.get("acme", LATER)
+            waits.append(caught.value.retry_after or 0.0)
+
+        emporix = Emporix(lambda number: token_answer("hush") if number == 3 else httpx.Response(503))
+        async with world(emporix) as here:
+            for _ in range(2):
+                await fails()
+                await asyncio.sleep(waits[-1] + 0.01)  # a timer may be a moment early
+            await here.tokens.drop("acme", await here.tokens.get("acme", LATER))
+            await fails()
+        first, second, third = waits
+        assert 0 < first <= 0.5 < second <= 1.0
+        assert 0 < third <= 0.5
+
+    @pytest.mark.parametrize(("status", "kind"), [(429, RateLimited), (503, UpstreamUnreachable)])
+    async def test_is_left_alone_for_as_long_as_it_asks_for(self, status: int, kind: type[UpstreamError]) -> None:
+        async with world(Emporix(responds(status, headers={"retry-after": "7"}))) as here:
+            with pytest.raises(kind) as first:
+                await here.tokens.get("acme", LATER)
+            with pytest.raises(kind) as second:
                 await here.tokens.get("acme", LATER)
         assert first.value.retry_after == 7
         assert second.value.retry_after is not None
@@ -546,7 +606,10 @@ class TestAFailingTokenEndpoint:
 
         async with world(Emporix(answer)) as here:
             failed, *_ = await asyncio.gather(here.tokens.get("acme", LATER), return_exceptions=True)
-            assert isinstance(failed, Exception)
+            assert isinstance(failed, UpstreamUnreachable)
+            with pytest.raises(UpstreamUnreachable) as caught:
+                await here.tokens.get("acme", LATER)
+            assert caught.value.retry_after is not None, "it is not asked again at once"
             assert (await here.tokens.get("globex", LATER)).value.get_secret_value() == "hush-2"
 
 
