@@ -154,8 +154,6 @@ def _decode(source: bytes, kind: type[Decoded], what: str) -> Decoded:
         raise _not_right(error) from error
     except RecursionError as error:
         raise Refused(400, f"{what}: JSON is nested too deeply") from error
-    except UnicodeDecodeError as error:
-        raise Refused(400, f"{what}: is not UTF-8") from error
     except ValueError as error:
         raise Refused(400, f"{what}: {_why_malformed(source, kind, error)}") from error
 

@@ -544,18 +544,18 @@ async def test_a_request_is_refused_as_a_whole_if_nothing_of_it_was_done(
 @pytest.mark.parametrize(
     ("document", "done"),
     [
-        (f"{{ a: {ONE} b: {ONE} c: {ONE} d: {ONE} }}", 3),
-        ("mutation { " + " ".join(f"{each}: {REMOVE % 'acme'}" for each in "abcd") + " }", 3),
+        (f"{{ a: {ONE} b: {ONE} c: {ONE} d: {ONE} }}", "get"),
+        ("mutation { " + " ".join(f"{each}: {REMOVE % 'acme'}" for each in "abcd") + " }", "remove-attribute"),
     ],
 )
-async def test_a_request_of_which_something_was_done_is_no_refusal_of_all(document: str, done: int) -> None:
+async def test_a_request_of_which_something_was_done_is_no_refusal_of_all(document: str, done: str) -> None:
     async with reached(rate_limits={"rate": 0.01, "burst": 3}) as clients:
         response = await clients.http.post(clients.dev.graphql_url, json={"query": document}, headers=key("both"))
         codes = [each["extensions"]["code"] for each in response.json().get("errors", ())]
 
         assert response.status_code == 200
         assert codes.count("CALLER_RATE_LIMITED") == 1
-        assert sum(each.operation in {"get", "remove-attribute"} for each in clients.dev.sandbox.requests) == done
+        assert clients.dev.sandbox.count(done) == 3
 
 
 @pytest.mark.parametrize("name", ["Query.sessionContexts", "SessionContextService.BatchGetSessionContexts"])

@@ -384,7 +384,7 @@ MALFORMED: list[tuple[str, bytes, str]] = [
     ("not JSON", b"{query: 1}", "the body: JSON is malformed"),
     ("cut off", b'{"query": "{', "the body: Input data was truncated"),
     ("more than one", b'{"query": "{ __typename }"} {}', "the body: JSON is malformed"),
-    ("not UTF-8", b'{"query": "{ \xff }"}', "the body: is not UTF-8"),
+    ("not UTF-8", b'{"query": "{ \xff }"}', "the body: Invalid UTF-8"),
     ("half a character", b'{"query": "{ __typename }", "variables": {"a": "\\ud800"}}', "utf-16 surrogate pair"),
     ("half a character at the end", b'{"query": "\\ud800"}', "utf-16 surrogate pair"),
     ("a number", b"1", "Expected `object`, got `int`"),
