@@ -459,10 +459,12 @@ def test_the_command_refuses_them_in_a_line(tmp_path: Path, command: str) -> Non
 
 SHOP = "spiffe://prod.example/ns/shop/sa/backend"
 HOST = "batch.internal.example"
+SLOWED = "crawler.internal.example"
 CALLERS: dict[str, object] = {
     "certificates": {
         SHOP: {"permissions": ["sessions:read"], "tenants": ["acme"]},
         HOST: {"permissions": ["sessions:read", "sessions:write"], "tenants": ["*"]},
+        SLOWED: {"permissions": ["sessions:read"], "tenants": ["acme"], "rate": 0.01, "burst": 2},
     }
 }
 
@@ -514,7 +516,7 @@ async def outcome(gateway: Secured, shown: Pair | None, *, key: str | None = Non
     return "ok"
 
 
-REASONS = ("CALLER_UNAUTHENTICATED", "CALLER_NOT_PERMITTED", "SESSION_NOT_FOUND")
+REASONS = ("CALLER_UNAUTHENTICATED", "CALLER_NOT_PERMITTED", "CALLER_RATE_LIMITED", "SESSION_NOT_FOUND")
 
 
 async def test_a_certificate_that_is_not_known_is_told_by_its_names(trusting: Secured) -> None:
@@ -541,6 +543,12 @@ async def test_a_caller_is_known_by_a_name_in_its_certificate(trusting: Secured)
         assert await outcome(trusting, pair) == "ok"
         assert await outcome(trusting, pair, method="write") == "ok"
         assert await outcome(trusting, pair, method="get elsewhere") == "SESSION_NOT_FOUND"
+
+
+async def test_a_caller_by_certificate_may_have_a_rate_of_its_own(trusting: Secured) -> None:
+    slowed, other = AUTHORITY.issue(x509.DNSName(SLOWED)), AUTHORITY.issue(x509.DNSName(HOST))
+    outcomes = [await outcome(trusting, each) for each in (slowed, slowed, slowed, other)]
+    assert outcomes == ["ok", "ok", "CALLER_RATE_LIMITED", "ok"]
 
 
 async def test_the_log_names_the_caller_by_its_certificate(trusting: Secured) -> None:
