@@ -11,7 +11,7 @@ from typing import Final
 
 __all__ = ["FEW", "PER_BYTE", "Load"]
 
-_ROOM: Final = 268_435_456
+_ROOM: Final = 134_217_728
 """Bytes that all of them may take."""
 _LITTLE: Final = 131_072
 """Bytes of one that is not counted: connections and calls have limits of their own."""
