@@ -63,7 +63,8 @@ _WILDCARDS: Final = {"0.0.0.0", "::"}  # noqa: S104 - for comparison
 """Addresses that stand for all of their family."""
 
 _host_name: Final = re.compile(r"[0-9A-Za-z._-]*").fullmatch
-_origin: Final = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:\d+)?").fullmatch
+_origin: Final = re.compile(r"(?!http:.*:80$|https:.*:443$)https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[1-9]\d*)?").fullmatch
+"""Browsers leave out a port that the scheme has by itself (RFC 6454, 6.2)."""
 
 
 def _check_path(path: Path) -> Path:
@@ -407,7 +408,9 @@ class GraphQL(Listener):
     @model_validator(mode="after")
     def _check_origins(self) -> Self:
         if not all(map(_origin, self.cors_origins)):
-            raise ValueError("cors_origins must be origins as browsers send them: https://shop.example, no path, no *")
+            raise ValueError(
+                "cors_origins must be origins as browsers send: https://shop.example, no path, no *, no :443 or :80"
+            )
         return self
 
 

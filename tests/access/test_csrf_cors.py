@@ -479,11 +479,27 @@ async def test_a_body_that_takes_its_time_ends_with_the_time_of_a_request(upstre
 
 @pytest.mark.parametrize(
     "origins",
-    [["*"], ["https://*.example"], ["https://shop.example/"], ["shop.example"], ["HTTPS://shop.example"], ["null"]],
+    [
+        ["*"],
+        ["https://*.example"],
+        ["https://shop.example/"],
+        ["shop.example"],
+        ["HTTPS://shop.example"],
+        ["null"],
+        ["https://shop.example:443"],  # which browsers leave out: it would never be met
+        ["http://shop.example:80"],
+    ],
 )
 def test_what_is_no_origin_is_refused_at_the_start(origins: list[str]) -> None:
     with pytest.raises(ConfigurationError, match="cors_origins must be origins"):
         load_settings(None, {**DEV_DEFAULTS, "graphql": {"cors_origins": origins}})
+
+
+@pytest.mark.parametrize("origin", ["https://shop.example", "http://shop.example:443", "https://[::1]:8080"])
+def test_what_browsers_send_is_an_origin(origin: str) -> None:
+    assert load_settings(None, {**DEV_DEFAULTS, "graphql": {"cors_origins": [origin]}}).graphql.cors_origins == (
+        origin,
+    )
 
 
 @pytest.mark.parametrize("headers", [{"origin": STRANGER}, {"origin": SHOP}])
