@@ -409,7 +409,8 @@ class GraphQL(Listener):
     def _check_origins(self) -> Self:
         if not all(map(_origin, self.cors_origins)):
             raise ValueError(
-                "cors_origins must be origins as browsers send: https://shop.example, no path, no *, no :443 or :80"
+                "cors_origins must be origins as browsers send them: "
+                "https://shop.example, no path, no *, and no :443 for https or :80 for http"
             )
         return self
 
