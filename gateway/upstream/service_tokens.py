@@ -166,8 +166,7 @@ class _TenantToken:
     def held(self) -> ServiceToken | None:
         """The token, if there is one: what nearly every request needs, and no more."""
         self._used.set()
-        token = self._store.peek(self._tenant)
-        return token if token is not None and time.monotonic() < token.expires_at else None
+        return self._store.peek(self._tenant)
 
     async def obtained(self, deadline: Deadline) -> ServiceToken:
         self._failures.check()
