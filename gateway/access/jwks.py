@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -130,7 +131,7 @@ class IssuerKeys:
         self.problem: str | None = None
         """Why the last fetch failed, if it did."""
         self._url = ""
-        """What was fetched last."""
+        """What was fetched last, as it may be told."""
         self._began_at = float("-inf")
         self._failures = 0
         self._asked = asyncio.Event()
@@ -189,7 +190,7 @@ class IssuerKeys:
             self.problem = None
 
     async def _get(self, url: str) -> bytes:
-        self._url = url
+        self._url = _without_secrets(url)
         return await self._fetch(url)
 
     async def _discovered(self) -> str:
@@ -202,6 +203,12 @@ class IssuerKeys:
         if not (self._plain_http or is_safe(found.jwks_uri)):
             raise ValueError("the keys would come over plain HTTP")
         return found.jwks_uri
+
+
+def _without_secrets(url: str) -> str:
+    """Neither the user's part, which may hold a password, nor the query, which may hold a key. Raises ValueError."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def _what_is_wrong(error: Exception) -> str:

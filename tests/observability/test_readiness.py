@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import structlog.testing
 from access.issuing import FakeIssuer, issuing
 from cache.redis_server import free_port
 
@@ -122,6 +123,21 @@ async def test_an_issuer_without_keys_is_told_of_until_it_has_some() -> None:
             return (await checks(dev))["issuers"] == "ok"
 
         await until(has_keys)
+
+
+async def test_what_may_be_secret_in_the_url_of_keys_is_not_told() -> None:
+    """Neither there nor in the log, which has the same words."""
+    port = free_port()
+    url = f"http://user:hush@127.0.0.1:{port}/jwks?key=hush"
+    corp = {"issuer": "https://issuer.example", "audience": "gateway", "tenants": ["acme"]}
+    with structlog.testing.capture_logs() as log:
+        async with opened(access={"issuers": {"corp": {**corp, "jwks_url": url, "plain_http": True}}}) as dev:
+            await ready(dev)
+            await eventually(lambda: any(each["event"] == "jwks_not_fetched" for each in log))
+            said = (await checks(dev))["issuers"]
+
+    assert said.startswith(f"corp: http://127.0.0.1:{port}/jwks: ")
+    assert "hush" not in f"{said}{log}"
 
 
 async def test_who_knows_no_issuers_says_nothing_of_them() -> None:
