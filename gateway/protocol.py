@@ -7,6 +7,7 @@ connections; and whoever asks for another protocol is answered in this one.
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -20,34 +21,23 @@ if TYPE_CHECKING:
 
 __all__ = ["BoundedProtocol", "Client", "client_of"]
 
-_TOO_LARGE: Final = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-    b"content-length: 0\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
+
+def _refusal(status: HTTPStatus, text: str = "") -> bytes:
+    """A whole response, after which the connection is closed."""
+    content_type = "content-type: text/plain; charset=utf-8\r\n" if text else ""
+    return (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\n{content_type}content-length: {len(text)}\r\n"
+        f"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n{text}"
+    ).encode("ascii")
+
+
+_TOO_LARGE: Final = _refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+_MALFORMED: Final = _refusal(HTTPStatus.BAD_REQUEST, "Invalid HTTP request received.")
+_NO_OTHER_PROTOCOL: Final = _refusal(
+    HTTPStatus.BAD_REQUEST, "only HTTP/1.1 is spoken here: leave out Upgrade or CONNECT"
 )
-_MALFORMED: Final = (
-    b"HTTP/1.1 400 Bad Request\r\n"
-    b"content-type: text/plain; charset=utf-8\r\ncontent-length: 30\r\n"
-    b"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
-    b"Invalid HTTP request received."
-)
-_NO_OTHER_PROTOCOL: Final = (
-    b"HTTP/1.1 400 Bad Request\r\n"
-    b"content-type: text/plain; charset=utf-8\r\ncontent-length: 58\r\n"
-    b"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
-    b"only HTTP/1.1 is spoken here: leave out Upgrade or CONNECT"
-)
-_NOT_ONE_HOST: Final = (
-    b"HTTP/1.1 400 Bad Request\r\n"
-    b"content-type: text/plain; charset=utf-8\r\ncontent-length: 35\r\n"
-    b"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
-    b"the field Host has to be there once"
-)
-_NO_OTHER_CODING: Final = (
-    b"HTTP/1.1 501 Not Implemented\r\n"
-    b"content-type: text/plain; charset=utf-8\r\ncontent-length: 52\r\n"
-    b"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
-    b"no transfer coding is understood here but `chunked`."
-)
+_NOT_ONE_HOST: Final = _refusal(HTTPStatus.BAD_REQUEST, "the field Host has to be there once")
+_NO_OTHER_CODING: Final = _refusal(HTTPStatus.NOT_IMPLEMENTED, "no transfer coding is understood here but `chunked`.")
 _CLIENT: Final = "gateway.client"
 """Key of a request's scope (ASGI 3)."""
 _UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
