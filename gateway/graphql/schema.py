@@ -17,7 +17,7 @@ from gateway.graphql import inputs, resolvers, types
 from gateway.graphql.errors import HANDLERS, MAX_ERRORS
 from gateway.graphql.resolvers import Call, Context
 from gateway.graphql.scalars import SCALARS, Version
-from gateway.graphql.selection import selects
+from gateway.graphql.selection import selects_session_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -267,5 +267,5 @@ def make_schema(*, introspection: bool = True) -> GatewaySchema:
 
 def _call(info: Info) -> Call:
     raw = info._raw_info  # noqa: SLF001 - what Strawberry makes of the selection is a copy of all of it
-    reads_back = selects(raw.field_nodes, raw.fragments, info.variable_values, "sessionContext")
+    reads_back = selects_session_context(raw.field_nodes, raw.fragments, info.variable_values)
     return Call(info.context, str(info.path.key), reads_back)

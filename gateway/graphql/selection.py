@@ -11,30 +11,26 @@ if TYPE_CHECKING:
 
     from graphql import FragmentDefinitionNode, SelectionNode
 
-__all__ = ["selects"]
+__all__ = ["selects_session_context"]
 
 
-def selects(
+def selects_session_context(
     nodes: Iterable[FieldNode],
     fragments: Mapping[str, FragmentDefinitionNode],
     variables: Mapping[str, object],
-    field: str,
 ) -> bool:
-    """Whether the selection below a field, which stands at these nodes, holds `field`, and does not skip it.
+    """Whether a mutation at these nodes selects the `sessionContext` of its payload, and does not skip it.
 
-    It may be in whatever fragment. `variables` are the operation's, coerced.
+    It may be in any fragment. `variables` are the operation's, coerced.
     """
-    search = _Search(fragments, variables, field)
+    search = _Search(fragments, variables)
     return any(node.selection_set and search.holds(node.selection_set.selections) for node in nodes)
 
 
 class _Search:
-    def __init__(
-        self, fragments: Mapping[str, FragmentDefinitionNode], variables: Mapping[str, object], field: str
-    ) -> None:
+    def __init__(self, fragments: Mapping[str, FragmentDefinitionNode], variables: Mapping[str, object]) -> None:
         self._fragments = fragments
         self._variables = variables
-        self._field = field
 
     def holds(self, selections: Iterable[SelectionNode]) -> bool:
         return any(self._is_or_holds(node) for node in selections if self._included(node))
@@ -42,7 +38,7 @@ class _Search:
     def _is_or_holds(self, node: SelectionNode) -> bool:
         match node:
             case FieldNode():
-                return node.name.value == self._field
+                return node.name.value == "sessionContext"
             case FragmentSpreadNode():
                 return self.holds(self._fragments[node.name.value].selection_set.selections)
             case InlineFragmentNode():

@@ -34,7 +34,7 @@ from gateway.graphql.compiled.projections import Projector
 from gateway.graphql.errors import failure
 from gateway.graphql.resolvers import RESOLVERS, Call
 from gateway.graphql.scalars import serialize_time
-from gateway.graphql.selection import selects
+from gateway.graphql.selection import selects_session_context
 from gateway.graphql.sizes import exceeds
 from gateway.graphql.syntax import nodes_of
 from gateway.model import SessionContext
@@ -158,7 +158,7 @@ class Plan:
             arguments=Arguments(self._compiler.schema, definition, nodes[0]),
             project=projector.projection(self._root, details),
             has_failures=is_union_type(definition.type),
-            reads_back=selects(nodes, self._fragments, projector.conditions, "sessionContext"),
+            reads_back=selects_session_context(nodes, self._fragments, projector.conditions),
             encoded=self._compiler.encoded,
             form=next(self._compiler.forms),
         )
