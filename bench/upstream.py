@@ -34,6 +34,7 @@ from gateway.deadline import Deadline
 from gateway.parts.upstream import open_upstream
 from gateway.request import Request, under_way
 from gateway.stores import MemoryStore
+from gateway.telemetry import Unobserved
 from gateway.telemetry.prometheus import Metrics
 from gateway.upstream.client import SessionContextClient
 from gateway.upstream.http import Http
@@ -196,7 +197,9 @@ async def ours(stack: AsyncExitStack) -> Read:
     """All that the gateway does for a read, but for the policies around it."""
     http = Http(await stack.enter_async_context(Transport()), BASE, timeout=5.0)
     credentials = {"acme": ClientCredentials("id", SecretStr("secret"))}
-    tokens = await stack.enter_async_context(ServiceTokens(http, MemoryStore[ServiceToken](1), credentials))
+    tokens = await stack.enter_async_context(
+        ServiceTokens(http, MemoryStore[ServiceToken](1), credentials, Unobserved())
+    )
     return reading(SessionContextClient(http, tokens))
 
 

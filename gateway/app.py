@@ -11,7 +11,6 @@ from gateway import contracts
 from gateway.access.audit import Audit
 from gateway.access.guard import Authenticator, Guard
 from gateway.admin import admin_app
-from gateway.ending import Ending
 from gateway.graphql.http import GraphQLEndpoint
 from gateway.graphql.playground import Playground
 from gateway.graphql.schema import make_schema
@@ -37,6 +36,7 @@ from gateway.upstream.first_tokens import obtaining_first_tokens
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
+    from gateway.ending import Ending
     from gateway.settings import Settings, Tls
 
 __all__ = ["Addresses", "Doors", "open_doors", "open_gateway"]
@@ -75,7 +75,7 @@ async def open_gateway(
     settings: Settings,
     playground_headers: Mapping[str, str],
     *,
-    ending: Ending | None = None,
+    ending: Ending,
     shared: bool = False,
     read_again: Callable[[], Settings] | None = None,
 ) -> AsyncIterator[Addresses]:
@@ -98,7 +98,7 @@ async def open_gateway(
             shared=shared,
             section="admin",
         ) as admin,
-        open_doors(settings, playground_headers, metrics, readiness, ending=ending or Ending(), shared=shared) as doors,
+        open_doors(settings, playground_headers, metrics, readiness, ending=ending, shared=shared) as doors,
         nullcontext() if read_again is None else reloading(settings, read_again, doors.reload, readiness),
     ):
         yield Addresses(doors.graphql, doors.grpc, admin)

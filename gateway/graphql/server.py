@@ -40,10 +40,10 @@ async def serve_graphql(
     port: int,
     grace: float,
     max_connections: int,
-    certificates: Certificates | None = None,
-    origins: Sequence[str] = (),
-    ending: Ending | None = None,
-    shared: bool = False,
+    certificates: Certificates | None,
+    origins: Sequence[str],
+    ending: Ending,
+    shared: bool,
 ) -> AsyncIterator[str]:
     """Listen while the block runs; yields the endpoint's URL. Scripts of other `origins` may call it (CORS).
 

@@ -58,9 +58,9 @@ async def serve_rpc(
     limits: Limits,
     readiness: Readiness,
     ending: Ending,
-    reflected: bool = False,
-    certificates: Certificates | None = None,
-    shared: bool = False,
+    reflected: bool,
+    certificates: Certificates | None,
+    shared: bool,
 ) -> AsyncIterator[str]:
     """Listen while the block runs; yields host and port, as clients take them. Port 0 takes a free one.
 

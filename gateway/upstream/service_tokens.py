@@ -28,7 +28,7 @@ from gateway.errors import (
     UpstreamUnreachable,
 )
 from gateway.tasks import TaskGroup
-from gateway.telemetry import TokenRequested, Unobserved
+from gateway.telemetry import TokenRequested
 from gateway.upstream.http import cause_of
 from gateway.upstream.token_endpoint import ServiceToken, obtain_token
 
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ServiceTokens"]
 
-_UNOBSERVED: Final = Unobserved()
-
 _YOUNG: Final = 10.0
 """A token refused within so many seconds of its making points at something a new token does not mend."""
 
@@ -58,7 +56,7 @@ class ServiceTokens:
         http: Http,
         store: MemoryStore[ServiceToken],
         credentials: Mapping[str, ClientCredentials],
-        observer: UpstreamObserver = _UNOBSERVED,
+        observer: UpstreamObserver,
     ) -> None:
         self._tasks = TaskGroup()
         self._tenants = _Tenants(

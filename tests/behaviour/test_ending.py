@@ -274,6 +274,9 @@ async def test_a_grpc_server_whose_end_is_cancelled_ends_its_calls_whatever_they
             limits=RPC_LIMITS,
             readiness=Readiness(),
             ending=ending,
+            reflected=False,
+            certificates=None,
+            shared=False,
         )
         async with serving as address:
             listening.set_result(address)

@@ -213,6 +213,9 @@ async def failing() -> AsyncIterator[tuple[Failing, grpc.aio.Channel]]:
             limits=RPC_LIMITS,
             readiness=Readiness(),
             ending=Ending(),
+            reflected=False,
+            certificates=None,
+            shared=False,
         ) as address,
         channel_to(address) as channel,
     ):

@@ -11,6 +11,7 @@ from compiled.outcomes import Script, guard_of
 from defaults import LIMITS, MEMORY
 
 from gateway.access.guard import Authenticator
+from gateway.ending import Ending
 from gateway.graphql.compiled import Compiler
 from gateway.graphql.documents import Documents
 from gateway.graphql.http import GraphQLEndpoint
@@ -51,7 +52,18 @@ async def served() -> AsyncIterator[tuple[str, Counting, Documents]]:
     documents = Documents(schema.core, LIMITS, memory=MEMORY, compiler=Compiler(schema), introspection=True)
     guard = guard_of(Script(0, failures=0), Authenticator(None, None, {}))
     endpoint = GraphQLEndpoint(strawberrys, documents, guard, Requests(), budget=5, max_body=10_000, max_answer=10_000)
-    async with serve_graphql(endpoint, None, host="127.0.0.1", port=0, grace=1, max_connections=100) as url:
+    async with serve_graphql(
+        endpoint,
+        None,
+        host="127.0.0.1",
+        port=0,
+        grace=1,
+        max_connections=100,
+        certificates=None,
+        origins=(),
+        ending=Ending(),
+        shared=False,
+    ) as url:
         yield url, strawberrys, documents
 
 

@@ -24,6 +24,7 @@ from gateway.errors import (
     UpstreamUnreachable,
 )
 from gateway.stores import MemoryStore
+from gateway.telemetry import Unobserved
 from gateway.upstream.auth import CallerTokenAuth, ServiceTokenAuth
 from gateway.upstream.first_tokens import obtaining_first_tokens
 from gateway.upstream.http import Http
@@ -110,7 +111,7 @@ async def world(emporix: Emporix | None = None, *, timeout: float = 5.0) -> Asyn
         "acme": ClientCredentials("acme-client", SecretStr(SECRET)),
         "globex": ClientCredentials("globex-client", SecretStr(SECRET)),
     }
-    async with ServiceTokens(http, MemoryStore[ServiceToken](max_entries=10), credentials) as tokens:
+    async with ServiceTokens(http, MemoryStore[ServiceToken](max_entries=10), credentials, Unobserved()) as tokens:
         yield World(emporix, tokens, http)
 
 
