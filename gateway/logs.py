@@ -59,8 +59,7 @@ def configure_logs(settings: Log) -> None:
     # Libraries are never asked for more: at DEBUG they tell cache keys, which hold session ids, and upstream's headers.
     logging.basicConfig(handlers=[handler], level=max(level, logging.INFO), force=True)
     logging.getLogger("gateway").setLevel(level)
-    quiet = max(logging.WARNING, logging.getLevelName(settings.level.upper()))
-    logging.getLogger("uvicorn").setLevel(quiet)  # it reports each listener's coming and going
+    logging.getLogger("uvicorn").setLevel(max(level, logging.WARNING))  # it reports each listener's coming and going
     logging.getLogger("grpc._cython.cygrpc").addFilter(_shows_no_metadata)
 
 

@@ -51,12 +51,13 @@ class Metrics:
     content_type: Final = CONTENT_TYPE_LATEST
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
+        """For metrics that are kept elsewhere too."""
         self._writes = Counter(
             "session_gateway_writes",
             "Writes by operation and outcome: applied, cancelled, or the error code.",
             ["operation", "outcome"],
-            registry=self._registry,
+            registry=self.registry,
         )
         for operation in WRITES:
             for error in (WriteOutcomeUnknown, WriteDiscarded):
@@ -66,13 +67,13 @@ class Metrics:
             "Number of times that one write was sent upstream.",
             ["operation"],
             buckets=(0, 1, 2, 3, 4, 5, 10),
-            registry=self._registry,
+            registry=self.registry,
         )
         self._answers_lost = Counter(
             "session_gateway_write_answers_lost",
             "Writes whose answer was lost, so that the session had to be read back.",
             ["operation"],
-            registry=self._registry,
+            registry=self.registry,
         )
 
         self._reads = Count(
@@ -80,30 +81,30 @@ class Metrics:
             "Reads through the cache: answered from it (hit, stale_while_revalidate, stale_if_error), or why upstream "
             "was asked (miss, stale, request). Collapsed reads shared the result of another caller's.",
             ["outcome", "collapsed"],
-            self._registry,
+            self.registry,
         )
         self._puts = Count(
             "session_gateway_cache_puts",
             "Results of reads, by whether they were stored in the cache.",
             ["kept"],
-            self._registry,
+            self.registry,
         )
         self._failures = Counter(
             "session_gateway_cache_failures",
             "Operations that Redis did not do in time. The gateway went on without it.",
             ["operation"],
-            registry=self._registry,
+            registry=self.registry,
         )
         self._entries = Gauge(
             "session_gateway_cache_entries",
             "Cache entries in memory.",
-            registry=self._registry,
+            registry=self.registry,
             multiprocess_mode="livesum",
         )
         self._entries_size = Gauge(
             "session_gateway_cache_entries_bytes",
             "Memory that these entries take, about.",
-            registry=self._registry,
+            registry=self.registry,
             multiprocess_mode="livesum",
         )
 
@@ -113,38 +114,38 @@ class Metrics:
             "malformed, cancelled.",
             ["method", "outcome"],
             (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
-            self._registry,
+            self.registry,
         )
         self._retries = Counter(
             "session_gateway_upstream_retries",
             "Retries of requests to upstream, by reason.",
             ["reason"],
-            registry=self._registry,
+            registry=self.registry,
         )
         self._tokens = Counter(
             "session_gateway_token_requests",
             "Requests for the gateway's own tokens, by outcome: ok, or the error code.",
             ["outcome"],
-            registry=self._registry,
+            registry=self.registry,
         )
         self._breaker = Gauge(
             "session_gateway_upstream_breaker_state",
             "State of the circuit breaker to upstream: 0 closed, 1 half open, 2 open.",
-            registry=self._registry,
+            registry=self.registry,
             multiprocess_mode="livemax",
         )
         self._shed = Counter(
             "session_gateway_upstream_shed",
             "Calls rejected because of upstream.max_concurrent: the queue was full, or they had waited too long.",
             ["cause"],
-            registry=self._registry,
+            registry=self.registry,
         )
         for cause in SHED_BECAUSE:
             self._shed.labels(cause)
         self._in_flight = Gauge(
             "session_gateway_upstream_in_flight",
             "Calls to upstream in progress.",
-            registry=self._registry,
+            registry=self.registry,
             multiprocess_mode="livesum",
         )
 
@@ -152,28 +153,23 @@ class Metrics:
             "session_gateway_certificate_expiry_timestamp_seconds",
             "When the certificate ends that clients are shown.",
             ["door"],
-            registry=self._registry,
+            registry=self.registry,
             multiprocess_mode="livemin",
         )
         self._lines_dropped = Counter(
             "session_gateway_log_lines_dropped",
             "Log lines dropped because nobody read them in time, or the disk was full.",
-            registry=self._registry,
+            registry=self.registry,
         )
         self._to_sample: list[Callable[[], None]] = [
             each.hand_over for each in (self._reads, self._puts, self._upstream)
         ]
 
-    @property
-    def registry(self) -> CollectorRegistry:
-        """For metrics that are kept elsewhere."""
-        return self._registry
-
     def watch_process(self) -> None:
         """Tell of this process too, by the usual names: its time, memory and files, and Python's own."""
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
-        GCCollector(registry=self._registry)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
 
     def watch_entries(self, count: Callable[[], int], size: Callable[[], int]) -> None:
         """Ask for the number of entries in memory, and for their size in bytes, whenever metrics are read."""
@@ -212,7 +208,7 @@ class Metrics:
     def exposition(self) -> bytes:
         """All metrics in the text format that Prometheus reads."""
         self.sample()
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)
 
     def write_finished(self, event: WriteFinished) -> None:
         """Count a write."""
