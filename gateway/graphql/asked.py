@@ -15,8 +15,8 @@ from gateway.errors import NoRoomForRequest
 from gateway.graphql.bodies import Bodies, NotReceived
 from gateway.graphql.head import Refused
 from gateway.graphql.requests import parameters_in_body, parameters_in_query
-from gateway.load import FEW, PER_BYTE, Load
 from gateway.model import decoded_size
+from gateway.request_memory import PER_BYTE, SMALL, RequestMemory
 
 if TYPE_CHECKING:
     from graphql import DocumentNode
@@ -56,7 +56,7 @@ class Asking:
     def __init__(self, documents: Documents, *, max_body: int) -> None:
         self._documents = documents
         self._bodies = Bodies(max_body)
-        self._load = Load()
+        self._memory = RequestMemory()
         self._known: dict[bytes, Asked] = {}
         """By body, those that were remembered last being the last."""
 
@@ -64,8 +64,8 @@ class Asking:
         """What this one asks for. Raises Refused, NotExecutable and ClientDisconnect."""
         match request.method:
             case "GET":
-                if len(request.query) > FEW:
-                    self._take(PER_BYTE * len(request.query))
+                if len(request.query) > SMALL:
+                    self._reserve(PER_BYTE * len(request.query))
                 asked = self._asked(parameters_in_query(request))
                 _check_is_query(asked.operation)
                 return asked
@@ -77,8 +77,8 @@ class Asking:
 
     def _found(self, body: bytes) -> Asked:
         """What is asked for by a body that is not known; it is remembered if that is worth its while."""
-        if len(body) > FEW:
-            self._take(decoded_size(body))
+        if len(body) > SMALL:
+            self._reserve(decoded_size(body))
         parameters = parameters_in_body(body)
         asked = self._asked(parameters)
         if (
@@ -94,8 +94,8 @@ class Asking:
             self._known[body] = asked
         return asked
 
-    def _take(self, size: int) -> None:
-        if not self._load.takes(size):
+    def _reserve(self, size: int) -> None:
+        if not self._memory.reserve(size):
             error = NoRoomForRequest()
             raise NotReceived(503, error.message, {"retry-after": f"{error.retry_after:g}"})
 

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from gateway.arrivals import Arrivals
 from gateway.errors import InvalidArgument, NoRoomForRequest, RequestNotReceived
-from gateway.load import FEW, PER_BYTE, Load
+from gateway.request_memory import PER_BYTE, SMALL, RequestMemory
 from gateway.rpc.errors import abort
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Reader:
     def __init__(self, patience: float, max_message: int) -> None:
         self._patience = patience
         self._arrivals = Arrivals(max_message, self._end)
-        self._load = Load()
+        self._memory = RequestMemory()
         self._awaited: dict[asyncio.Task[object], float] = {}
         """Calls that wait for their requests, and until when (time of the loop), the earliest first."""
         self._timer: asyncio.TimerHandle | None = None
@@ -67,7 +67,7 @@ class Reader:
             self._awaited.pop(task, None)
         if received is grpc.aio.EOF:
             await abort(context, _unreadable())
-        if len(received) > FEW and not self._load.takes(PER_BYTE * len(received)):
+        if len(received) > SMALL and not self._memory.reserve(PER_BYTE * len(received)):
             await abort(context, NoRoomForRequest())
         try:
             return decode(received)

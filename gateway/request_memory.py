@@ -1,4 +1,4 @@
-"""Memory of requests from when they are decoded until they are answered: upstream may take long meanwhile.
+"""Memory for requests, from when they are decoded until they are answered: upstream may take long meanwhile.
 
 Decoded, a request takes up to thirty times what it took to arrive, and anybody can send it: whether a token is one of a
 shopper's, it is for upstream to say.
@@ -9,30 +9,30 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-__all__ = ["FEW", "PER_BYTE", "Load"]
+__all__ = ["PER_BYTE", "SMALL", "RequestMemory"]
 
 _ROOM: Final = 134_217_728
 """Bytes that all of them may take."""
-_LITTLE: Final = 131_072
+_UNCOUNTED: Final = 131_072
 """Bytes of one that is not counted: connections and calls have limits of their own."""
 PER_BYTE: Final = 32
 """Bytes that each byte of one takes: at most, by measurement."""
-FEW: Final = _LITTLE // PER_BYTE
-"""Bytes of one that takes little for certain."""
+SMALL: Final = _UNCOUNTED // PER_BYTE
+"""Bytes of one that is certain not to be counted."""
 
 
-class Load:
+class RequestMemory:
     """What the requests of a door take."""
 
     def __init__(self) -> None:
         self._taken = 0
 
-    def takes(self, size: int) -> bool:
-        """Have room for so many bytes from now on until this task ends. False if there is none.
+    def reserve(self, size: int) -> bool:
+        """Take so many bytes until this task ends. False if there is no room for them.
 
-        There always is for one that is alone.
+        There always is for a request that is alone.
         """
-        if size <= _LITTLE:
+        if size <= _UNCOUNTED:
             return True
         task = asyncio.current_task()
         if task is None or (self._taken and self._taken + size > _ROOM):
