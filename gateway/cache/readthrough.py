@@ -1,4 +1,4 @@
-"""Reading through a shelf: what may answer a read, and what happens when nothing on it may."""
+"""Reading through the cache: what may answer a read, and what happens when nothing in it may."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from gateway.cache.flights import Flights
     from gateway.cache.freshness import Policy, ReadOptions
-    from gateway.cache.shelf import Shelf, Ticket
+    from gateway.cache.tiers import Ticket, TieredCache
     from gateway.model import SessionContext
     from gateway.telemetry import Observer
 
@@ -71,14 +71,14 @@ class Fetched(Struct, frozen=True):
 
 
 class ReadThrough:
-    """Answers reads from one shelf, and keeps what upstream answers.
+    """Answers reads from the cache, and keeps what upstream answers.
 
     A read of upstream for all who wait may take `longest_read` seconds. Each who waits has a deadline of its own.
     """
 
     def __init__(
         self,
-        shelf: Shelf,
+        tiers: TieredCache,
         flights: Flights[Fetched],
         policy: Policy,
         observer: Observer,
@@ -86,7 +86,7 @@ class ReadThrough:
         longest_read: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._shelf = shelf
+        self._tiers = tiers
         self._flights = flights
         self._policy = policy
         self._observer = observer
@@ -98,12 +98,12 @@ class ReadThrough:
 
         Raises NotThere, MinVersionNotReached, and what the subject's `fetch` raises.
         """
-        entry = self._shelf.remembered(subject.key)
+        entry = self._tiers.remembered(subject.key)
         if entry is not None:
             age = self._age(entry)
             if use_of(age, entry.version, self._policy, options) is Use.FRESH:
                 return self._served(subject, entry, age, _HIT)
-        entry, ticket = await self._shelf.look(subject.key, entry)
+        entry, ticket = await self._tiers.look(subject.key, entry)
         if entry is not None:
             age = self._age(entry)
             use = use_of(age, entry.version, self._policy, options)
@@ -121,7 +121,7 @@ class ReadThrough:
 
     async def read(self, subject: Subject, deadline: Deadline) -> SessionContext:
         """Ask upstream, whatever there is, and keep what it answers. Raises SessionNotFound, and what `fetch` does."""
-        _, ticket = await self._shelf.look(subject.key)
+        _, ticket = await self._tiers.look(subject.key)
         entry = (await self._fetch(subject, ticket, deadline)).entry
         if entry.context is None:
             raise SessionNotFound(subject.session_id)
@@ -129,25 +129,25 @@ class ReadThrough:
 
     async def forget(self, key: str) -> None:
         """Drop what is kept."""
-        await self._shelf.forget(key)
+        await self._tiers.forget(key)
 
     def saw(self, key: str, version: int) -> None:
         """Somebody was told of this version by another way than through here: nothing lower is served from now on."""
-        self._shelf.saw(key, version)
+        self._tiers.saw(key, version)
 
     @asynccontextmanager
     async def writing(self, key: str) -> AsyncIterator[None]:
         """Around a write: what has been read before, or is being read, will not be served after it."""
-        write = await self._shelf.open(key)
+        write = await self._tiers.open(key)
         self._flights.forget(key)
         try:
             yield
         except GatewayError as error:
             if not error.leaves_doubt:
-                await self._shelf.close(key, write)
+                await self._tiers.close(key, write)
             raise
         else:
-            await self._shelf.close(key, write)
+            await self._tiers.close(key, write)
         finally:
             self._flights.forget(key)
 
@@ -180,7 +180,7 @@ class ReadThrough:
             fetched, collapsed = await self._flights.join(subject.key, partial(self._fetch, subject, ticket))
             if not collapsed or self._will_do(subject, fetched.entry, options):
                 return fetched, collapsed
-            _, ticket = await self._shelf.look(subject.key)
+            _, ticket = await self._tiers.look(subject.key)
         return await self._fetch(subject, ticket, deadline), False
 
     async def _fetch(self, subject: Subject, ticket: Ticket, deadline: Deadline | None = None) -> Fetched:
@@ -188,17 +188,17 @@ class ReadThrough:
         try:
             context = await subject.fetch(deadline or Deadline.after(self._longest_read))
         except SessionNotFound:
-            await self._shelf.forget(subject.key)
+            await self._tiers.forget(subject.key)
             entry = Entry(None, sent_at, ticket.local, subject.until)
-            stored = bool(self._policy.missing_ttl) and await self._shelf.keep(subject.key, entry, ticket)
+            stored = bool(self._policy.missing_ttl) and await self._tiers.keep(subject.key, entry, ticket)
             return Fetched(entry, stored)
         entry = Entry(context, sent_at, ticket.local, subject.until)
-        return Fetched(entry, await self._shelf.keep(subject.key, entry, ticket))
+        return Fetched(entry, await self._tiers.keep(subject.key, entry, ticket))
 
     def _serves_if_error(self, key: str, entry: Entry, options: ReadOptions) -> bool:
         """Whether what was found may be served now that upstream has failed: a write may have come meanwhile."""
         use = use_of(self._age(entry), entry.version, self._policy, options)
-        return use is Use.IF_ERROR and self._shelf.still_good(key, entry)
+        return use is Use.IF_ERROR and self._tiers.still_good(key, entry)
 
     def _why(self, entry: Entry | None, options: ReadOptions) -> str:
         """Why upstream is asked, in the words of RFC 9211: a fresh entry was not good enough for this caller."""
@@ -212,7 +212,7 @@ class ReadThrough:
         """Whether what somebody else's read brought back is what this caller asks for."""
         young = options.max_age is None or self._age(entry) < options.max_age
         high_enough = (entry.version or 0) >= (options.min_version or 0)
-        return young and high_enough and self._shelf.good_now(subject.key, entry)
+        return young and high_enough and self._tiers.good_now(subject.key, entry)
 
     def _served(
         self, subject: Subject, entry: Entry, age: float, event: CacheRead, error: UpstreamError | None = None

@@ -14,7 +14,7 @@ from gateway.cache.invalidation import Invalidations
 from gateway.cache.marks import Marks
 from gateway.cache.readthrough import ReadThrough
 from gateway.cache.shared import SharedCache
-from gateway.cache.shelf import Shelf
+from gateway.cache.tiers import TieredCache
 from gateway.stores import MemoryStore
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ async def open_cache(
 
     async with AsyncExitStack() as stack:
 
-        async def read_through(shelf: Shelf) -> ReadThrough:
+        async def read_through(tiers: TieredCache) -> ReadThrough:
             flights: Flights[Fetched] = await stack.enter_async_context(tracing.flights())
-            through = ReadThrough(shelf, flights, policy, metrics, longest_read=longest_read)
+            through = ReadThrough(tiers, flights, policy, metrics, longest_read=longest_read)
             return tracing.around("cache", through, "get", "read")
 
         if cache.in_redis:
@@ -87,8 +87,10 @@ async def open_cache(
             )
             shared = tracing.around("shared_cache", shared, "get", "put", "forget", "open", "close")
         in_front = memory if shared is None or cache.memory_tier else None
-        managed = Shelf(marks, metrics, policy.lifetime, memory=in_front, shared=shared, invalidations=invalidations)
-        own = Shelf(
+        managed = TieredCache(
+            marks, metrics, policy.lifetime, memory=in_front, shared=shared, invalidations=invalidations
+        )
+        own = TieredCache(
             marks, metrics, policy.lifetime, memory=own_memory, invalidations=invalidations, marked_by=marked_by
         )
         yield CachedClient(

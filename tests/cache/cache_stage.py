@@ -20,7 +20,7 @@ from gateway.cache.invalidation import Invalidations
 from gateway.cache.marks import Marks
 from gateway.cache.readthrough import Fetched, ReadThrough
 from gateway.cache.shared import SharedCache, message_of
-from gateway.cache.shelf import Shelf
+from gateway.cache.tiers import TieredCache
 from gateway.deadline import Deadline
 from gateway.errors import SessionNotFound, Unauthenticated
 from gateway.model import JSON, SessionContext, decode_session_context
@@ -227,7 +227,7 @@ class Process:
     marks: Marks
     managed: ReadThrough
     own: ReadThrough
-    shelf: Shelf
+    tiers: TieredCache
     memory: MemoryStore[Entry]
     own_memory: MemoryStore[Entry]
     session_ids: MemoryStore[str]
@@ -278,12 +278,12 @@ async def process(
             invalidations = await stack.enter_async_context(
                 Invalidations(connections.listener, store.channel, marks, shared.origin, max_silence=max_silence)
             )
-        make = partial(Shelf, marks, observer, policy.lifetime, invalidations=invalidations, clock=clock)
-        shelf = make(memory=entries if memory else None, shared=shared)
+        make = partial(TieredCache, marks, observer, policy.lifetime, invalidations=invalidations, clock=clock)
+        tiers = make(memory=entries if memory else None, shared=shared)
         own_shelf = make(memory=own_entries, marked_by=marked_by)
         flights = await stack.enter_async_context(Flights[Fetched]())
         own_flights = await stack.enter_async_context(Flights[Fetched]())
-        managed = ReadThrough(shelf, flights, policy, observer, longest_read=LONGEST_READ, clock=clock)
+        managed = ReadThrough(tiers, flights, policy, observer, longest_read=LONGEST_READ, clock=clock)
         own = ReadThrough(own_shelf, own_flights, policy, observer, longest_read=LONGEST_READ, clock=clock)
         client = CachedClient(upstream, managed, own, session_ids, uncached=uncached)
         if invalidations is not None:
@@ -293,7 +293,7 @@ async def process(
             marks,
             managed,
             own,
-            shelf,
+            tiers,
             entries,
             own_entries,
             session_ids,

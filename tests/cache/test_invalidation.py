@@ -63,9 +63,9 @@ class TestAWriteByOneProcess:
         ):
             assert await read(two) == 1
             entry = await remembered(two)
-            assert two.shelf.good(KEY, entry)
+            assert two.tiers.good(KEY, entry)
             await write(one)
-            await eventually(lambda: not two.shelf.good(KEY, entry))
+            await eventually(lambda: not two.tiers.good(KEY, entry))
             await heard_all(redis, two)
             assert await read(two) == 2
             assert await read(one) == 2
@@ -83,7 +83,7 @@ class TestAWriteByOneProcess:
             held = upstream.hold_write()
             writing = asyncio.create_task(write(one))
             await held.arrived.wait()
-            await eventually(lambda: not two.shelf.good(KEY, entry))
+            await eventually(lambda: not two.tiers.good(KEY, entry))
             assert await read(two) == 1
             held.go.set()
             await writing
@@ -98,7 +98,7 @@ class TestAWriteByOneProcess:
             assert await read(one) == 2
             entry = await remembered(one)
             await heard_all(redis, one)
-            assert one.shelf.good(KEY, entry)
+            assert one.tiers.good(KEY, entry)
 
     async def test_is_heard_of_by_what_holds_own_sessions_too(self, server: RedisServer, prefix: str) -> None:
         upstream = Upstream(tokens={"token": "s"})
@@ -178,14 +178,14 @@ class TestWhenTheConnectionIsLost:
             assert await read(gateway) == 1
             entry = await remembered(gateway)
             await heard_all(other, gateway)
-            assert gateway.shelf.good(KEY, entry)
+            assert gateway.tiers.good(KEY, entry)
             await other.execute_command("CLIENT", "KILL", "TYPE", "pubsub")  # type: ignore[no-untyped-call]
-            await eventually(lambda: not gateway.shelf.good(KEY, entry))
+            await eventually(lambda: not gateway.tiers.good(KEY, entry))
             await in_step(gateway.invalidations)
             assert await read(gateway) == 1
             entry = await remembered(gateway)
             await heard_all(other, gateway)
-            assert gateway.shelf.good(KEY, entry)
+            assert gateway.tiers.good(KEY, entry)
 
     async def test_a_write_that_was_not_heard_of_is_seen_when_it_is_back(self, fragile: RedisServer) -> None:
         upstream = Upstream()

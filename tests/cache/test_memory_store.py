@@ -133,7 +133,7 @@ async def test_it_goes_by_way_of_aiocache(monkeypatch: pytest.MonkeyPatch, clock
 
 
 def test_nothing_comes_between_the_steps_of_an_operation() -> None:
-    """The shelf looks and then sets; it relies on no other task running meanwhile."""
+    """`TieredCache` looks and then sets; it relies on no other task running meanwhile."""
 
     def runs_through(operation: Coroutine[object, object, object]) -> bool:
         try:

@@ -30,7 +30,7 @@ from redis.asyncio import Redis
 from gateway.cache.contexts import CachedClient
 from gateway.cache.freshness import FRESH_ENOUGH, CacheStatus, Policy, ReadOptions
 from gateway.cache.readthrough import NotThere
-from gateway.cache.shelf import LARGEST
+from gateway.cache.tiers import LARGEST
 from gateway.configuration import load_settings
 from gateway.deadline import Deadline
 from gateway.development import DEV_DEFAULTS

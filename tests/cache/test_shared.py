@@ -23,7 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from gateway.cache.entry import Entry
 from gateway.cache.marks import Generation, Marks
 from gateway.cache.shared import Looked, SharedCache
-from gateway.cache.shelf import Shelf
+from gateway.cache.tiers import TieredCache
 from gateway.stores import StoredEntry
 from gateway.stores.redis import RedisStore, open_redis
 from waiting import LoopClock, eventually
@@ -471,14 +471,14 @@ class TestAMarkThatCouldNotBeSet:
         clock = Clock(0.0)
         async with sharing(server.url, prefix, budget=5, clock=clock) as (shared, store):
             marks = Marks(clock, lifetime=TTL, open_for=30)
-            shelf = Shelf(marks, Recorder(), TTL, shared=shared)
-            _, ticket = await shelf.look("k")
+            tiers = TieredCache(marks, Recorder(), TTL, shared=shared)
+            _, ticket = await tiers.look("k")
             entry = Entry(context_of("k", 7), time.time(), ticket.local)
             store.down = True
-            await shelf.close("k", await shelf.open("k"))
+            await tiers.close("k", await tiers.open("k"))
             store.down = False
             clock.advance(1)
-            assert not await shelf.keep("k", entry, ticket)
+            assert not await tiers.keep("k", entry, ticket)
             assert (await store.get("k", lease="x", ttl=TTL))[0] is None
 
 

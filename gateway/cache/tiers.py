@@ -1,4 +1,4 @@
-"""Where entries are: in memory, in Redis, or in a small memory in front of Redis. Keeps writes and reads apart.
+"""The tiers of the cache: memory, Redis, or memory in front of Redis. Keeps writes and reads apart.
 
 remembered  the entry there is in memory
 look        the entry there is, and a ticket that says as of when
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gateway.stores import MemoryStore, StoredEntry
     from gateway.telemetry import Observer
 
-__all__ = ["LARGEST", "OpenWrite", "Shelf", "Ticket"]
+__all__ = ["LARGEST", "OpenWrite", "Ticket", "TieredCache"]
 
 LARGEST: Final = 262_144
 """Bytes of a session context that is kept. Most have a few thousand: one that is larger would push out hundreds of
@@ -47,8 +47,8 @@ class OpenWrite(Struct, frozen=True):
     shared: str | None = None
 
 
-class Shelf:
-    """Entries by key. Never fails.
+class TieredCache:
+    """Entries by key, in whatever tiers there are. Never fails.
 
     `lifetime` is how long an entry is kept, in seconds; `marked_by` tells under which key writes mark what an entry
     holds, where that is another than its own; None when that is not known, so that any write may count.
@@ -152,7 +152,7 @@ class Shelf:
         )
 
     def saw(self, key: str, version: int) -> None:
-        """Somebody was told of this version by a way that leads past this shelf. `key` is the one that writes mark."""
+        """Somebody was told of this version by a way that leads past this cache. `key` is the one that writes mark."""
         self._marks.saw(key, version)
 
     def _saw(self, key: str, entry: Entry) -> None:
