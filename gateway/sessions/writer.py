@@ -13,7 +13,7 @@ from gateway.errors import GatewayError, InvalidArgument, SessionNotFound, Versi
 from gateway.sessions.changes import CLEAR, Assignment, Patch, is_same
 from gateway.sessions.contest import Contest
 from gateway.sessions.delivery import UnversionedWrite, VersionedWrite, backoff
-from gateway.sessions.turns import Turns
+from gateway.sessions.locks import SessionLocks
 from gateway.telemetry import WriteFinished
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Writer:
         self._max_document = max_document
         self._observer = observer
         self._contest = Contest()
-        self._turns = Turns()
+        self._locks = SessionLocks()
 
     async def replace(
         self, tenant: str, resource: Readable, change: Replace, send: Send, options: WriteOptions, *, upsert: bool
@@ -131,7 +131,7 @@ class Writer:
             work = _Work(tenant, resource, change, options, entrant, tally)
             if options.expected_version is not None:
                 return await self._change_expected(work, current)
-            async with self._turns.taken(tenant, current.session_id, options.deadline):
+            async with self._locks.held(tenant, current.session_id, options.deadline):
                 overtaken = entrant.has_lost(_place(tenant, current))  # by others of this process, while it was read
                 return await self._change_until_done(work, None if overtaken else current)
 

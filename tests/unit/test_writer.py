@@ -14,7 +14,7 @@ from gateway.deadline import Deadline
 from gateway.errors import SessionNotFound, UpstreamTimeout, VersionConflict, WriteOutcomeUnknown
 from gateway.model import decode_session_context
 from gateway.sessions.contest import Contest
-from gateway.sessions.turns import Turns
+from gateway.sessions.locks import SessionLocks
 from gateway.sessions.versioning import Rival
 from gateway.sessions.writer import Change, WriteOptions, Writer, Written
 from gateway.telemetry import Unobserved
@@ -166,10 +166,10 @@ def test_a_place_is_not_lost_to_who_had_it_before() -> None:
             assert (under_way.has_lost(place), after.has_lost(place)) == (True, False)
 
 
-async def test_who_has_waited_half_of_its_time_goes_ahead_and_leaves_the_turn_to_who_has_it(
+async def test_who_has_waited_half_of_its_time_goes_ahead_and_leaves_the_lock_to_who_has_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    turns, timeout = Turns(), asyncio.timeout
+    locks, timeout = SessionLocks(), asyncio.timeout
     patience: list[float | None] = []
     gone_ahead: list[str] = []
 
@@ -178,11 +178,11 @@ async def test_who_has_waited_half_of_its_time_goes_ahead_and_leaves_the_turn_to
         return timeout(None if seconds is None else 0)
 
     async def take(name: str, deadline: Deadline) -> None:
-        async with turns.taken("acme", "s", deadline):
+        async with locks.held("acme", "s", deadline):
             gone_ahead.append(name)
 
     monkeypatch.setattr(asyncio, "timeout", over_at_once)
-    async with turns.taken("acme", "s", Deadline.never()):
+    async with locks.held("acme", "s", Deadline.never()):
         await take("impatient", Deadline.after(100))
         patient = asyncio.create_task(take("patient", Deadline.never()))
         await take("another", Deadline.after(100))

@@ -1,4 +1,4 @@
-"""Turns for those who would only get into one another's way."""
+"""A lock for each session: unversioned writes of one process wait for each other instead of colliding."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ if TYPE_CHECKING:
 
     from gateway.deadline import Deadline
 
-__all__ = ["Turns"]
+__all__ = ["SessionLocks"]
 
 _PATIENCE: Final = 0.5
-"""Share of the remaining time that is spent on waiting for one's turn."""
+"""Share of the remaining time that is spent on waiting for a lock."""
 
 
-class Turns:
-    """Has those in this process who write to the same session without a version go one after another.
+class SessionLocks:
+    """Locks by session, for writes without an expected version.
 
-    Nothing is made safe by it; it spares them conflicts, which cost each of them attempts. So whoever has waited half
-    of its time goes ahead, turn or not: one slow write must not hold up all others.
+    They make nothing safe: upstream checks versions. They save conflicts, each of which costs an attempt. So a write
+    that has waited for half of its time goes ahead without the lock: one slow write must not hold up all others.
     """
 
     def __init__(self) -> None:
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def taken(self, tenant: str, session_id: str, deadline: Deadline) -> AsyncIterator[None]:
-        """A turn, while the block runs."""
+    async def held(self, tenant: str, session_id: str, deadline: Deadline) -> AsyncIterator[None]:
+        """Hold the lock while the block runs, if it is free in time."""
         lock = self._locks.setdefault((tenant, session_id), asyncio.Lock())
-        has_turn = await _acquired(lock, deadline.remaining * _PATIENCE)
+        locked = await _acquired(lock, deadline.remaining * _PATIENCE)
         try:
             yield
         finally:
-            if has_turn:
+            if locked:
                 lock.release()
 
 
