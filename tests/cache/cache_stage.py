@@ -280,11 +280,11 @@ async def process(
             )
         make = partial(TieredCache, marks, observer, policy.lifetime, invalidations=invalidations, clock=clock)
         tiers = make(memory=entries if memory else None, shared=shared)
-        own_shelf = make(memory=own_entries, marked_by=marked_by)
+        own_tiers = make(memory=own_entries, marked_by=marked_by)
         flights = await stack.enter_async_context(Flights[Fetched]())
         own_flights = await stack.enter_async_context(Flights[Fetched]())
         managed = ReadThrough(tiers, flights, policy, observer, longest_read=LONGEST_READ, clock=clock)
-        own = ReadThrough(own_shelf, own_flights, policy, observer, longest_read=LONGEST_READ, clock=clock)
+        own = ReadThrough(own_tiers, own_flights, policy, observer, longest_read=LONGEST_READ, clock=clock)
         client = CachedClient(upstream, managed, own, session_ids, uncached=uncached)
         if invalidations is not None:
             await in_step(invalidations)
