@@ -55,8 +55,11 @@ class Bodies:
         """The body of a POST, which is JSON as far as that was said. Raises Refused, and ClientDisconnect."""
         _check_is_json(request.head)
         if isinstance(request.body, bytes):
-            self._check_size(request.body)
+            self._check_size(len(request.body))
             return request.body
+        announced = _announced(request.head)
+        if announced is not None:  # then who waits for 100 (Continue) sends nothing of it (RFC 9110, 10.1.1)
+            self._check_size(announced)
         bound = asyncio.timeout(deadline.remaining)
         received = Begun(self._received(request, request.body, deadline, bound))
         if received.done:
@@ -77,7 +80,7 @@ class Bodies:
                 if message["type"] == "http.disconnect":
                     raise ClientDisconnect
                 body += message.get("body", b"")
-                self._check_size(body)
+                self._check_size(len(body))
                 if not message.get("more_body", False):
                     return bytes(body)
 
@@ -104,8 +107,8 @@ class Bodies:
                 503, "too many large bodies are arriving: send it again", {"retry-after": "1", "connection": "close"}
             ) from None
 
-    def _check_size(self, body: bytes | bytearray) -> None:
-        if len(body) > self._max_size:
+    def _check_size(self, size: int) -> None:
+        if size > self._max_size:
             raise Refused(413, f"the body is larger than {self._max_size} bytes")
 
 
@@ -115,9 +118,15 @@ def _pass(bound: asyncio.Timeout) -> None:
         bound.reschedule(asyncio.get_running_loop().time())
 
 
-def _may_be_large(head: Head) -> bool:
+def _announced(head: Head) -> int | None:
+    """Bytes of the body; None if it comes in chunks."""
     length = head.header("content-length")
-    return length is None or int(length) > _SMALL
+    return None if length is None else int(length)
+
+
+def _may_be_large(head: Head) -> bool:
+    size = _announced(head)
+    return size is None or size > _SMALL
 
 
 def _check_is_json(head: Head) -> None:

@@ -508,6 +508,16 @@ async def test_the_largest_body(
     assert (await post(client, dev, {"query": QUERY})).json() == DATA
 
 
+async def test_a_body_that_is_announced_to_be_too_large_need_not_be_sent(dev: Dev) -> None:
+    """A client that waits for 100 (Continue) is told instead (RFC 9110, 10.1.1)."""
+    headers = {"content-type": LEGACY, "content-length": str(MAX_BODY + 1), "expect": "100-continue"}
+    async with connected(dev) as connection:
+        refused = await connection.ask(request("POST", b"", headers))
+
+    assert refused.status == 413
+    assert str(MAX_BODY) in refused.json()["errors"][0]["message"]
+
+
 @pytest.mark.parametrize("accept", [MODERN, LEGACY])
 async def test_a_query_that_is_nested_too_deeply(
     dev: Dev, upstream: Sandbox, client: httpx.AsyncClient, accept: str
