@@ -102,11 +102,17 @@ class SessionContexts:
             checks.replacement(replacement, session_id, options.expected_version),
             checks.saas_token(saas_token),
         )
-        if options.expected_version is None:
+        creates = options.expected_version is None
+        if creates:
             await _check_absent(session, options.deadline)
         change = Replace(session_id, replacement, options.expected_version)
         send = partial(session.write, saas_token=saas_token, upsert=upsert)
-        return await self._writer.replace(tenant, session, change, send, options, upsert=upsert)
+        try:
+            return await self._writer.replace(tenant, session, change, send, options, upsert=upsert)
+        except InvalidArgument:
+            if creates:  # another may have done so meanwhile
+                await _check_absent(session, options.deadline)
+            raise
 
     async def patch(
         self, tenant: str, session_id: str, patch: Patch, options: WriteOptions, *, saas_token: SecretStr | None = None

@@ -99,8 +99,6 @@ def _bad_request(status: int, text: str) -> GatewayError:
         return InvalidArgument.of("session_context", "is larger than upstream takes")
     if "saas-token" in text:
         return InvalidArgument.of("saas-token", "is required by upstream: pass the customer's saas-token")
-    if "version" in text:
-        return InvalidArgument.of("expected_version", "is required by upstream: the session context exists")
     return InvalidArgument(_violations(text))
 
 

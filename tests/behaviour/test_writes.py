@@ -66,10 +66,13 @@ def write_directly(upstream: Sandbox, session_id: str = seed.CUSTOMER_SESSION, *
 
 
 async def overtaken(
-    upstream: Sandbox, operation: str, call: Coroutine[Any, Any, Result], other: Callable[[], None]
+    upstream: Sandbox, operation: str, call: Coroutine[Any, Any, Result], other: Callable[[], None], fault: str = ""
 ) -> Result:
-    """Make a call; while its request for the operation is at upstream's doorstep, let another writer go first."""
-    upstream.faults.arm("latency=30ms", operation)
+    """Make a call; while its request for the operation is at upstream's doorstep, let another writer go first.
+
+    The request may meet a fault after that.
+    """
+    upstream.faults.arm(f"latency=30ms;{fault}".rstrip(";"), operation)
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(_quietly(call))
         await eventually(lambda: not upstream.faults.all())
@@ -171,17 +174,18 @@ class TestReplacing:
         assert "10" in error.violations["expected_version"]
         assert calls(upstream) == ["get"]
 
+    @pytest.mark.parametrize("fault", ["", "status=400"], ids=["in words that are known", "in others"])
     async def test_with_upsert_and_no_version_is_refused_when_another_creates_it_meanwhile(
-        self, door: Door, upstream: Sandbox, customer: Caller
+        self, door: Door, upstream: Sandbox, customer: Caller, fault: str
     ) -> None:
         def create() -> None:
             upstream.store.create("acme", "new-session", {"sessionId": Raw(b'"new-session"')}, "other")
 
         call = door.replace("acme", "new-session", STATE, customer, upsert=True)
-        error = await refused(overtaken(upstream, "put", call, create))
+        error = await refused(overtaken(upstream, "put", call, create, fault))
 
         assert error.reason == "INVALID_ARGUMENT"
-        assert error.violations.keys() == {"expected_version"}
+        assert error.violations == {"expected_version": "is required: the session context exists, with version 1"}
         assert stored(upstream, "new-session") == {"sessionId": "new-session"}
 
     async def test_with_upsert_replaces_the_expected_version(

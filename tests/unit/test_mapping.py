@@ -183,7 +183,7 @@ class TestABadRequest:
         ("message", "field"),
         [
             ("Required Header [saas-token] not specified", "saas-token"),
-            ("metadata.version must not be null", "expected_version"),
+            ("this version of the API is no more", "session_context"),
             ("siteCode is too long", "session_context.site_code"),
             ("currency must be three letters", "session_context.currency"),
             ("customerId is odd", "session_context.customer_id"),
