@@ -1,6 +1,6 @@
 """Variables and arguments, looked at once for each operation and bound for each request.
 
-What graphql-core or Strawberry would refuse is `Peculiar`: they are to say why, in their words.
+What graphql-core or Strawberry would refuse raises NotCompiled: they are to say why, in their words.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
 
     from gateway.graphql.schema import GatewaySchema
 
-__all__ = ["Arguments", "Peculiar", "VariableValues", "Variables"]
+__all__ = ["Arguments", "NotCompiled", "VariableValues", "Variables"]
 
 _AS_THEY_ARE: Final = {"String": str, "ID": str, "Boolean": bool}
 """Scalars that take a value of just this type as it is."""
 
 
-class Peculiar(Exception):
-    """This is none of the things that are compiled."""
+class NotCompiled(Exception):
+    """This is left to Strawberry."""
 
 
 class _Variable(NamedTuple):
@@ -59,7 +59,7 @@ class _Variable(NamedTuple):
 
 
 class Variables:
-    """The variables of an operation. Raises Peculiar."""
+    """The variables of an operation. Raises NotCompiled."""
 
     def __init__(
         self, schema: GatewaySchema, definitions: Sequence[VariableDefinitionNode], parts: Iterable[Node]
@@ -70,7 +70,7 @@ class Variables:
         self._variables = [self._variable(each) for each in definitions]
 
     def coerced(self, given: Mapping[str, object]) -> VariableValues:
-        """Their values (GraphQL specification, 6.1.2). Raises Peculiar for those that will not do."""
+        """Their values (GraphQL specification, 6.1.2). Raises NotCompiled for those that will not do."""
         if self._with_sources:
             return self._coerced_with_sources(given)
         values: dict[str, object] = {}
@@ -83,7 +83,7 @@ class Variables:
             elif default is not Undefined:
                 values[name] = default
             elif isinstance(type_, GraphQLNonNull):
-                raise Peculiar(name)
+                raise NotCompiled(name)
         return VariableValues({}, values)
 
     def _coerced_with_sources(self, given: Mapping[str, object]) -> VariableValues:
@@ -91,16 +91,16 @@ class Variables:
         # Not even one error is wanted: each repeats what was given, and there may be one for each of its fields.
         values = get_variable_values(self._schema, self._definitions, dict(given), max_errors=0)
         if isinstance(values, list):
-            raise Peculiar(*values)
+            raise NotCompiled(*values)
         return values
 
     def _variable(self, node: VariableDefinitionNode) -> _Variable:
         type_ = type_from_ast(self._schema, node.type)
         if not is_input_type(type_):
-            raise Peculiar(node)
+            raise NotCompiled(node)
         default = coerce_input_literal(node.default_value, type_) if node.default_value else None
         if default is Undefined:
-            raise Peculiar(node)
+            raise NotCompiled(node)
         exact = _AS_THEY_ARE.get(str(type_).removesuffix("!"))
         return _Variable(node.variable.name.value, exact, type_, default if node.default_value else Undefined)
 
@@ -117,7 +117,7 @@ class _Given(NamedTuple):
 
 
 class Arguments:
-    """The arguments of a field where it stands in an operation. Raises Peculiar."""
+    """The arguments of a field where it stands in an operation. Raises NotCompiled."""
 
     def __init__(self, schema: GatewaySchema, definition: GraphQLField, node: FieldNode) -> None:
         self._schema = schema
@@ -128,7 +128,7 @@ class Arguments:
             self._add(each, nodes.get(name))
 
     def bound(self, variables: VariableValues) -> dict[str, object]:
-        """Their values by the names that Python has for them. Raises Peculiar for those that will not do."""
+        """Their values by the names that Python has for them. Raises NotCompiled for those that will not do."""
         values = self._constant.copy()
         coerced = variables.coerced
         for name, variable, node, definition, argument, is_plain in self._given:
@@ -137,9 +137,9 @@ class Arguments:
             elif variable in coerced:
                 value = coerced[variable]
                 if value is None and isinstance(definition.type, GraphQLNonNull):
-                    raise Peculiar(name)
+                    raise NotCompiled(name)
             elif is_required_argument(definition):
-                raise Peculiar(name)
+                raise NotCompiled(name)
             else:
                 value = coerce_default_value(definition)
             if value is not Undefined:
@@ -149,7 +149,7 @@ class Arguments:
     def _add(self, definition: GraphQLArgument, node: ValueNode | None) -> None:
         argument = definition.extensions["strawberry-definition"]
         if not isinstance(argument, StrawberryArgument) or argument.python_name is None:
-            raise Peculiar(definition)
+            raise NotCompiled(definition)
         name = argument.python_name
         if node is None:
             default = coerce_default_value(definition)
@@ -175,5 +175,5 @@ def _is_plain(definition: GraphQLArgument) -> bool:
 
 def _defined(value: object) -> object:
     if value is Undefined:
-        raise Peculiar
+        raise NotCompiled
     return value

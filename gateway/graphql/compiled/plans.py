@@ -29,7 +29,7 @@ from msgspec.json import Encoder
 from strawberry.types import ExecutionResult
 
 from gateway.encoded import LARGEST, Encoded
-from gateway.graphql.compiled.arguments import Arguments, Peculiar, Variables
+from gateway.graphql.compiled.arguments import Arguments, NotCompiled, Variables
 from gateway.graphql.compiled.projections import Projector
 from gateway.graphql.errors import failure
 from gateway.graphql.resolvers import RESOLVERS, Call
@@ -77,18 +77,18 @@ class Compiler:
         """The plan of an operation of a valid document. None where it is Strawberry's to execute."""
         try:
             return Plan(self, document, operation)
-        except Peculiar:
+        except NotCompiled:
             return None
 
 
 class Plan:
-    """How to answer an operation. Raises Peculiar when that cannot be planned."""
+    """How to answer an operation. Raises NotCompiled when that cannot be planned."""
 
     def __init__(self, compiler: Compiler, document: DocumentNode, operation: OperationDefinitionNode) -> None:
         schema = compiler.schema
         root = schema.core.get_root_type(operation.operation)
         if root is None or operation.operation not in _FOLLOWS:
-            raise Peculiar(operation)
+            raise NotCompiled(operation)
         self._compiler = compiler
         self._root = root
         self._operation = operation
@@ -111,12 +111,12 @@ class Plan:
             values = self._variables.coerced(variables or {})
             selection = self._selection(values)
             steps = [(each, each.arguments.bound(values)) for each in selection.fields]
-        except Peculiar:
+        except NotCompiled:
             return None
         return Bound(selection.blank, steps, self._follow)
 
     def _selection(self, variables: VariableValues) -> _Selection:
-        """What is selected with these variables. Raises Peculiar."""
+        """What is selected with these variables. Raises NotCompiled."""
         coerced = variables.coerced
         conditions = tuple([coerced.get(name) for name in self._conditions])
         selection = self._selections.get(conditions)
@@ -129,7 +129,7 @@ class Plan:
 
     def _compiled(self, conditions: Mapping[str, object]) -> _Selection:
         if not all(isinstance(each, bool) for each in conditions.values()):
-            raise Peculiar(conditions)
+            raise NotCompiled(conditions)
         projector = Projector(
             self._compiler.schema.core, self._compiler.times, self._operation, self._fragments, conditions
         )
@@ -137,7 +137,7 @@ class Plan:
             roots = projector.roots(self._root)
             fields = [self._field(projector, key, each) for key, each in roots.items() if _name(each) != "__typename"]
         except (GraphQLError, RecursionError) as error:
-            raise Peculiar from error
+            raise NotCompiled from error
         blank: dict[str, object] = {
             key: self._root.name if _name(each) == "__typename" else None for key, each in roots.items()
         }
@@ -147,9 +147,9 @@ class Plan:
         name = _name(details)
         definition = self._root.fields.get(name)
         if definition is None or name not in RESOLVERS:  # introspection
-            raise Peculiar(name)
+            raise NotCompiled(name)
         if isinstance(definition.type, GraphQLNonNull):  # its failure would null the others too: none of ours does
-            raise Peculiar(name)
+            raise NotCompiled(name)
         nodes = [each.node for each in details]
         return _Field(
             key=key,
@@ -268,13 +268,13 @@ def _spread(node: Node, fragments: Mapping[str, FragmentDefinitionNode]) -> Sequ
 
 
 def _conditions(parts: Iterable[Node]) -> Mapping[str, bool]:
-    """Variables that fields depend on, and what selects most. Raises Peculiar for any other directive."""
+    """Variables that fields depend on, and what selects most. Raises NotCompiled for any other directive."""
     conditions: dict[str, bool] = {}
     for each in chain.from_iterable(map(nodes_of, parts)):
         if not isinstance(each, DirectiveNode):
             continue
         if each.name.value not in _SELECTING:
-            raise Peculiar(each.name.value)
+            raise NotCompiled(each.name.value)
         for argument in each.arguments or ():
             if isinstance(argument.value, VariableNode):
                 conditions[argument.value.name.value] = _SELECTING[each.name.value]

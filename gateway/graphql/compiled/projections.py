@@ -27,7 +27,7 @@ from msgspec.json import Encoder
 from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.field import StrawberryField
 
-from gateway.graphql.compiled.arguments import Peculiar
+from gateway.graphql.compiled.arguments import NotCompiled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -66,7 +66,7 @@ _encode: Final = Encoder().encode
 
 
 class Projector:
-    """Makes the projections of an operation, for some values of its conditions. Raises Peculiar."""
+    """Makes the projections of an operation, for some values of its conditions. Raises NotCompiled."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class Projector:
             return _by_class({_class(each): self._object(each, details) for each in possible})
         if isinstance(type_, GraphQLObjectType):
             return self._object(type_, details)
-        raise Peculiar(type_)
+        raise NotCompiled(type_)
 
     def _serializer(self, type_: GraphQLLeafType) -> Callable[[Any], object]:
         return self._times if type_.name == "DateTime" else partial(Executor.complete_leaf_value, type_)
@@ -137,7 +137,7 @@ class Projector:
         collected = collect_subfields(self._schema, self._fragments, self._variables, self._operation, type_, details)
         self.size += len(collected.grouped_field_set)
         if self.size > _MOST_FIELDS:
-            raise Peculiar(self.size)
+            raise NotCompiled(self.size)
         keys: list[str] = []
         attributes: list[str] = []
         documents: defaultdict[str, list[str]] = defaultdict(list)
@@ -259,11 +259,11 @@ def _attribute(field: GraphQLField) -> str:
     definition = field.extensions["strawberry-definition"]
     if isinstance(definition, StrawberryField) and definition.base_resolver is None and definition.python_name:
         return definition.python_name
-    raise Peculiar(definition)
+    raise NotCompiled(definition)
 
 
 def _class(type_: GraphQLObjectType) -> type:
     definition = type_.extensions["strawberry-definition"]
     if isinstance(definition, StrawberryObjectDefinition):
         return definition.origin
-    raise Peculiar(type_)
+    raise NotCompiled(type_)
