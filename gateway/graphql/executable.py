@@ -1,7 +1,7 @@
-"""What requests ask for: an operation that may be executed, and all that it takes. The same body asks for the same.
+"""What requests ask to have executed: an operation with its variables and its plan.
 
 Pages send the same few operations about the same session, so that many a body has been seen before, to the byte. What
-it came to then, up to the point where callers are checked, is what it comes to again.
+came of it then, up to the point where callers are checked, comes of it again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gateway.graphql.documents import Documents, Operation
     from gateway.graphql.requests import HttpRequest, Parameters
 
-__all__ = ["Asked", "Asking"]
+__all__ = ["Executable", "Executables"]
 
 _MOST: Final = 256
 """Bodies that are remembered."""
@@ -36,8 +36,8 @@ _LARGEST: Final = 131_072
 """Bytes of its document with the plan that it is to be answered by: they are kept with it, here too."""
 
 
-class Asked(Struct, frozen=True):
-    """A valid operation, within the limits."""
+class Executable(Struct, frozen=True):
+    """A valid operation within the limits, with its variables."""
 
     document: DocumentNode
     operation: Operation
@@ -50,56 +50,56 @@ class Asked(Struct, frozen=True):
     """Whether the answer is to say in its body where it came from."""
 
 
-class Asking:
-    """Finds out what requests ask for. `max_body` bounds a body, in bytes."""
+class Executables:
+    """Makes executables of requests. `max_body` bounds a body, in bytes."""
 
     def __init__(self, documents: Documents, *, max_body: int) -> None:
         self._documents = documents
         self._bodies = Bodies(max_body)
         self._memory = RequestMemory()
-        self._known: dict[bytes, Asked] = {}
+        self._known: dict[bytes, Executable] = {}
         """By body, those that were remembered last being the last."""
 
-    async def of(self, request: HttpRequest, deadline: Deadline) -> Asked:
-        """What this one asks for. Raises Refused, NotExecutable and ClientDisconnect."""
+    async def of(self, request: HttpRequest, deadline: Deadline) -> Executable:
+        """What a request asks for. Raises Refused, NotExecutable and ClientDisconnect."""
         match request.method:
             case "GET":
                 if len(request.query) > SMALL:
                     self._reserve(PER_BYTE * len(request.query))
-                asked = self._asked(parameters_in_query(request))
-                _check_is_query(asked.operation)
-                return asked
+                executable = self._executable(parameters_in_query(request))
+                _check_is_query(executable.operation)
+                return executable
             case "POST":
                 body = await self._bodies.of(request, deadline)
                 return self._known.get(body) or self._found(body)
             case method:
                 raise Refused(405, f"{method} is not supported: use GET for queries, or POST", {"allow": "GET, POST"})
 
-    def _found(self, body: bytes) -> Asked:
-        """What is asked for by a body that is not known; it is remembered if that is worth its while."""
+    def _found(self, body: bytes) -> Executable:
+        """What a body asks for that is not known; it is remembered if that is worth while."""
         if len(body) > SMALL:
             self._reserve(decoded_size(body))
         parameters = parameters_in_body(body)
-        asked = self._asked(parameters)
+        executable = self._executable(parameters)
         if (
-            asked.bound is not None
-            and asked.operation.size <= _LARGEST
+            executable.bound is not None
+            and executable.operation.size <= _LARGEST
             and len(body) <= _LONGEST
-            and asked.operation.kind is OperationType.QUERY
+            and executable.operation.kind is OperationType.QUERY
             and "persistedQuery" not in (parameters.extensions or ())  # which is to bring its document into use
             and not self._documents.measure_only  # then each request is logged that is beyond the limits
         ):
             if len(self._known) == _MOST:
                 del self._known[next(iter(self._known))]
-            self._known[body] = asked
-        return asked
+            self._known[body] = executable
+        return executable
 
     def _reserve(self, size: int) -> None:
         if not self._memory.reserve(size):
             error = NoRoomForRequest()
             raise NotReceived(503, error.message, {"retry-after": f"{error.retry_after:g}"})
 
-    def _asked(self, parameters: Parameters) -> Asked:
+    def _executable(self, parameters: Parameters) -> Executable:
         prepared = parameters.prepared(self._documents)
         operation = prepared.operation(parameters.operationName)
         document = prepared.valid()
@@ -107,7 +107,7 @@ class Asking:
         self._documents.check_cost(prepared, operation, variables or {})
         bound = None if operation.plan is None else operation.plan.bound(variables)
         wants_cache_told = parameters.extensions is not None and parameters.extensions.get("cache") is True
-        return Asked(document, operation, operation.kind.value, variables, bound, wants_cache_told)
+        return Executable(document, operation, operation.kind.value, variables, bound, wants_cache_told)
 
 
 def _check_is_query(operation: Operation) -> None:

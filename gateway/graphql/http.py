@@ -12,10 +12,10 @@ from strawberry.types import ExecutionResult
 from gateway.deadline import Deadline
 from gateway.defects import reported
 from gateway.errors import AnswerTooLarge, CallerRateLimited, GatewayError, UpstreamSpared
-from gateway.graphql.asked import Asking
 from gateway.graphql.connected import while_connected
 from gateway.graphql.documents import NotExecutable
 from gateway.graphql.errors import code_of, time_to_wait
+from gateway.graphql.executable import Executables
 from gateway.graphql.head import LEGACY, Refused
 from gateway.graphql.requests import HttpRequest
 from gateway.graphql.resolvers import Context
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from gateway.access.guard import Guard
     from gateway.direct import Response
-    from gateway.graphql.asked import Asked
     from gateway.graphql.documents import Documents
+    from gateway.graphql.executable import Executable
     from gateway.graphql.playground import Playground
     from gateway.request import Request
     from gateway.telemetry.requests import Requests
@@ -65,7 +65,7 @@ class GraphQLEndpoint:
         playground: Playground | None = None,
     ) -> None:
         self._schema = schema
-        self._asking = Asking(documents, max_body=max_body)
+        self._executables = Executables(documents, max_body=max_body)
         self._guard = guard
         self._requests = requests
         self._budget = budget
@@ -108,11 +108,11 @@ class GraphQLEndpoint:
         media_type = LEGACY
         try:
             media_type = http.head.accepted
-            asked = await self._asking.of(http, deadline)
-            operation = asked.operation
-            request.operation, request.kind, request.name = operation.field, asked.kind, operation.name
-            context = self._context(http, asked.document, deadline)
-            result = await while_connected(http, self._execution(asked, context))
+            executable = await self._executables.of(http, deadline)
+            operation = executable.operation
+            request.operation, request.kind, request.name = operation.field, executable.kind, operation.name
+            context = self._context(http, executable.document, deadline)
+            result = await while_connected(http, self._execution(executable, context))
         except Refused as refusal:
             request.failed(refusal.code)
             return refused(refusal, media_type)
@@ -124,22 +124,22 @@ class GraphQLEndpoint:
             away = _turned_away(result, context)
             if away is not None:
                 return turned_away(result, media_type, *away)
-        if not self._fits(asked, context) and exceeds(result.data, self._max_answer):
+        if not self._fits(executable, context) and exceeds(result.data, self._max_answer):
             error = AnswerTooLarge(self._max_answer)
             request.failed(error.reason)
             return not_sent(error, media_type)
-        return result_response(result, media_type, context.reads, tell_of_cache=asked.wants_cache_told)
+        return result_response(result, media_type, context.reads, tell_of_cache=executable.wants_cache_told)
 
-    def _fits(self, asked: Asked, context: Context) -> bool:
+    def _fits(self, executable: Executable, context: Context) -> bool:
         """Whether the answer has room for certain, as nearly all have, so that nothing has to be counted.
 
         A field that is read holds no more than the session context does, under a name that the document has.
         """
-        if asked.bound is None or asked.kind != "query":
+        if executable.bound is None or executable.kind != "query":
             return False
-        of_a_name = asked.operation.length + _PUNCTUATION
+        of_a_name = executable.operation.length + _PUNCTUATION
         read = sum([each.size + of_a_name for each in context.reads])
-        return asked.operation.selections * read <= self._max_answer
+        return executable.operation.selections * read <= self._max_answer
 
     def _context(self, http: HttpRequest, document: DocumentNode, deadline: Deadline) -> Context:
         credentials = http.head.credentials
@@ -151,13 +151,13 @@ class GraphQLEndpoint:
             max_age=http.head.max_age,
         )
 
-    def _execution(self, asked: Asked, context: Context) -> Coroutine[Any, None, ExecutionResult]:
-        if asked.bound is not None:
-            return asked.bound.execute(context)
+    def _execution(self, executable: Executable, context: Context) -> Coroutine[Any, None, ExecutionResult]:
+        if executable.bound is not None:
+            return executable.bound.execute(context)
         return self._schema.execute(
             None,  # the context has the document
-            variable_values=asked.variables,
-            operation_name=asked.operation.name,
+            variable_values=executable.variables,
+            operation_name=executable.operation.name,
             context_value=context,
         )
 

@@ -9,10 +9,10 @@ import pytest
 from defaults import LIMITS, MEMORY
 
 from gateway.deadline import Deadline
-from gateway.graphql import asked as module
-from gateway.graphql.asked import Asking
+from gateway.graphql import executable as module
 from gateway.graphql.compiled import Compiler
 from gateway.graphql.documents import Documents, NotExecutable, digest_of
+from gateway.graphql.executable import Executables
 from gateway.graphql.head import Head, Refused
 from gateway.graphql.requests import HttpRequest
 from gateway.graphql.schema import make_schema
@@ -20,8 +20,8 @@ from gateway.graphql.schema import make_schema
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.graphql.asked import Asked
     from gateway.graphql.documents import Prepared
+    from gateway.graphql.executable import Executable
 
 READ = "query Read($t: String!, $s: ID!) { sessionContext(tenant: $t, sessionId: $s) { currency } }"
 WRITE = 'mutation { removeMySessionContextAttribute(input: {tenant: "acme", name: "n"}) { ... on Failure { code } } }'
@@ -40,10 +40,10 @@ class Counting(Documents):
         return super().by_text(text)
 
 
-def asking(**options: Any) -> tuple[Asking, Counting]:
+def executables(**options: Any) -> tuple[Executables, Counting]:
     schema = make_schema()
     documents = Counting(schema.core, LIMITS, memory=MEMORY, compiler=Compiler(schema), introspection=True, **options)
-    return Asking(documents, max_body=10_000), documents
+    return Executables(documents, max_body=10_000), documents
 
 
 class Patient:
@@ -53,13 +53,13 @@ class Patient:
         raise AssertionError("nothing here takes so long")
 
 
-async def ask(asking: Asking, *, method: str = "POST", head: Head = HEAD, **parameters: object) -> Asked:
+async def ask(executables: Executables, *, method: str = "POST", head: Head = HEAD, **parameters: object) -> Executable:
     request = HttpRequest(method, b"", head, json.dumps(parameters).encode(), Patient())
-    return await asking.of(request, Deadline.after(5))
+    return await executables.of(request, Deadline.after(5))
 
 
 async def test_a_query_that_was_asked_before_is_not_looked_at_again() -> None:
-    these, documents = asking()
+    these, documents = executables()
     first = await ask(these, query=READ, variables=WHOSE)
     second = await ask(these, query=READ, variables=WHOSE)
 
@@ -78,7 +78,7 @@ async def test_a_query_that_was_asked_before_is_not_looked_at_again() -> None:
     ids=["ours", "as Apollo's client sends them with every request"],
 )
 async def test_extensions_do_not_stand_in_the_way(extensions: dict[str, Any], *, wants_cache_told: bool) -> None:
-    these, documents = asking()
+    these, documents = executables()
     first = await ask(these, query=READ, variables=WHOSE, extensions=extensions)
     second = await ask(these, query=READ, variables=WHOSE, extensions=extensions)
     plain = await ask(these, query=READ, variables=WHOSE)
@@ -109,21 +109,21 @@ async def test_extensions_do_not_stand_in_the_way(extensions: dict[str, Any], *,
     ids=["mutation", "a hash", "no plan", "long", "a large plan", "a large document"],
 )
 async def test_all_else_is(parameters: dict[str, Any]) -> None:
-    these, documents = asking()
+    these, documents = executables()
     for n in range(1, 3):
         await ask(these, **parameters)
         assert documents.looked == n
 
 
 async def test_where_limits_are_only_measured_each_request_is() -> None:
-    these, documents = asking(measure_only=True)
+    these, documents = executables(measure_only=True)
     for n in range(1, 3):
         await ask(these, query=READ, variables=WHOSE)
         assert documents.looked == n
 
 
 async def test_a_known_body_is_held_to_what_its_head_says() -> None:
-    these, _ = asking()
+    these, _ = executables()
     await ask(these, query=READ, variables=WHOSE)
 
     for head in (Head([]), Head([(b"content-type", b"text/plain")])):
@@ -134,7 +134,7 @@ async def test_a_known_body_is_held_to_what_its_head_says() -> None:
 
 
 async def test_what_is_refused_is_refused_again() -> None:
-    these, documents = asking()
+    these, documents = executables()
     for n in range(1, 3):
         with pytest.raises(NotExecutable):
             await ask(these, query="{ nothing }")
@@ -143,7 +143,7 @@ async def test_what_is_refused_is_refused_again() -> None:
 
 async def test_old_bodies_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST", 2)
-    these, documents = asking()
+    these, documents = executables()
     for name in ("a", "b", "a", "c", "b", "a"):
         await ask(these, query=READ, variables={**WHOSE, "s": name})
     assert documents.looked == 4  # a, b, c, and a, which was the oldest when c came
