@@ -131,5 +131,5 @@ class Learning(Attempts):
 KINDS: Final[dict[str, type[Adaptive]]] = {"aimd": Aimd, "halving": Halving, "gradient": Gradient}
 
 if __name__ == "__main__":
-    with patch.multiple("gateway.parts.upstream", Limiter=KINDS[sys.argv[1]], Attempts=Learning):
+    with patch.multiple("gateway.wiring.upstream", Limiter=KINDS[sys.argv[1]], Attempts=Learning):
         main(sys.argv[2:])

@@ -11,8 +11,8 @@ from typing import Final
 
 from gateway.graphql.documents import Documents, NotExecutable
 from gateway.graphql.schema import make_schema
-from gateway.parts.documents import limits_of
 from gateway.settings import GraphQL
+from gateway.wiring.documents import limits_of
 
 _RUNS: Final = 7
 _BOUND: Final = 10.0

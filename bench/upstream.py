@@ -31,7 +31,6 @@ from pydantic import SecretStr
 
 from gateway.configuration import load_settings
 from gateway.deadline import Deadline
-from gateway.parts.upstream import open_upstream
 from gateway.request import Request, under_way
 from gateway.stores import MemoryStore
 from gateway.telemetry import Unobserved
@@ -41,6 +40,7 @@ from gateway.upstream.http import Http
 from gateway.upstream.service_tokens import ServiceTokens
 from gateway.upstream.token_endpoint import ClientCredentials, ServiceToken
 from gateway.upstream.transport import Transport
+from gateway.wiring.upstream import open_upstream
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

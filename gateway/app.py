@@ -16,12 +16,6 @@ from gateway.graphql.playground import Playground
 from gateway.graphql.schema import make_schema
 from gateway.graphql.server import serve_graphql
 from gateway.listener import listening
-from gateway.parts.access import open_authenticator, open_rate_limits, state_of_issuers
-from gateway.parts.cache import open_cache
-from gateway.parts.documents import prepare_documents
-from gateway.parts.observing import open_requests, open_tracing
-from gateway.parts.rpc import limits_of
-from gateway.parts.upstream import clients_of, open_upstream, state_of_tokens, tell_of_tokens
 from gateway.readiness import Readiness
 from gateway.reloading import reloading
 from gateway.rpc.server import serve_rpc
@@ -32,6 +26,12 @@ from gateway.telemetry.prometheus import Metrics
 from gateway.tls import Certificates
 from gateway.upstream.client import SessionContextClient
 from gateway.upstream.first_tokens import obtaining_first_tokens
+from gateway.wiring.access import open_authenticator, open_rate_limits, state_of_issuers
+from gateway.wiring.cache import open_cache
+from gateway.wiring.documents import prepare_documents
+from gateway.wiring.rpc import limits_of
+from gateway.wiring.telemetry import open_requests, open_tracing
+from gateway.wiring.upstream import clients_of, open_upstream, state_of_tokens, tell_of_tokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping

@@ -269,7 +269,7 @@ def _exposed(settings: Settings) -> str | None:
 def _documents(settings: Settings) -> None:
     """Exit with what is wrong with the manifest of trusted documents, if anything is."""
     from gateway.graphql.schema import make_schema
-    from gateway.parts.documents import prepare_documents
+    from gateway.wiring.documents import prepare_documents
 
     try:
         prepare_documents(settings, make_schema(introspection=settings.graphql.introspection))
@@ -388,8 +388,8 @@ async def _check(settings: Settings) -> list[str]:
 
 async def _check_tenants(settings: Settings) -> int:
     """Try every tenant's credentials; returns how many do not work."""
-    from gateway.parts.observing import open_tracing
-    from gateway.parts.upstream import open_upstream
+    from gateway.wiring.telemetry import open_tracing
+    from gateway.wiring.upstream import open_upstream
 
     problems = 0
     async with open_tracing(settings), open_upstream(settings) as (_, tokens):
@@ -407,7 +407,7 @@ async def _check_tenants(settings: Settings) -> int:
 
 async def _check_issuers(settings: Settings) -> int:
     """Fetch every issuer's keys; returns how many cannot be had."""
-    from gateway.parts.access import open_authenticator
+    from gateway.wiring.access import open_authenticator
 
     async with open_authenticator(settings) as authenticator:
         if authenticator.issuers is None:
@@ -437,8 +437,8 @@ async def _with_store(
     if not settings.cache.in_redis:
         raise OSError("cache.backend: is no Redis or Valkey, and no other cache can be seen")
 
-    from gateway.parts.cache import open_redis_store
     from gateway.stores.redis import RedisClusterException, RedisError
+    from gateway.wiring.cache import open_redis_store
 
     try:
         async with open_redis_store(settings) as (store, _), asyncio.timeout(within):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.parts import documents, rpc
 from gateway.settings import GraphQL, Grpc
+from gateway.wiring import documents, rpc
 
 __all__ = ["LIMITS", "MEMORY", "RPC_LIMITS"]
 

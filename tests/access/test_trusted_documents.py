@@ -17,9 +17,9 @@ from gateway.configuration import load_settings
 from gateway.development import DEV_DEFAULTS
 from gateway.graphql.manifest import BadManifest, parse_manifest
 from gateway.graphql.schema import make_schema
-from gateway.parts.documents import prepare_documents
 from gateway.sandbox import seed
 from gateway.settings import ConfigurationError
+from gateway.wiring.documents import prepare_documents
 from stage import opened
 
 if TYPE_CHECKING:

@@ -44,12 +44,12 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from gateway.parts.cache import open_cache
 from gateway.readiness import Readiness
 from gateway.stores import MemoryStore
 from gateway.telemetry import CachePut, CacheRead
 from gateway.telemetry.prometheus import Metrics
 from gateway.tracing import Untraced
+from gateway.wiring.cache import open_cache
 from waiting import eventually
 
 if TYPE_CHECKING:

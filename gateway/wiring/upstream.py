@@ -1,4 +1,4 @@
-"""The way to upstream, with what is laid around it, and the tokens for it."""
+"""The way to upstream: its transport, the policies around it, and the tokens for it."""
 
 from __future__ import annotations
 

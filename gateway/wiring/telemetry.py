@@ -1,4 +1,4 @@
-"""Who hears of requests: metrics, the access log, traces."""
+"""How requests are observed: metrics, the access log, traces."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ async def open_rate_limits(settings: Settings, metrics: Metrics) -> AsyncIterato
     async with AsyncExitStack() as stack:
         shared = None
         if cache.in_redis and settings.limits_rates:
-            # As in gateway.parts.cache: redis-py is 20 MiB, for those alone who use it.
+            # As in gateway.wiring.cache: redis-py is 20 MiB, for those alone who use it.
             from gateway.stores.buckets import RedisBuckets  # noqa: PLC0415
             from gateway.stores.redis import open_redis  # noqa: PLC0415
 

@@ -1,0 +1,1 @@
+"""How the composition root builds what it is made of, from the settings: each is open while its block runs."""
