@@ -28,7 +28,7 @@ def main() -> None:
     """Run the command line."""
     _open_what_is_closed()
     serves = not _SERVING.isdisjoint(sys.argv[1:2])
-    if serves:  # until `gateway.ending` obeys signals, or holds them
+    if serves:  # until `gateway.shutdown` obeys signals, or holds them
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, _end)

@@ -36,8 +36,8 @@ from gateway.wiring.upstream import clients_of, open_upstream, state_of_tokens, 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-    from gateway.ending import Ending
     from gateway.settings import Settings, Tls
+    from gateway.shutdown import Shutdown
 
 __all__ = ["Addresses", "Doors", "open_doors", "open_gateway"]
 
@@ -75,7 +75,7 @@ async def open_gateway(
     settings: Settings,
     playground_headers: Mapping[str, str],
     *,
-    ending: Ending,
+    shutdown: Shutdown,
     shared: bool = False,
     read_again: Callable[[], Settings] | None = None,
 ) -> AsyncIterator[Addresses]:
@@ -98,7 +98,7 @@ async def open_gateway(
             shared=shared,
             section="admin",
         ) as admin,
-        open_doors(settings, playground_headers, metrics, readiness, ending=ending, shared=shared) as doors,
+        open_doors(settings, playground_headers, metrics, readiness, shutdown=shutdown, shared=shared) as doors,
         nullcontext() if read_again is None else reloading(settings, read_again, doors.reload, readiness),
     ):
         yield Addresses(doors.graphql, doors.grpc, admin)
@@ -111,7 +111,7 @@ async def open_doors(
     metrics: Metrics,
     readiness: Readiness,
     *,
-    ending: Ending,
+    shutdown: Shutdown,
     shared: bool,
 ) -> AsyncIterator[Doors]:
     """As `open_gateway`, without the operator's listener, which several processes have in common."""
@@ -159,7 +159,7 @@ async def open_doors(
                 reflected=settings.grpc.reflection,
                 certificates=_certificates(settings.grpc.tls, "grpc", metrics),
                 readiness=readiness,
-                ending=ending,
+                shutdown=shutdown,
                 shared=shared,
             )
         )
@@ -184,7 +184,7 @@ async def open_doors(
                 max_connections=settings.graphql.max_connections,
                 certificates=_certificates(settings.graphql.tls, "graphql", metrics),
                 origins=settings.graphql.cors_origins,
-                ending=ending,
+                shutdown=shutdown,
                 shared=shared,
             )
         )
@@ -195,16 +195,16 @@ async def open_doors(
             await stack.enter_async_context(obtaining_first_tokens(tokens, settings.tenants, tell))
         readiness.remark("tokens", partial(state_of_tokens, tokens))
         readiness.set("doors", "open", met=True)
-        ending.when_begun(lambda: readiness.set("doors", "closing", met=False))
+        shutdown.when_begun(lambda: readiness.set("doors", "closing", met=False))
 
         async def reload(found: Settings) -> None:
             tokens.renew_with(clients_of(found))
             authenticator.become(await authenticators.next(open_authenticator(found)))
 
         yield Doors(graphql, rpc, reload)
-        ending.begin()
-        await ending.pause(settings.shutdown.delay)  # a load balancer hears of the end before a door closes
-        ending.close()
+        shutdown.begin()
+        await shutdown.pause(settings.shutdown.delay)  # a load balancer hears of the end before a door closes
+        shutdown.close()
 
 
 def _certificates(tls: Tls | None, door: str, metrics: Metrics) -> Certificates | None:

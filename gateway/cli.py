@@ -25,13 +25,13 @@ from gateway.addresses import authority
 from gateway.configuration import CONFIG_VARIABLE, load_settings
 from gateway.deadline import Deadline
 from gateway.descriptors import allow_many
-from gateway.ending import Ending
 from gateway.errors import GatewayError
 from gateway.failures import Unserved, explained
 from gateway.garbage import settle, uncollected
 from gateway.listener import shared_with_others
 from gateway.logs import configure_logs
 from gateway.settings import Access, ConfigurationError, Settings, problem_of_ports
+from gateway.shutdown import Shutdown
 from gateway.tls import CertificateError
 from gateway.workers.count import count_workers
 from gateway.workers.forkserver import fork_server
@@ -317,12 +317,12 @@ def _serve(settings: Settings, read_again: Callable[[], Settings]) -> None:
         from gateway.app import open_gateway
 
     async def serving() -> None:
-        ending = Ending()
-        ending.obey_signals()
-        async with open_gateway(settings, {}, ending=ending, shared=True, read_again=read_again) as doors:
+        shutdown = Shutdown()
+        shutdown.obey_signals()
+        async with open_gateway(settings, {}, shutdown=shutdown, shared=True, read_again=read_again) as doors:
             settle()
             _log.info("listening", graphql=doors.graphql, grpc=doors.grpc, admin=doors.admin, workers=1)
-            await ending.wait()
+            await shutdown.wait()
             _log.info("stopping")
 
     _run(serving())
@@ -337,9 +337,9 @@ def _serve_by(workers: int, settings: Settings, read_again: Callable[[], Setting
             from gateway.workers.supervisor import supervise
 
         async def supervising() -> None:
-            ending = Ending()
-            ending.obey_signals()
-            await supervise(settings, workers, server, ending, read_again)
+            shutdown = Shutdown()
+            shutdown.obey_signals()
+            await supervise(settings, workers, server, shutdown, read_again)
 
         uvloop.run(supervising())
 
@@ -367,11 +367,11 @@ def _tell_of_sharing(settings: Settings) -> None:
 async def _sandbox(host: str, port: int) -> None:
     from gateway import sandbox
 
-    ending = Ending()
-    ending.obey_signals()
+    shutdown = Shutdown()
+    shutdown.obey_signals()
     async with sandbox.serve(sandbox.Sandbox(), host, port) as running:
         click.echo(f"sandbox  {running.url}")
-        await ending.wait()
+        await shutdown.wait()
 
 
 async def _check(settings: Settings) -> list[str]:

@@ -8,8 +8,8 @@ import click
 
 from gateway import sandbox
 from gateway.app import open_gateway
-from gateway.ending import Ending
 from gateway.sandbox import seed
+from gateway.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,15 +47,15 @@ DEV_DEFAULTS: Final[dict[str, dict[str, object]]] = {
 
 async def develop(settings: Settings) -> None:
     """Run both until told to stop, and print how they are asked. Raises OSError when a port cannot be had."""
-    ending = Ending()
-    ending.obey_signals()
+    shutdown = Shutdown()
+    shutdown.obey_signals()
     async with sandbox.serve(sandbox.Sandbox(), settings.sandbox.host, settings.sandbox.port) as upstream:
         settings = settings.model_copy(
             update={"upstream": settings.upstream.model_copy(update={"base_url": upstream.url, "proxy": None})}
         )
-        async with open_gateway(settings, dev_headers(upstream.sandbox), ending=ending) as doors:
+        async with open_gateway(settings, dev_headers(upstream.sandbox), shutdown=shutdown) as doors:
             click.echo(_welcome(doors, upstream, tls=settings.grpc.tls is not None))
-            await ending.wait()
+            await shutdown.wait()
 
 
 def dev_headers(upstream: sandbox.Sandbox) -> Mapping[str, str]:

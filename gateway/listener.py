@@ -16,9 +16,9 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.addresses import authority
-from gateway.ending import Ending
 from gateway.handshakes import Handshakes, taken_from
 from gateway.protocol import BoundedProtocol
+from gateway.shutdown import Shutdown
 from gateway.tls import server_context
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ async def listening(
     protocol: Callable[..., HttpToolsProtocol] = BoundedProtocol,
     max_connections: int | None = None,
     certificates: Certificates | None = None,
-    ending: Ending | None = None,
+    shutdown: Shutdown | None = None,
     shared: bool = False,
     section: str = "",
 ) -> AsyncIterator[str]:
@@ -59,17 +59,17 @@ async def listening(
 
     Connections beyond `max_connections` are closed at once, those on which TLS is not agreed on yet included.
 
-    On leaving, or as soon as `ending` has doors close, no new connection is taken, and requests under way get `grace`
+    On leaving, or as soon as `shutdown` closes doors, no new connection is taken, and requests under way get `grace`
     seconds, or less when it is hastened. From its beginning on, answers ask clients to take their next request
     elsewhere. `protocol` is uvicorn's HTTP protocol, or makes one derived from it. With certificates it speaks TLS, and
     takes those there are whenever a client connects. Raises OSError when the port cannot be had.
     """
     tls = None if certificates is None else server_context(certificates)
-    ending = ending or Ending()
+    shutdown = shutdown or Shutdown()
     listener = bind(host, port, shared=shared, section=section)
     bounded = protocol if max_connections is None else partial(protocol, max_connections=max_connections)
     server = _Server(
-        ending,
+        shutdown,
         grace,
         max_connections,
         uvicorn.Config(
@@ -85,7 +85,7 @@ async def listening(
             ssl_context_factory=None if tls is None else lambda *_: tls,
         ),
     )
-    ending.when_begun(server.discourage)
+    shutdown.when_begun(server.discourage)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(server.serve(sockets=[listener]), name=f"listen on {host}:{port}")
         tasks.create_task(server.close_when_told(), name="close when told")
@@ -93,9 +93,9 @@ async def listening(
             scheme = "http" if tls is None else "https"
             yield f"{scheme}://{authority(host, listener.getsockname()[1])}"
         finally:
-            ending.close()
+            shutdown.close()
             try:
-                with ending.hastened_by_cancellation():
+                with shutdown.hastened_by_cancellation():
                     await running
             finally:
                 await server.abandon()  # nothing is left of it, even if that was cancelled
@@ -105,10 +105,10 @@ async def listening(
 class _Server(uvicorn.Server):
     """Leaves signals alone, bounds what waits for TLS, and loses no request when it ends: uvicorn does none of it."""
 
-    def __init__(self, ending: Ending, grace: float, max_connections: int | None, config: uvicorn.Config) -> None:
+    def __init__(self, shutdown: Shutdown, grace: float, max_connections: int | None, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.servers = []  # where it ends before it has begun
-        self._ending = ending
+        self._shutdown = shutdown
         self._grace = grace
         self._max_connections = max_connections
         self._handshakes: Handshakes | None = None
@@ -135,7 +135,7 @@ class _Server(uvicorn.Server):
 
     async def close_when_told(self) -> None:
         """Begin to shut down as soon as doors are to close."""
-        await self._ending.wait_closing()
+        await self._shutdown.wait_closing()
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -144,7 +144,7 @@ class _Server(uvicorn.Server):
         state, loop = self.server_state, asyncio.get_running_loop()
         began = loop.time()
         grace = self._grace
-        while not self._ending.hastened and loop.time() < began + grace:
+        while not self._shutdown.hastened and loop.time() < began + grace:
             fresh = loop.time() < began + _FIRST_REQUEST
             if not (state.connections or state.tasks or (fresh and self._agreeing())):
                 break

@@ -14,8 +14,8 @@ from gateway import sandbox
 from gateway.app import Addresses, open_gateway
 from gateway.configuration import load_settings
 from gateway.development import DEV_DEFAULTS, dev_headers
-from gateway.ending import Ending
 from gateway.sandbox import Sandbox
+from gateway.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -39,12 +39,12 @@ class Dev:
 @asynccontextmanager
 async def opened(**sections: dict[str, object]) -> AsyncIterator[Dev]:
     """A gateway and a sandbox of one's own. `sections` are settings over those of `dev`."""
-    async with opened_until(Ending(), sections) as dev:
+    async with opened_until(Shutdown(), sections) as dev:
         yield dev
 
 
 @asynccontextmanager
-async def opened_until(ending: Ending, sections: dict[str, dict[str, object]]) -> AsyncIterator[Dev]:
+async def opened_until(shutdown: Shutdown, sections: dict[str, dict[str, object]]) -> AsyncIterator[Dev]:
     """The same, with what may tell it to stop."""
     anywhere: dict[str, object] = {"port": 0}
     async with sandbox.serve(Sandbox()) as upstream:
@@ -65,7 +65,7 @@ async def opened_until(ending: Ending, sections: dict[str, dict[str, object]]) -
         for name, section in sections.items():
             defaults[name] = {**defaults.get(name, {}), **section}
         settings, headers = load_settings(None, defaults), dev_headers(upstream.sandbox)
-        async with open_gateway(settings, headers, ending=ending) as doors:
+        async with open_gateway(settings, headers, shutdown=shutdown) as doors:
             yield Dev(doors, upstream.sandbox, upstream.url)
 
 

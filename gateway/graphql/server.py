@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from gateway.direct import Headers, Response
-    from gateway.ending import Ending
     from gateway.graphql.http import GraphQLEndpoint
     from gateway.graphql.playground import Playground
     from gateway.protocol import Client
+    from gateway.shutdown import Shutdown
     from gateway.tls import Certificates
 
 __all__ = ["PATH", "serve_graphql"]
@@ -42,7 +42,7 @@ async def serve_graphql(
     max_connections: int,
     certificates: Certificates | None,
     origins: Sequence[str],
-    ending: Ending,
+    shutdown: Shutdown,
     shared: bool,
 ) -> AsyncIterator[str]:
     """Listen while the block runs; yields the endpoint's URL. Scripts of other `origins` may call it (CORS).
@@ -61,7 +61,7 @@ async def serve_graphql(
         protocol=make,
         max_connections=max_connections,
         certificates=certificates,
-        ending=ending,
+        shutdown=shutdown,
         shared=shared,
         section="graphql",
     ) as url:

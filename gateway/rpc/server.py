@@ -17,18 +17,18 @@ from gateway.addresses import authority
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
 from gateway.listener import claim
+from gateway.rpc.draining import drain
 from gateway.rpc.handlers import Methods
 from gateway.rpc.health import HealthServicer
-from gateway.rpc.leaving import leave
 from gateway.rpc.servicers import OwnSessionContextServicer, SessionContextServicer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from gateway.access.guard import Guard
-    from gateway.ending import Ending
     from gateway.readiness import Readiness
     from gateway.rpc.limits import Limits
+    from gateway.shutdown import Shutdown
     from gateway.telemetry.requests import Requests
     from gateway.tls import Certificates, Identity
 
@@ -57,7 +57,7 @@ async def serve_rpc(
     grace: float,
     limits: Limits,
     readiness: Readiness,
-    ending: Ending,
+    shutdown: Shutdown,
     reflected: bool,
     certificates: Certificates | None,
     shared: bool,
@@ -67,9 +67,9 @@ async def serve_rpc(
     `requests` are told of calls. With certificates it speaks TLS, and takes those there are whenever a client connects.
     Health says what `readiness` does. A `shared` port is taken as `gateway.listener.bind` has it.
 
-    On leaving, or as soon as `ending` has doors close, health says NOT_SERVING, no new connections are taken, and calls
-    under way get `grace` seconds, or less when it is hastened. If connections come of age (`limits.max_age`) within the
-    grace, that is waited for as long as calls come, since none is lost by it; else no new ones are taken.
+    On leaving, or as soon as `shutdown` closes doors, health says NOT_SERVING, no new connections are taken, and calls
+    under way get `grace` seconds, or less when it is hastened. If connections reach `limits.max_age` within the grace,
+    that is waited for as long as calls come, since none is lost by it; else no new calls are taken.
 
     `budget` bounds a call, in seconds. Raises OSError when the port cannot be had.
     """
@@ -98,13 +98,13 @@ async def serve_rpc(
     loop = asyncio.get_running_loop()
 
     async def close_when_told() -> None:
-        await ending.wait_closing()
+        await shutdown.wait_closing()
         checks.end()
         try:
             until = loop.time() + grace
             come_of_age = limits.max_age * _OLDEST <= grace
-            await leave(bound, ending, calls=lambda: requests.begun["grpc"], within=grace if come_of_age else 0)
-            await _stop(server, ending, grace=max(0, until - loop.time()))
+            await drain(bound, shutdown, calls=lambda: requests.begun["grpc"], within=grace if come_of_age else 0)
+            await _stop(server, shutdown, grace=max(0, until - loop.time()))
         finally:
             await server.stop(None)  # nothing is left of it, even if that was cancelled
 
@@ -113,8 +113,8 @@ async def serve_rpc(
         try:
             yield authority(host, bound)
         finally:
-            ending.close()
-            with ending.hastened_by_cancellation():
+            shutdown.close()
+            with shutdown.hastened_by_cancellation():
                 await closing
 
 
@@ -131,9 +131,9 @@ def _add_reflection(methods: Any) -> None:
     methods.serve_also_as(reflection.SERVICE_NAME, reflection.SERVICE_NAME.replace("v1alpha", "v1"))
 
 
-async def _stop(server: grpc.aio.Server, ending: Ending, *, grace: float) -> None:
+async def _stop(server: grpc.aio.Server, shutdown: Shutdown, *, grace: float) -> None:
     async with asyncio.TaskGroup() as tasks:
-        hastening = tasks.create_task(_hasten(server, ending), name="cut the grace short")
+        hastening = tasks.create_task(_hasten(server, shutdown), name="cut the grace short")
         await server.stop(grace)
         hastening.cancel()
 
@@ -153,8 +153,8 @@ def _let_work_go_first() -> None:
                 os.sched_setscheduler(each.native_id, os.SCHED_BATCH, os.sched_param(0))
 
 
-async def _hasten(server: grpc.aio.Server, ending: Ending) -> None:
-    await ending.wait_hastened()
+async def _hasten(server: grpc.aio.Server, shutdown: Shutdown) -> None:
+    await shutdown.wait_hastened()
     await server.stop(None)
 
 

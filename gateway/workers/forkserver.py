@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gateway.ending import hold_signals, release_signals
 from gateway.garbage import uncollected
+from gateway.shutdown import hold_signals, release_signals
 from gateway.workers.folder import metrics_folder
 from gateway.workers.link import Exited, Forked, Link, NotForked, framed
 
@@ -42,7 +42,7 @@ _PATIENCE: Final = 30.0
 def fork_server() -> Iterator[ForkServer]:
     """A fork server while the block runs. To be entered while this process has one thread and no loop.
 
-    It holds SIGINT and SIGTERM, which could end this process and leave the folder behind: an `Ending` is to obey them
+    It holds SIGINT and SIGTERM, which could end this process and leave the folder behind: a `Shutdown` is to obey them
     within the block. Raises OSError when there can be no process.
     """
     hold_signals()

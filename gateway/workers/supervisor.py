@@ -28,8 +28,8 @@ from gateway.workers.link import Beat, Drain, Failed, Hasten, Link, Reload, Star
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
-    from gateway.ending import Ending
     from gateway.settings import Settings
+    from gateway.shutdown import Shutdown
     from gateway.workers.forkserver import ForkServer, Process
     from gateway.workers.link import Message
 
@@ -52,7 +52,7 @@ _LONGEST_WAIT: Final = 30.0
 
 
 async def supervise(
-    settings: Settings, count: int, server: ForkServer, ending: Ending, read_again: Callable[[], Settings]
+    settings: Settings, count: int, server: ForkServer, shutdown: Shutdown, read_again: Callable[[], Settings]
 ) -> None:
     """Serve by so many workers until told to stop, and until they have ended; SIGHUP is obeyed (`gateway.reloading`).
 
@@ -62,7 +62,7 @@ async def supervise(
     """
     with ExitStack() as claims:
         unclaimed, settings = settings, _claimed(settings, claims)
-        supervisor = _Supervisor(settings, count, server, ending)
+        supervisor = _Supervisor(settings, count, server, shutdown)
         async with (
             listening(
                 admin_app(supervisor.metrics, supervisor),
@@ -111,10 +111,10 @@ class _Worker:
 
 
 class _Supervisor:
-    def __init__(self, settings: Settings, count: int, server: ForkServer, ending: Ending) -> None:
+    def __init__(self, settings: Settings, count: int, server: ForkServer, shutdown: Shutdown) -> None:
         self._settings = settings
         self._server = server
-        self._ending = ending
+        self._shutdown = shutdown
         self._workers = [_Worker(number) for number in range(1, count + 1)]
         self._all_up = asyncio.Event()
         self._lost = False
@@ -127,7 +127,7 @@ class _Supervisor:
         """Ready once all have come up, and from then on as long as one of them is, until told to stop."""
         reports = tuple(each.reported() for each in self._workers)
         ready = sum(each.ready for each in reports)
-        if self._ending.begun:
+        if self._shutdown.begun:
             self.readiness.set("workers", "stopping", met=False)
         elif self._all_up.is_set():
             self.readiness.set("workers", f"{ready} of {len(reports)} ready", met=ready > 0)
@@ -144,7 +144,7 @@ class _Supervisor:
 
         Raises Unserved, in the end, when it stopped for want of the fork server.
         """
-        self._ending.when_begun(lambda: self._tell(Drain()))
+        self._shutdown.when_begun(lambda: self._tell(Drain()))
         async with asyncio.TaskGroup() as tasks:
             keeping = [tasks.create_task(self._keep(each), name=f"keep worker {each.name}") for each in self._workers]
             announcing = tasks.create_task(self._announce(admin), name="announce the doors")
@@ -152,7 +152,7 @@ class _Supervisor:
                 tasks.create_task(self._hasten(), name="hasten workers"),
                 tasks.create_task(self._watch(), name="watch the fork server"),
             ]
-            await self._ending.wait()
+            await self._shutdown.wait()
             announcing.cancel()
             self._log.info("stopping")
             allowed = self._settings.shutdown.delay + self._settings.shutdown.grace + _MARGIN
@@ -171,16 +171,16 @@ class _Supervisor:
             self._log.info("listening", graphql=doors.graphql, grpc=doors.grpc, admin=admin, workers=len(self._workers))
 
     async def _hasten(self) -> None:
-        await self._ending.wait_hastened()
+        await self._shutdown.wait_hastened()
         self._tell(Hasten())
 
     async def _watch(self) -> None:
         """Stop without the fork server, as no worker could be replaced: whoever started this is to start it anew."""
         await self._server.wait_ended()
-        if not self._ending.begun:
+        if not self._shutdown.begun:
             self._lost = True
             self._log.critical("fork_server_ended")
-            self._ending.begin()
+            self._shutdown.begin()
 
     def _tell(self, message: Message) -> None:
         for each in self._workers:
@@ -196,7 +196,7 @@ class _Supervisor:
     async def _keep(self, worker: _Worker) -> None:
         """Have a worker in this place until told to stop."""
         failures = 0
-        while not self._ending.begun:
+        while not self._shutdown.begun:
             began = time.monotonic()
             try:
                 status = await self._live(worker)
@@ -210,26 +210,26 @@ class _Supervisor:
 
     def _give_up(self, worker: _Worker, status: int) -> None:
         """At the start: what ails one ails all. Raises Unserved, unless told to stop."""
-        if not self._ending.begun:
+        if not self._shutdown.begun:
             said = worker.failed or Failed((f"a worker ended with status {status} before it was up",), 1)
             raise Unserved(said.problems, said.status)
 
     async def _mourn(self, worker: _Worker, status: int, wait: float) -> None:
         """Between one worker and the next."""
-        if self._ending.begun:
+        if self._shutdown.begun:
             return
         said = () if worker.failed is None else worker.failed.problems
         self._log.error("worker_ended", worker=worker.name, status=status, problems=said, next_in=round(wait, 1))
         self.metrics.restarted()
         with suppress(TimeoutError):
             async with asyncio.timeout(wait):
-                await self._ending.wait()
+                await self._shutdown.wait()
 
     async def _live(self, worker: _Worker) -> int:
         """Have one started, and listen to it until its end; returns its exit status."""
         async with self._started(worker) as (link, process):
             link.send(Start(packed(self._settings)))
-            if self._ending.begun:
+            if self._shutdown.begun:
                 link.send(Drain())
             try:
                 while (message := await _heard(link)) is not None:

@@ -11,12 +11,12 @@ import structlog
 import uvloop
 
 from gateway.app import open_doors
-from gateway.ending import Ending
 from gateway.failures import explained
 from gateway.garbage import settle
 from gateway.logs import configure_logs
 from gateway.readiness import Readiness
 from gateway.settings import ConfigurationError
+from gateway.shutdown import Shutdown
 from gateway.telemetry.files import write_metrics_to
 from gateway.telemetry.prometheus import Metrics
 from gateway.tls import CertificateError
@@ -64,19 +64,19 @@ async def _work(number: int, end: socket.socket) -> int:
 
 
 async def _serve(settings: Settings, link: Link) -> None:
-    metrics, readiness, ending = Metrics(), Readiness(), Ending()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.begin)
+    metrics, readiness, shutdown = Metrics(), Readiness(), Shutdown()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, shutdown.begin)
     reloads: asyncio.Queue[bytes] = asyncio.Queue(1)
     async with asyncio.TaskGroup() as tasks:
         aside = [
             tasks.create_task(_tell(link, metrics, readiness), name="tell the supervisor how we are"),
-            tasks.create_task(_obey(link, ending, reloads), name="obey the supervisor"),
+            tasks.create_task(_obey(link, shutdown, reloads), name="obey the supervisor"),
         ]
-        async with open_doors(settings, {}, metrics, readiness, ending=ending, shared=True) as doors:
+        async with open_doors(settings, {}, metrics, readiness, shutdown=shutdown, shared=True) as doors:
             aside.append(tasks.create_task(_reload(doors, reloads), name="reload when told"))
             settle()
             link.send(Up(doors.graphql, doors.grpc))
-            await ending.wait()
+            await shutdown.wait()
         for each in aside:
             each.cancel()
 
@@ -98,17 +98,17 @@ async def _reload(doors: Doors, reloads: asyncio.Queue[bytes]) -> None:
         await doors.reload(unpacked(await reloads.get()))
 
 
-async def _obey(link: Link, ending: Ending, reloads: asyncio.Queue[bytes]) -> None:
+async def _obey(link: Link, shutdown: Shutdown, reloads: asyncio.Queue[bytes]) -> None:
     while (message := await link.receive()) is not None:
         match message:
             case Drain():
-                ending.begin()
+                shutdown.begin()
             case Hasten():
-                ending.hasten()
+                shutdown.hasten()
             case Reload():
                 if reloads.full():
                     reloads.get_nowait()  # what is newer holds all that it held
                 reloads.put_nowait(message.settings)
             case _:
                 pass
-    ending.begin()  # the supervisor is gone
+    shutdown.begin()  # the supervisor is gone

@@ -20,7 +20,6 @@ from grpc_status import rpc_status
 from workers_stage import APART
 
 from gateway import errors
-from gateway.ending import Ending
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
 from gateway.model import decode_session_context
@@ -28,6 +27,7 @@ from gateway.readiness import Readiness
 from gateway.rpc.errors import abort
 from gateway.rpc.server import serve_rpc
 from gateway.sandbox import seed
+from gateway.shutdown import Shutdown
 from gateway.telemetry.requests import Requests
 from stage import channel_to, opened
 from waiting import eventually
@@ -212,7 +212,7 @@ async def failing() -> AsyncIterator[tuple[Failing, grpc.aio.Channel]]:
             grace=0,
             limits=RPC_LIMITS,
             readiness=Readiness(),
-            ending=Ending(),
+            shutdown=Shutdown(),
             reflected=False,
             certificates=None,
             shared=False,

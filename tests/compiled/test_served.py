@@ -11,13 +11,13 @@ from compiled.outcomes import Script, guard_of
 from defaults import LIMITS, MEMORY
 
 from gateway.access.guard import Authenticator
-from gateway.ending import Ending
 from gateway.graphql.compiled import Compiler
 from gateway.graphql.documents import Documents
 from gateway.graphql.http import GraphQLEndpoint
 from gateway.graphql.schema import make_schema
 from gateway.graphql.server import serve_graphql
 from gateway.sandbox import Sandbox, seed
+from gateway.shutdown import Shutdown
 from gateway.telemetry.requests import Requests
 from stage import opened
 
@@ -61,7 +61,7 @@ async def served() -> AsyncIterator[tuple[str, Counting, Documents]]:
         max_connections=100,
         certificates=None,
         origins=(),
-        ending=Ending(),
+        shutdown=Shutdown(),
         shared=False,
     ) as url:
         yield url, strawberrys, documents

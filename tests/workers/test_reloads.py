@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from gateway.ending import Ending
+from gateway.shutdown import Shutdown
 from gateway.workers.link import Drain, Link, Reload
 from gateway.workers.worker import _obey
 
 
 async def test_only_the_newest_settings_wait_to_be_taken() -> None:
     supervisor, worker = [await Link.over(end) for end in socket.socketpair()]
-    ending, reloads = Ending(), asyncio.Queue[bytes](1)
-    obeying = asyncio.create_task(_obey(worker, ending, reloads))
+    shutdown, reloads = Shutdown(), asyncio.Queue[bytes](1)
+    obeying = asyncio.create_task(_obey(worker, shutdown, reloads))
 
     for number in range(100):
         supervisor.send(Reload(b"%d" % number))
     supervisor.send(Drain())
-    await ending.wait()  # by now all before it has been read
+    await shutdown.wait()  # by now all before it has been read
 
     assert reloads.get_nowait() == b"99"
     assert reloads.empty()

@@ -1,4 +1,4 @@
-"""How a process comes to its end: told to stop, it says so, then closes its doors together; told again, it hastens."""
+"""How a process shuts down: told to stop, it says so, then closes its doors together; told again, it hurries."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Ending", "hold_signals", "release_signals"]
+__all__ = ["Shutdown", "hold_signals", "release_signals"]
 
 _TO_STOP: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def hold_signals() -> None:
-    """Have SIGINT and SIGTERM wait, for the sake of something that must not be left behind.
+    """Hold back SIGINT and SIGTERM, while there is something that must not be left behind.
 
-    They wait until they are released, or until an `Ending` obeys them. A process that is forked meanwhile has none that
-    wait, but has to release those that come.
+    They are held until they are released, or until a `Shutdown` obeys them. A process that is forked meanwhile inherits
+    none of those that wait, but has to release those that come.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _TO_STOP)
 
 
 def release_signals() -> None:
-    """Have SIGINT and SIGTERM, also those that have waited, do what they are set to do."""
+    """Let SIGINT and SIGTERM through, also those that were held."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _TO_STOP)
 
 
-class Ending:
-    """Whether this process is to end. One for all of its doors."""
+class Shutdown:
+    """The shutdown of this process, whether it has begun or not. One for all of its doors."""
 
     def __init__(self) -> None:
         self._begun = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Leaves gRPC's port before gRPC ends: its connections come of age meanwhile, and no call is lost by that.
+"""Drains gRPC's connections before gRPC is stopped: they reach their maximum age meanwhile, and no call is lost.
 
 gRPC's own end cancels whatever call reaches it as it says GOAWAY. At a connection's end of age it says so in advance
 and answers until the client has heard (RFC 9113, 6.8), but it cannot be told to take no more connections until all have
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from gateway.ending import Ending
+    from gateway.shutdown import Shutdown
 
-__all__ = ["leave"]
+__all__ = ["drain"]
 
 _OPEN_FILES: Final = Path("/proc/self/fd")
 _LOOK_EVERY: Final = 0.05
@@ -30,12 +30,12 @@ _LOOKS: Final = 1000
 _BETWEEN_LOOKS: Final = 0.001
 
 
-async def leave(port: int, ending: Ending, *, calls: Callable[[], int], within: float) -> None:
+async def drain(port: int, shutdown: Shutdown, *, calls: Callable[[], int], within: float) -> None:
     """Take no more connections on a port of this process, and return when there are none: `within` so many seconds.
 
     Those that the kernel has made already are taken, however few seconds that are.
 
-    Returns sooner when no call comes any more, by the number of all `calls` that have come, or when `ending` is
+    Returns sooner when no call comes any more, by the number of all `calls` that have come, or when `shutdown` is
     hastened; and at once where there is no such way: elsewhere than on Linux.
     """
     if not _OPEN_FILES.exists():
@@ -46,8 +46,8 @@ async def leave(port: int, ending: Ending, *, calls: Callable[[], int], within: 
     with suppress(TimeoutError):
         async with asyncio.timeout(within):
             seen, quiet = calls(), 0.0
-            while quiet < _QUIET and _has_connections(port) and not ending.hastened:
-                await ending.pause(_LOOK_EVERY)
+            while quiet < _QUIET and _has_connections(port) and not shutdown.hastened:
+                await shutdown.pause(_LOOK_EVERY)
                 quiet = quiet + _LOOK_EVERY if calls() == seen else 0.0
                 seen = calls()
 

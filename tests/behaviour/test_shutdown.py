@@ -14,12 +14,12 @@ from defaults import RPC_LIMITS
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from doors import GraphQLDoor, GrpcDoor, Refused
-from gateway.ending import Ending
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
 from gateway.readiness import Readiness
 from gateway.rpc.server import SERVICES, serve_rpc
 from gateway.sandbox import seed
+from gateway.shutdown import Shutdown
 from gateway.telemetry.requests import Requests
 from stage import channel_to, opened_until
 from waiting import eventually
@@ -39,26 +39,26 @@ class Stoppable:
     """A gateway of one's own, what tells it to stop, and what ends when it has."""
 
     dev: Dev
-    ending: Ending
+    shutdown: Shutdown
     running: asyncio.Task[None]
 
 
 @asynccontextmanager
 async def stoppable(**sections: dict[str, object]) -> AsyncIterator[Stoppable]:
     started: asyncio.Future[Dev] = asyncio.get_running_loop().create_future()
-    ending = Ending()
+    shutdown = Shutdown()
 
     async def run() -> None:
-        async with opened_until(ending, sections) as dev:
+        async with opened_until(shutdown, sections) as dev:
             started.set_result(dev)
-            await ending.wait()
+            await shutdown.wait()
 
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(run())
         try:
-            yield Stoppable(await started, ending, running)
+            yield Stoppable(await started, shutdown, running)
         finally:
-            ending.begin()
+            shutdown.begin()
 
 
 def health_of(channel: grpc.aio.Channel) -> Any:
@@ -94,7 +94,7 @@ async def test_who_watches_hears_of_the_end_before_the_server_closes() -> None:
         watches = [health.Watch(health_pb2.HealthCheckRequest(service=each)) for each in ("", *SERVICES)]
         assert [(await each.read()).status for each in watches] == [SERVING] * 3
 
-        it.ending.begin()
+        it.shutdown.begin()
 
         assert [(await each.read()).status for each in watches] == [NOT_SERVING] * 3
         assert not it.running.done()
@@ -110,7 +110,7 @@ async def test_who_would_watch_after_the_end_is_turned_away() -> None:
         watch = health.Watch(health_pb2.HealthCheckRequest())
         await watch.read()
 
-        it.ending.begin()
+        it.shutdown.begin()
         assert (await watch.read()).status == NOT_SERVING
 
         with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -127,7 +127,7 @@ async def test_a_call_that_is_under_way_when_the_end_comes_is_answered() -> None
         watch = health_of(channel).Watch(health_pb2.HealthCheckRequest())
         await watch.read()
 
-        it.ending.begin()
+        it.shutdown.begin()
 
         assert (await watch.read()).status == NOT_SERVING
         assert (await call).session_context.currency == "EUR"
@@ -141,7 +141,7 @@ async def test_both_doors_close_together() -> None:
         read = asyncio.create_task(GraphQLDoor(client, it.dev.graphql_url).get("acme", seed.CUSTOMER_SESSION))
         await eventually(lambda: it.dev.sandbox.under_way == 1)
 
-        it.ending.begin()
+        it.shutdown.begin()
 
         await refuses_connections(it.dev.doors.grpc)
         assert it.dev.sandbox.under_way == 1
@@ -155,7 +155,7 @@ async def test_grpcs_connections_that_come_of_age_within_the_grace_are_served_un
         managed = pb_grpc.SessionContextServiceStub(channel)
         await managed.GetSessionContext(REQUEST)
 
-        it.ending.begin()
+        it.shutdown.begin()
 
         await refuses_connections(it.dev.doors.grpc)
         served, refusal = await calls_until_refused(managed)
@@ -169,7 +169,7 @@ async def test_grpcs_connections_are_not_waited_for_when_no_call_comes_any_more(
     async with stoppable(grpc=aged, shutdown={"grace": 100}) as it, channel_to(it.dev.doors.grpc) as channel:
         await pb_grpc.SessionContextServiceStub(channel).GetSessionContext(REQUEST)
 
-        it.ending.begin()
+        it.shutdown.begin()
 
         await eventually(it.running.done)
 
@@ -180,13 +180,13 @@ async def test_who_hastens_the_end_does_not_wait_for_grpcs_connections() -> None
         managed = pb_grpc.SessionContextServiceStub(channel)
         await managed.GetSessionContext(REQUEST)
         calls = asyncio.create_task(calls_until_refused(managed))
-        it.ending.begin()
+        it.shutdown.begin()
         await refuses_connections(it.dev.doors.grpc)
         for _ in range(30):  # longer than it waits for those by which none comes
             await asyncio.sleep(0.1)
             assert not it.running.done()
 
-        it.ending.hasten()
+        it.shutdown.hasten()
 
         await eventually(it.running.done)
         await calls
@@ -201,7 +201,7 @@ async def test_what_takes_longer_than_the_grace_is_cut_off_and_is_no_defect(capl
         read = asyncio.create_task(GraphQLDoor(client, it.dev.graphql_url).get("acme", seed.CUSTOMER_SESSION))
         await eventually(lambda: it.dev.sandbox.under_way == 1)
 
-        it.ending.begin()
+        it.shutdown.begin()
 
         with pytest.raises(httpx.RemoteProtocolError):
             await read
@@ -223,7 +223,7 @@ async def test_an_end_that_is_cancelled_leaves_nothing_open_nor_under_way(both: 
             doors.append(GraphQLDoor(client, it.dev.graphql_url))
         waiting = [asyncio.create_task(door.get("acme", seed.CUSTOMER_SESSION)) for door in doors]
         await eventually(lambda: it.dev.sandbox.under_way == len(waiting))
-        it.ending.begin()
+        it.shutdown.begin()
         await refuses_connections(it.dev.doors.grpc)
         await refuses_connections(graphql)
 
@@ -238,7 +238,7 @@ async def test_an_end_that_is_cancelled_leaves_nothing_open_nor_under_way(both: 
 async def test_a_gateway_that_is_cancelled_as_its_end_begins_or_before_leaves_no_port_open(begun: bool) -> None:
     async with stoppable() as it:
         if begun:
-            it.ending.begin()
+            it.shutdown.begin()
             await refuses_connections(it.dev.doors.grpc)
 
         it.running.cancel()
@@ -250,7 +250,7 @@ async def test_a_gateway_that_is_cancelled_as_its_end_begins_or_before_leaves_no
 
 
 async def test_a_grpc_server_whose_end_is_cancelled_ends_its_calls_whatever_they_wait_for() -> None:
-    started, ending = asyncio.Event(), Ending()
+    started, shutdown = asyncio.Event(), Shutdown()
 
     class Endless:
         def sessions(self, _: object) -> Endless:
@@ -273,20 +273,20 @@ async def test_a_grpc_server_whose_end_is_cancelled_ends_its_calls_whatever_they
             grace=20,
             limits=RPC_LIMITS,
             readiness=Readiness(),
-            ending=ending,
+            shutdown=shutdown,
             reflected=False,
             certificates=None,
             shared=False,
         )
         async with serving as address:
             listening.set_result(address)
-            await ending.wait()
+            await shutdown.wait()
 
     running = asyncio.create_task(run())
     async with channel_to(await listening) as channel:
         call = pb_grpc.SessionContextServiceStub(channel).GetSessionContext(REQUEST)
         await started.wait()
-        ending.begin()
+        shutdown.begin()
         await refuses_connections(listening.result())
 
         running.cancel()
