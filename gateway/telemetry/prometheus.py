@@ -19,7 +19,7 @@ from prometheus_client import (
 
 from gateway.errors import WriteDiscarded, WriteOutcomeUnknown
 from gateway.telemetry import SHED_BECAUSE, WRITES
-from gateway.telemetry.tallies import Count, Times
+from gateway.telemetry.buffered import BufferedCounter, BufferedHistogram
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,14 +76,14 @@ class Metrics:
             registry=self.registry,
         )
 
-        self._reads = Count(
+        self._reads = BufferedCounter(
             "session_gateway_cache_reads",
             "Reads through the cache: answered from it (hit, stale_while_revalidate, stale_if_error), or why upstream "
             "was asked (miss, stale, request). Collapsed reads shared the result of another caller's.",
             ["outcome", "collapsed"],
             self.registry,
         )
-        self._puts = Count(
+        self._puts = BufferedCounter(
             "session_gateway_cache_puts",
             "Results of reads, by whether they were stored in the cache.",
             ["kept"],
@@ -108,7 +108,7 @@ class Metrics:
             multiprocess_mode="livesum",
         )
 
-        self._upstream = Times(
+        self._upstream = BufferedHistogram(
             "session_gateway_upstream_request_duration_seconds",
             "Requests to upstream, each attempt, by method and outcome: 2xx to 5xx, timeout, unreachable, lost, "
             "malformed, cancelled.",
@@ -161,9 +161,7 @@ class Metrics:
             "Log lines dropped because nobody read them in time, or the disk was full.",
             registry=self.registry,
         )
-        self._to_sample: list[Callable[[], None]] = [
-            each.hand_over for each in (self._reads, self._puts, self._upstream)
-        ]
+        self._to_sample: list[Callable[[], None]] = [each.flush for each in (self._reads, self._puts, self._upstream)]
 
     def watch_process(self) -> None:
         """Tell of this process too, by the usual names: its time, memory and files, and Python's own."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import Gauge
 
-from gateway.telemetry.tallies import Count, Times
+from gateway.telemetry.buffered import BufferedCounter, BufferedHistogram
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,24 +22,24 @@ _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 
 
 class RequestMetrics:
-    """A `RequestWatcher` that counts. `hand_over` must be called before anybody looks."""
+    """A `RequestWatcher` that counts. `flush` must be called before anybody looks."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._requests = Count(
+        self._requests = BufferedCounter(
             "session_gateway_requests",
             "Requests by door, operation (gRPC method or GraphQL root field, `several` or `none`) and result: OK, or "
             "the error code.",
             ["door", "operation", "code"],
             registry,
         )
-        self._durations = Times(
+        self._durations = BufferedHistogram(
             "session_gateway_request_duration_seconds",
             "Time from a request's arrival to its answer.",
             ["door", "operation"],
             _BUCKETS,
             registry,
         )
-        self._overheads = Times(
+        self._overheads = BufferedHistogram(
             "session_gateway_request_overhead_seconds",
             "Time that requests took, minus the time during which upstream worked on them. Only requests that called "
             "upstream themselves.",
@@ -64,9 +64,9 @@ class RequestMetrics:
             if request.upstream:
                 self._overheads.add(max(0.0, request.duration - request.upstream), door)
 
-    def hand_over(self, in_flight: Mapping[str, int]) -> None:
-        """Let Prometheus have what has been counted since the last time."""
+    def flush(self, in_flight: Mapping[str, int]) -> None:
+        """Hand over what was counted since the last time, and how many requests are in progress."""
         for each in (self._requests, self._durations, self._overheads):
-            each.hand_over()
+            each.flush()
         for door, count in in_flight.items():
             self._in_flight.labels(door).set(count)

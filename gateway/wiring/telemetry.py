@@ -58,6 +58,6 @@ def open_requests(settings: Settings, metrics: Metrics, tracing: Tracing) -> Ite
                 watchers.append(log)
         requests = tracing.requests(*watchers)
         metrics.when_sampled(requests.tell)
-        metrics.when_sampled(lambda: counted.hand_over(requests.in_flight))
+        metrics.when_sampled(lambda: counted.flush(requests.in_flight))
         stack.callback(metrics.sample)  # for those who read it after the end of this process
         yield requests

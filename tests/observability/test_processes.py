@@ -27,7 +27,7 @@ async def main():
     counted = RequestMetrics(metrics.registry)
     requests = Requests(counted)
     metrics.when_sampled(requests.tell)
-    metrics.when_sampled(lambda: counted.hand_over(requests.in_flight))
+    metrics.when_sampled(lambda: counted.flush(requests.in_flight))
     for number in range(1, 1001):
         request = requests.begin("graphql", "POST", {}.get)
         request.operation = "sessionContext"

@@ -22,9 +22,9 @@ def test_they_are_counted_as_by_prometheus_client_itself(durations: list[float],
         counted.requests_finished([Request("grpc", "x", "x", 0.0, each, operation="o")])
         histogram.labels("grpc", "o").observe(each)
         if number == at:
-            counted.hand_over({})
-    counted.hand_over({})
-    counted.hand_over({})
+            counted.flush({})
+    counted.flush({})
+    counted.flush({})
 
     expected = parsed(generate_latest(theirs).decode())
     found = {each: value for each, value in parsed(generate_latest(ours).decode()).items() if NAME in each[0]}

@@ -1,4 +1,4 @@
-"""Counts of what every request brings, in plain Python: handed over to Prometheus' client when somebody asks for them.
+"""Counters and histograms that count in plain Python, and are flushed to Prometheus' client when somebody asks.
 
 The client takes a lock for every number, looks its labels up, and writes it to a file where processes share metrics.
 """
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
-__all__ = ["Count", "Times"]
+__all__ = ["BufferedCounter", "BufferedHistogram"]
 
 
-class Count:
-    """A Prometheus counter with labels. `hand_over` must be called before anybody looks."""
+class BufferedCounter:
+    """A Prometheus counter with labels. `flush` must be called before anybody looks."""
 
     def __init__(self, name: str, documentation: str, labels: Sequence[str], registry: CollectorRegistry) -> None:
         self._counter = Counter(name, documentation, labels, registry=registry)
@@ -29,16 +29,16 @@ class Count:
         """Count one."""
         self._counts[labels] = self._counts.get(labels, 0) + 1
 
-    def hand_over(self) -> None:
-        """Let Prometheus have what has been counted since the last time."""
+    def flush(self) -> None:
+        """Hand over what was counted since the last time."""
         for labels, count in self._counts.items():
             if count:
                 self._counter.labels(*labels).inc(count)
                 self._counts[labels] = 0
 
 
-class Times:
-    """A Prometheus histogram of seconds, with labels. `hand_over` must be called before anybody looks."""
+class BufferedHistogram:
+    """A Prometheus histogram of seconds, with labels. `flush` must be called before anybody looks."""
 
     def __init__(
         self,
@@ -60,8 +60,8 @@ class Times:
         counted.counts[bisect_left(self._buckets, seconds)] += 1
         counted.total += seconds
 
-    def hand_over(self) -> None:
-        """Let Prometheus have what has been counted since the last time."""
+    def flush(self) -> None:
+        """Hand over what was counted since the last time."""
         for labels, counted in self._counted.items():
             self._histogram.labels(*labels).take(counted)
 
