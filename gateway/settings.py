@@ -386,7 +386,8 @@ class GraphQL(Listener):
     """Maximum number of pairs of fields with the same name, or of fragments, in one place."""
     max_cost: int = Field(default=5000, ge=1)
     """Maximum cost of an operation: 1 for each field of the answer, 10 for each session context read, 50 for each
-    write."""
+    write, and 1 for each entry of a list that a variable (of type `[String]`, for example) brings into a JSON literal.
+    """
     documents_memory: int = Field(default=33_554_432, ge=4_194_304)
     """Memory for parsed documents that are kept for reuse, in bytes (approximate)."""
     documents_file: File | None = None

@@ -201,7 +201,7 @@ class Documents:
 
     def check_cost(self, prepared: Prepared, operation: Operation, variables: Mapping[str, object]) -> None:
         """Hold an operation with its variables to the limit of cost. Raises NotExecutable."""
-        cost = operation.cost.of(variables)
+        cost = operation.cost.of(variables, self._limits.cost)
         if cost > self._limits.cost:
             self._check(Excess.of("cost", self._limits.cost, cost), prepared.digest)
 

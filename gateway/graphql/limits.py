@@ -17,7 +17,9 @@ from graphql import (
     FragmentDefinitionNode,
     FragmentSpreadNode,
     InlineFragmentNode,
+    ListTypeNode,
     ListValueNode,
+    NonNullTypeNode,
     ObjectValueNode,
     OperationDefinitionNode,
     VariableNode,
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
         DocumentNode,
         GraphQLSchema,
         SelectionSetNode,
+        TypeNode,
         ValueNode,
+        VariableDefinitionNode,
     )
 
 __all__ = ["Circular", "Cost", "Excess", "Limits", "Measure", "Price", "measure", "prices"]
@@ -65,16 +69,18 @@ class Limits:
     selections: int
     """Fields and fragments of a document's operations."""
     values: int
-    """Entries of lists and objects that a document's operations spell out."""
+    """Entries of lists and objects that a document's operations spell out; in a variable's default, once for each list
+    of its type: `[[Int]]` makes a list of each 1 in `[1, 1]`."""
     repeats: int
     """Pairs of fields of one name, and pairs of fragments, at one place: validation compares each with the other."""
     cost: int
-    """What an operation costs, in fields of the answer: to read a session context costs 10 more, to write 50 more."""
+    """What an operation costs, in fields of the answer: to read a session context costs 10 more, to write 50 more.
+    Entries of a list in a variable cost 1 each, unless they are sessions to read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Excess:
-    """A limit that is passed. Where counting ended there, `value` is the first one too many."""
+    """A limit that is passed. Where counting ended there, `value` is what had been counted."""
 
     limit: str
     bound: int
@@ -116,25 +122,32 @@ def prices(schema: GraphQLSchema) -> Mapping[str, Price]:
 
 
 @dataclass(frozen=True, slots=True)
+class Listed:
+    """A variable of a type that is a list. Its value is coerced entry by entry, whatever it is used for."""
+
+    each: int
+    """What each entry costs."""
+    levels: int
+    """Lists in its type: a value may have to be made a list of one for each of them."""
+    default: int
+    """How many entries there are when it is left out."""
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
     """What an operation costs: `fixed`, and so much for each entry of the lists in some variables."""
 
     fixed: int
-    per_entry: Mapping[str, int]
-    defaults: Mapping[str, int]
-    """How many entries a variable has that is left out."""
+    lists: Mapping[str, Listed]
 
-    def of(self, variables: Mapping[str, object]) -> int:
-        """The cost with these variables, as they were sent."""
-        if not self.per_entry:
+    def of(self, variables: Mapping[str, object], most: int) -> int:
+        """The cost with these variables, as they were sent. Where it exceeds `most`, not all may have been counted."""
+        if not self.lists:
             return self.fixed
-        return self.fixed + sum(each * self._entries(name, variables) for name, each in self.per_entry.items())
-
-    def _entries(self, name: str, variables: Mapping[str, object]) -> int:
-        if name not in variables:
-            return self.defaults.get(name, 0)
-        value = variables[name]
-        return len(value) if isinstance(value, list) else 1  # which is coerced to a list of one
+        return self.fixed + sum(
+            each.each * (_coerced(variables[name], each.levels, most) if name in variables else each.default)
+            for name, each in self.lists.items()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +194,7 @@ def measure(document: DocumentNode, table: Mapping[str, Price], limits: Limits) 
         values=sum(each.values for each in everything),
         repeats=repeats,
         costs=[
-            Cost(each.fixed, dict(each.per_entry), _defaults(operation))
+            Cost(each.fixed, _lists(operation, each.per_entry))
             for each, operation in zip(counts, operations, strict=True)
         ],
     )
@@ -225,16 +238,14 @@ class _Count:
             self.add_arguments(each.arguments)
 
     def add_arguments(self, arguments: Sequence[ArgumentNode] | None) -> None:
-        """Add the entries of what is spelt out, at whatever depth."""
-        pending: list[ValueNode] = [each.value for each in arguments or ()]
-        while pending:
-            match pending.pop():
-                case ListValueNode(values=values):
-                    self.values += len(values)
-                    pending += values
-                case ObjectValueNode(fields=fields):
-                    self.values += len(fields)
-                    pending += [each.value for each in fields]
+        """Add what they spell out."""
+        self.values += _spelt_out([each.value for each in arguments or ()])
+
+    def add_variable(self, variable: VariableDefinitionNode) -> None:
+        """Add its directives and its default, which is coerced with the document."""
+        self.add_directives(variable.directives)
+        if variable.default_value is not None:
+            self.values += max(1, _levels(variable.type)) * _spelt_out([variable.default_value])
 
 
 _NOTHING: Final = _Count()
@@ -268,8 +279,9 @@ class _Fragments:
     def count(self, definition: _Definition) -> _Count:
         """Count a definition, whose fragments have been counted."""
         count = self._count(definition.selection_set, top=True)
-        for each in (definition, *(definition.variable_definitions or ())):
-            count.add_directives(each.directives)
+        count.add_directives(definition.directives)
+        for each in definition.variable_definitions or ():
+            count.add_variable(each)
         return count
 
     def repeats(self, places: Iterable[SelectionSetNode]) -> int:
@@ -347,17 +359,55 @@ def _spreads(selection_set: SelectionSetNode) -> Iterator[str]:
                 pending.append(node.selection_set)
 
 
-def _defaults(operation: OperationDefinitionNode) -> Mapping[str, int]:
-    return {
-        each.variable.name.value: _entries(each.default_value)
-        for each in operation.variable_definitions or ()
-        if each.default_value is not None
-    }
+def _lists(operation: OperationDefinitionNode, per_entry: Mapping[str, int]) -> Mapping[str, Listed]:
+    """The variables that are lists, with what their entries cost."""
+    lists: dict[str, Listed] = {}
+    for each in operation.variable_definitions or ():
+        name, levels = each.variable.name.value, _levels(each.type)
+        if levels:
+            default = 0 if each.default_value is None else _entries(each.default_value)
+            lists[name] = Listed(per_entry.get(name, 1), levels, default)
+    return lists
+
+
+def _levels(type_: TypeNode) -> int:
+    """How many lists there are in a type."""
+    levels = 0
+    while isinstance(type_, ListTypeNode | NonNullTypeNode):
+        levels += isinstance(type_, ListTypeNode)
+        type_ = type_.type
+    return levels
+
+
+def _spelt_out(pending: list[ValueNode]) -> int:
+    """Entries of lists and objects in these literals, at whatever depth."""
+    entries = 0
+    while pending:
+        match pending.pop():
+            case ListValueNode(values=values):
+                entries += len(values)
+                pending += values
+            case ObjectValueNode(fields=fields):
+                entries += len(fields)
+                pending += [each.value for each in fields]
+    return entries
 
 
 def _entries(value: ValueNode | None) -> int:
     """How many entries a literal has; one that is no list is coerced to a list of one."""
     return len(value.values) if isinstance(value, ListValueNode) else 1
+
+
+def _coerced(value: object, levels: int, most: int) -> int:
+    """How many entries there are in the lists that a value is coerced to; counting ends where there are more."""
+    entries = 0
+    level = [value]
+    for _ in range(levels):
+        level = [inner for each in level for inner in (each if isinstance(each, list) else [each])]
+        entries += len(level)
+        if entries > most:
+            break
+    return entries
 
 
 def _pairs(number: int) -> int:

@@ -127,6 +127,11 @@ HOSTILE = {
         " ".join(f"query Q{n} {{ ...F0 }}" for n in range(5)) + " " + fragments(1, "a(b: [" + "1 " * 41 + "])"),
         ("values", 205, 200),
     ),
+    "values of a default": (f"query ($a: JSON = [{'1 ' * 201}]) {{ a }}", ("values", 201, 200)),
+    "values of a default, each a list in lists": (
+        f"query ($a: {'[' * 51}Int!{']' * 51} = [1, [2, 3]]) {{ a }}",
+        ("values", 204, 200),
+    ),
     "repeats, of one field": ("{ a {" + "b " * 46 + "} }", ("repeats", 1035, 1000)),
     "repeats, of fields in fields": ("{" + ("a {" + "b " * 4 + "} ") * 12 + "}", ("repeats", 1194, 1000)),
     "repeats, of fragments": ("{ a {" + "... { b } " * 33 + "} }", ("repeats", 1056, 1000)),
@@ -253,6 +258,11 @@ WRITE = (
     "{ ... on RemoveSessionContextAttributePayload { sessionContext { currency } } } }"
 )
 
+ADD_LIST = (
+    'mutation ($a: {}) {{ addMySessionContextAttribute(input: {{tenant: "acme", name: "a", value: {{a: $a}}}}) '
+    "{{ __typename }} }}"
+)
+
 
 @pytest.mark.parametrize(
     ("text", "variables", "cost"),
@@ -273,10 +283,15 @@ WRITE = (
             2 * (1 + 2 * 12),
         ),
         (WRITE, {}, 1 + 50 + 2),
+        (ADD_LIST.format("[Int]"), {"a": [1] * 50}, 1 + 50 + 1 + 50),
+        (ADD_LIST.format("[Int] = [1, 2]"), {}, 1 + 50 + 1 + 2),
+        (ADD_LIST.format("[Int]"), {}, 1 + 50 + 1),
+        (ADD_LIST.format("[[[Int!]]!]!"), {"a": [1, [], [2, [3]]]}, 1 + 50 + 1 + 3 + 3 + 3),
+        (ADD_LIST.format("JSON"), {"a": [1] * 50}, 1 + 50 + 1),
     ],
 )
 def test_what_an_operation_costs(text: str, variables: Mapping[str, object], cost: int) -> None:
-    assert prepared(text).operation(None).cost.of(variables) == cost
+    assert prepared(text).operation(None).cost.of(variables, cost) == cost
     assert refusal(text, variables, limits=replace(LIMITS, cost=cost - 1)) == ("cost", cost, cost - 1)
     execute(Documents(CORE, replace(LIMITS, cost=cost), memory=MEMORY), text, variables)
 
@@ -284,7 +299,18 @@ def test_what_an_operation_costs(text: str, variables: Mapping[str, object], cos
 def test_the_cost_is_of_the_operation_that_is_executed() -> None:
     document = prepared(f"query A {{ __typename }} query B {{ {READ} {{ currency }} }}")
 
-    assert [document.operation(name).cost.of({}) for name in ("A", "B")] == [1, 12]
+    assert [document.operation(name).cost.of({}, 5000) for name in ("A", "B")] == [1, 12]
+
+
+def test_lists_in_lists_are_counted_no_further_than_to_the_limit() -> None:
+    """Of each entry a list is made for each level of the type: a small body would take gigabytes."""
+    operation = prepared(ADD_LIST.format("[" * 100 + "SessionContextPatch" + "]" * 100)).operation(None)
+    costs: list[int] = []
+
+    calls = called(lambda: costs.append(operation.cost.of({"a": [{}] * 1000}, 5000)))
+
+    assert 5000 < costs[0] <= 5000 + 1000 + 52
+    assert sum(calls.values()) < 100
 
 
 # Once
@@ -394,6 +420,15 @@ async def test_a_refusal_names_the_limit_the_value_and_the_bound(
         ]
     }
     assert not upstream.requests
+
+
+async def test_variables_are_measured_before_they_are_coerced(served: Dev, client: httpx.AsyncClient) -> None:
+    """A list is made of each entry, at each level: 60 KB of this kept a gateway busy for seconds, whoever sent it."""
+    query = ADD_LIST.format("[" * 100 + "Int" + "]" * 100)
+    response = await post(client, served, {"query": query, "variables": {"a": [1] * 6000}})
+
+    (error,) = response.json()["errors"]
+    assert error["extensions"] == {"code": "GRAPHQL_LIMIT_EXCEEDED", "limit": "cost", "value": 6052, "bound": 5000}
 
 
 async def test_where_limits_are_measured_documents_beyond_them_are_logged_and_answered(
