@@ -1,4 +1,4 @@
-"""Where lines of the log go: a descriptor that may be slow, full or gone, none of which is a reason to wait.
+"""A log handler that never waits for whoever reads the log: its descriptor may be slow, full or gone.
 
 A pipe that nobody empties would stop whoever writes to it. So what it does not take is kept, up to a bound; past that,
 lines are dropped, counted, and told of as soon as there is room.
@@ -17,7 +17,7 @@ from typing import Final
 
 import structlog
 
-__all__ = ["Lines"]
+__all__ = ["NonBlockingHandler"]
 
 _ROOM: Final = 1_048_576
 """Bytes that are kept."""
@@ -27,7 +27,7 @@ _LAST_TRY: Final = 1.0
 """Seconds for the rest, at the end."""
 
 
-class Lines(logging.Handler):
+class NonBlockingHandler(logging.Handler):
     """Writes whole lines. Lines of at most `select.PIPE_BUF` bytes stay whole where processes share a pipe."""
 
     def __init__(self, descriptor: int, *, readable: bool = False, room: int = _ROOM) -> None:

@@ -10,7 +10,7 @@ import structlog
 from structlog.processors import ExceptionRenderer
 from structlog.tracebacks import ExceptionDictTransformer
 
-from gateway.lines import Lines
+from gateway.lines import NonBlockingHandler
 from gateway.request import under_way
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def configure_logs(settings: Log) -> None:
         if readable
         else [_tracebacks, structlog.processors.JSONRenderer()]
     )
-    handler = Lines(sys.stderr.fileno(), readable=readable)
+    handler = NonBlockingHandler(sys.stderr.fileno(), readable=readable)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

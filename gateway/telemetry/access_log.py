@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import structlog
 
-from gateway.lines import Lines
+from gateway.lines import NonBlockingHandler
 
 if TYPE_CHECKING:
     import asyncio
@@ -55,16 +55,16 @@ class _Line(msgspec.Struct, tag_field="event", tag="request", omit_defaults=True
 class AccessLog:
     """A `RequestWatcher` that writes lines. `end` it: the last ones may not have been read yet."""
 
-    def __init__(self, lines: Lines, loop: asyncio.AbstractEventLoop) -> None:
-        self._lines = lines
+    def __init__(self, handler: NonBlockingHandler, loop: asyncio.AbstractEventLoop) -> None:
+        self._handler = handler
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
-        self._log = structlog.stdlib.get_logger(_NAME) if lines.readable else None
+        self._log = structlog.stdlib.get_logger(_NAME) if handler.readable else None
 
     @staticmethod
-    def lines() -> Lines | None:
-        """Where the log goes, if this process has one."""
-        return next((each for each in logging.getLogger().handlers if isinstance(each, Lines)), None)
+    def handler() -> NonBlockingHandler | None:
+        """The handler of the log, if this process has one."""
+        return next((each for each in logging.getLogger().handlers if isinstance(each, NonBlockingHandler)), None)
 
     @staticmethod
     def wanted() -> bool:
@@ -79,7 +79,7 @@ class AccessLog:
             for line in lines:
                 self._log.info("request", **_fields(line))
             return
-        self._lines.put(*_encode_lines(lines).splitlines(keepends=True))
+        self._handler.put(*_encode_lines(lines).splitlines(keepends=True))
         if self._timer is None:
             self._push()
 
@@ -87,12 +87,12 @@ class AccessLog:
         """Write what is waiting, as far as that goes at once."""
         if self._timer is not None:
             self._timer.cancel()
-        self._lines.push()
+        self._handler.push()
 
     def _push(self) -> None:
-        self._lines.push()
+        self._handler.push()
         # What is left, since nobody reads, is tried again though no further request may come.
-        self._timer = self._loop.call_later(_TRY_AGAIN_AFTER, self._push) if self._lines.waiting else None
+        self._timer = self._loop.call_later(_TRY_AGAIN_AFTER, self._push) if self._handler.waiting else None
 
 
 def _line(request: Request, zero: float) -> _Line:

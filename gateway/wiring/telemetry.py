@@ -49,11 +49,11 @@ def open_requests(settings: Settings, metrics: Metrics, tracing: Tracing) -> Ite
     counted = RequestMetrics(metrics.registry)
     watchers: list[RequestWatcher] = [counted]
     with ExitStack() as stack:
-        lines = AccessLog.lines()
-        if lines is not None:
-            metrics.watch_lines(lambda: lines.dropped)
+        handler = AccessLog.handler()
+        if handler is not None:
+            metrics.watch_lines(lambda: handler.dropped)
             if settings.log.access and AccessLog.wanted():
-                log = AccessLog(lines, asyncio.get_running_loop())
+                log = AccessLog(handler, asyncio.get_running_loop())
                 stack.callback(log.end)
                 watchers.append(log)
         requests = tracing.requests(*watchers)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
-from gateway.lines import Lines
+from gateway.lines import NonBlockingHandler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,8 +48,8 @@ def pipe() -> Iterator[Pipe]:
 
 
 @contextmanager
-def lines_to(descriptor: int, *, room: int = 1_048_576) -> Iterator[Lines]:
-    lines = Lines(descriptor, room=room)
+def lines_to(descriptor: int, *, room: int = 1_048_576) -> Iterator[NonBlockingHandler]:
+    lines = NonBlockingHandler(descriptor, room=room)
     try:
         yield lines
     finally:
@@ -183,7 +183,7 @@ async def test_the_end_waits_for_a_slow_reader(pipe: Pipe) -> None:
             select.select([pipe.reader], [], [], 5)
             received.append(pipe.read())
 
-    lines = Lines(pipe.writer)
+    lines = NonBlockingHandler(pipe.writer)
     for each in sent:
         lines.put(each)
     reading = asyncio.create_task(asyncio.to_thread(read))
