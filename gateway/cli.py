@@ -6,7 +6,6 @@ GraphQL.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from contextlib import contextmanager
@@ -23,9 +22,7 @@ from gateway.access.keys import new_key
 from gateway.access.principal import Permission
 from gateway.addresses import authority
 from gateway.configuration import CONFIG_VARIABLE, load_settings
-from gateway.deadline import Deadline
 from gateway.descriptors import allow_many
-from gateway.errors import GatewayError
 from gateway.failures import Unserved, explained
 from gateway.garbage import settle, uncollected
 from gateway.listener import shared_with_others
@@ -37,9 +34,7 @@ from gateway.workers.count import count_workers
 from gateway.workers.forkserver import fork_server
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-
-    from gateway.stores.redis import RedisStore
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
 
 __all__ = ["main"]
 
@@ -47,9 +42,6 @@ _log = structlog.stdlib.get_logger(__name__)
 
 _REDIS_TIME: Final = 60.0
 """Seconds to count or clear all entries."""
-_CHECK_TIME: Final = 5.0
-"""Seconds for Redis to show that it works."""
-
 _OTHER_FILES: Final = 128
 """Files that a process has open besides connections of callers and to upstream, about: up to 65 are to Redis."""
 
@@ -152,15 +144,18 @@ def check(config: Path | None, *, insecure: bool) -> None:
 
     That is a token for each tenant, the keys of each issuer of JWTs, and Redis.
     """
+    from gateway.checking import check_dependencies, check_documents
+
     settings = _settings(config)
     configure_logs(settings.log)
-    _documents(settings)
+    with _explaining():
+        check_documents(settings)
     problems = []
     if exposed := _exposed(settings):
         click.echo(f"INSECURE: {exposed}" if insecure else f"access: {exposed}: {_REMEDY}")
         if not insecure:
             problems.append("serve will not start")
-    problems += _run(_check(settings))
+    problems += _run(check_dependencies(settings))
     if problems:
         raise click.ClickException(", and ".join(problems))
 
@@ -228,8 +223,10 @@ def cache_group() -> None:
 def clear(config: Path | None) -> None:
     """Remove all entries. Gateways drop those in their memory (cache.memory_tier) too."""
     from gateway.cache.shared import EVERYTHING, message_of
+    from gateway.wiring.cache import ask_redis
 
-    removed = _run(_with_store(_settings(config), lambda store: store.clear(message_of("cli", EVERYTHING))))
+    message = message_of("cli", EVERYTHING)
+    removed = _run(ask_redis(_settings(config), lambda store: store.clear(message), within=_REDIS_TIME))
     click.echo(f"{removed} keys removed")
 
 
@@ -237,7 +234,10 @@ def clear(config: Path | None) -> None:
 @_config
 def stats(config: Path | None) -> None:
     """Count the entries, and the marks of recent writes. `bytes` is the memory that both take."""
-    for name, count in _run(_with_store(_settings(config), lambda store: store.stats())).items():
+    from gateway.wiring.cache import ask_redis
+
+    found = _run(ask_redis(_settings(config), lambda store: store.stats(), within=_REDIS_TIME))
+    for name, count in found.items():
         click.echo(f"{name} {count}")
 
 
@@ -264,17 +264,6 @@ def _exposed(settings: Settings) -> str | None:
         f"{' and '.join(reachable)}: whoever reaches this address may read and write every session, as nothing is"
         " configured under [access]"
     )
-
-
-def _documents(settings: Settings) -> None:
-    """Exit with what is wrong with the manifest of trusted documents, if anything is."""
-    from gateway.graphql.schema import make_schema
-    from gateway.wiring.documents import prepare_documents
-
-    try:
-        prepare_documents(settings, make_schema(introspection=settings.graphql.introspection))
-    except ConfigurationError as error:
-        _refuse(error)
 
 
 def _settings(
@@ -372,76 +361,3 @@ async def _sandbox(host: str, port: int) -> None:
     async with sandbox.serve(sandbox.Sandbox(), host, port) as running:
         click.echo(f"sandbox  {running.url}")
         await shutdown.wait()
-
-
-async def _check(settings: Settings) -> list[str]:
-    """Try what the gateway depends on; returns what comes of what does not work."""
-    problems = []
-    if unserved := await _check_tenants(settings):
-        problems.append(f"{unserved} of the tenants cannot be served")
-    if unknown := await _check_issuers(settings):
-        problems.append(f"tokens of {unknown} of the issuers cannot be verified")
-    if settings.cache.in_redis and not await _check_cache(settings):
-        problems.append("the cache cannot be used")
-    return problems
-
-
-async def _check_tenants(settings: Settings) -> int:
-    """Try every tenant's credentials; returns how many do not work."""
-    from gateway.wiring.telemetry import open_tracing
-    from gateway.wiring.upstream import open_upstream
-
-    problems = 0
-    async with open_tracing(settings), open_upstream(settings) as (_, tokens):
-        for tenant in settings.tenants:
-            try:
-                token = await tokens.get(tenant, Deadline.never())
-            except GatewayError as error:
-                found = error.message
-            else:
-                found = f"the client lacks the scope {token.missing_scope}" if token.missing_scope else ""
-            problems += bool(found)
-            click.echo(f"tenant {tenant}: {found or 'ok'}")
-    return problems
-
-
-async def _check_issuers(settings: Settings) -> int:
-    """Fetch every issuer's keys; returns how many cannot be had."""
-    from gateway.wiring.access import open_authenticator
-
-    async with open_authenticator(settings) as authenticator:
-        if authenticator.issuers is None:
-            return 0
-        await authenticator.issuers.tried()
-        troubles = authenticator.issuers.troubles()
-    for name in settings.access.issuers:
-        click.echo(f"issuer {name}: {troubles.get(name, 'ok')}")
-    return len(troubles)
-
-
-async def _check_cache(settings: Settings) -> bool:
-    """Read and write in Redis; returns whether that works."""
-    found = "ok"
-    try:
-        await _with_store(settings, lambda store: store.probe(), within=_CHECK_TIME)
-    except OSError as error:
-        found = str(error)
-    click.echo(f"cache: {found}")
-    return found == "ok"
-
-
-async def _with_store(
-    settings: Settings, work: Callable[[RedisStore], Awaitable[Result]], *, within: float = _REDIS_TIME
-) -> Result:
-    """Have something done in Redis, within so many seconds. Raises OSError when it cannot be."""
-    if not settings.cache.in_redis:
-        raise OSError("cache.backend: is no Redis or Valkey, and no other cache can be seen")
-
-    from gateway.stores.redis import RedisClusterException, RedisError
-    from gateway.wiring.cache import open_redis_store
-
-    try:
-        async with open_redis_store(settings) as (store, _), asyncio.timeout(within):
-            return await work(store)
-    except (RedisError, RedisClusterException, TimeoutError) as error:
-        raise OSError(f"cache.backend: Redis cannot be asked: {str(error) or 'no answer in time'}") from error

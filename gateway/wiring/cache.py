@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from gateway.cache.contexts import CachedClient, marked_by
 from gateway.cache.entry import Entry
@@ -18,7 +19,7 @@ from gateway.cache.tiers import TieredCache
 from gateway.stores import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from gateway.cache.contexts import Client
     from gateway.cache.flights import Flights
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     from gateway.telemetry.prometheus import Metrics
     from gateway.tracing import Tracing
 
-__all__ = ["open_cache", "open_redis_store"]
+__all__ = ["ask_redis", "open_cache"]
+
+Result = TypeVar("Result")
 
 _SHARED_READ: Final = 1.5
 """Times the longest call that a read for several callers may take, as some of them come late."""
@@ -67,9 +70,9 @@ async def open_cache(
             return tracing.around("cache", through, "get", "read")
 
         if cache.in_redis:
-            from gateway.stores.redis import CONNECT_TIMEOUT  # noqa: PLC0415 - see open_redis_store
+            from gateway.stores.redis import CONNECT_TIMEOUT  # noqa: PLC0415 - see _open_redis_store
 
-            store, connections = await stack.enter_async_context(open_redis_store(settings))
+            store, connections = await stack.enter_async_context(_open_redis_store(settings))
             shared = await stack.enter_async_context(
                 SharedCache(
                     store,
@@ -107,7 +110,7 @@ async def _state_of(shared: SharedCache) -> str:
 
 
 @asynccontextmanager
-async def open_redis_store(settings: Settings) -> AsyncIterator[tuple[RedisStore, RedisConnections]]:
+async def _open_redis_store(settings: Settings) -> AsyncIterator[tuple[RedisStore, RedisConnections]]:
     """The entries in Redis, and the connections to it, while the block runs."""
     # 20 MiB, for those alone who use it.
     from gateway.stores.redis import RedisStore, open_redis  # noqa: PLC0415
@@ -115,3 +118,17 @@ async def open_redis_store(settings: Settings) -> AsyncIterator[tuple[RedisStore
     cache = settings.cache
     async with open_redis(cache.backend, cluster=cache.cluster) as connections:
         yield RedisStore(connections.client, f"{cache.prefix}sessions:"), connections
+
+
+async def ask_redis(settings: Settings, work: Callable[[RedisStore], Awaitable[Result]], *, within: float) -> Result:
+    """Have something done in Redis once, within so many seconds. Raises OSError when it cannot be."""
+    if not settings.cache.in_redis:
+        raise OSError("cache.backend: is no Redis or Valkey, and no other cache can be seen")
+
+    from gateway.stores.redis import RedisClusterException, RedisError  # noqa: PLC0415 - see _open_redis_store
+
+    try:
+        async with _open_redis_store(settings) as (store, _), asyncio.timeout(within):
+            return await work(store)
+    except (RedisError, RedisClusterException, TimeoutError) as error:
+        raise OSError(f"cache.backend: Redis cannot be asked: {str(error) or 'no answer in time'}") from error
