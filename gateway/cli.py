@@ -244,7 +244,10 @@ def stats(config: Path | None) -> None:
 @main.command()
 @click.argument("contract", type=click.Choice(["graphql", "proto", "service-config"]))
 def schema(contract: str) -> None:
-    """Print the GraphQL schema, the protobuf source, or the service config for gRPC channels."""
+    """Print a contract: GraphQL, protobuf, or gRPC service config.
+
+    That is the GraphQL schema, the protobuf source, or the service config for gRPC channels.
+    """
     if contract != "graphql":
         click.echo(contracts.proto() if contract == "proto" else contracts.service_config(), nl=False)
         return
