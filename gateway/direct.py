@@ -1,12 +1,12 @@
-"""Requests that are answered straight from the protocol, past ASGI.
+"""Requests that are answered directly by the protocol, without ASGI.
 
-Of what an answer from memory costs, uvicorn's way of running an ASGI application is the larger part. So a POST to one
-path that has come whole, as nearly all do, is handed over as it is, and its answer is written in one piece. All else
-goes uvicorn's way: other methods and paths, bodies that arrive in parts, pipelined requests. Either way the same
-connection, the same parser and the same limits serve.
+Running an ASGI application the way uvicorn does is the larger part of what an answer from memory costs. So a POST to
+one path that has arrived whole, as nearly all do, is handed over as it is, and its answer is written in one piece.
+Everything else goes uvicorn's way: other methods and paths, bodies that arrive in parts, pipelined requests.
+Connection, parser and limits are the same for both.
 
-A client says the same in the head of nearly all its requests. So a connection remembers some heads that it has read, to
-the byte, and what was made of them: a request that begins with one of these, and is as long as it says, is not parsed.
+Nearly all requests of a client have the same head. So a connection remembers some heads that it has read, byte for
+byte, and what was made of them: a request that begins with one of these, and has the right length, is not parsed.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 """As ASGI has them; names are in lower case."""
 
 _MEMORY: Final = 32_768
-"""Bytes of memory for the heads that a connection remembers, about: there may be a thousand connections, of anybody."""
+"""Bytes of memory for the heads that a connection remembers, about: anybody may open a thousand connections."""
 _PER_FIELD: Final = 256
-"""Bytes of memory, by measurement, that a field takes besides what it says, which is there twice."""
+"""Bytes of memory, by measurement, that a field takes in addition to its text, which is kept twice."""
 
 Head = TypeVar("Head")
 """What is made of the headers."""
@@ -52,7 +52,7 @@ class Response(Struct, frozen=True):
         await send({"type": "http.response.body", "body": self.body})
 
     def encoded(self, headers: Headers, *, close: bool) -> bytes:
-        """As it goes over the wire (RFC 9112), with `headers` besides its own, and word that this was the last."""
+        """As it goes over the wire (RFC 9112), with further `headers`. `close` tells the client that it is the last."""
         parts = [_STATUS_LINE[self.status]]
         for name, value in headers:
             parts += name, b": ", value, b"\r\n"
@@ -71,7 +71,7 @@ class Direct(Protocol[Head]):
         ...
 
     def head(self, headers: Headers) -> Head:
-        """Make of headers what `answer` takes; it may be taken for several requests. Must not fail."""
+        """Make of headers what `answer` takes, possibly for several requests. Must not fail."""
         ...
 
     def answer(self, head: Head, body: bytes, client: Client) -> Awaitable[Response | None]:
@@ -90,7 +90,7 @@ class _Known(NamedTuple, Generic[Head]):
 
 
 class DirectProtocol(BoundedProtocol, Generic[Head]):
-    """Answers by `direct` what may be answered so."""
+    """Has `direct` answer what can be answered directly."""
 
     def __init__(self, *args: Any, direct: Direct[Head], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -153,14 +153,14 @@ class DirectProtocol(BoundedProtocol, Generic[Head]):
         body, self._arriving = b"".join(self._arriving), None
         self.message_complete()
         head = self._direct.head(self.headers)
-        # A client of HTTP/1.0 that would keep it wants to be told so, and reads to the end otherwise.
+        # A client of HTTP/1.0 keeps a connection only if the answer says so, and reads to the end otherwise.
         keep_alive = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
         if keep_alive:
             self._remember(head, len(body))
         self._begin(head, body, keep_alive=keep_alive)
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close the connection if it has been at rest for so long: it may have been used since the timer was set."""
+        """Close the connection if it has been idle for that long: it may have been used since the timer was set."""
         left: float = self.timeout_keep_alive
         if self.at_rest():
             left -= self.loop.time() - self._rests_since
@@ -170,7 +170,7 @@ class DirectProtocol(BoundedProtocol, Generic[Head]):
             super().timeout_keep_alive_handler()
 
     def _remember(self, head: Head, length: int) -> None:
-        """Remember a head if it and its body, as they are, are all that came: a body in chunks is longer on the way."""
+        """Remember a head if it and its body are all that arrived: a chunked body is longer on the wire."""
         end = self._data.find(b"\r\n\r\n") + 4
         size = 2 * end + _PER_FIELD * len(self.headers)
         if len(self._data) == end + length and size <= _MEMORY:
@@ -206,7 +206,7 @@ class DirectProtocol(BoundedProtocol, Generic[Head]):
         self._rest()
 
     def _rest(self) -> None:
-        """Wait for the next request, by the timer of the last one where that still runs: setting one takes its time."""
+        """Wait for the next request, by the last timer if it still runs: setting a new one each time would cost."""
         self._rests_since = self.loop.time()
         if self.timeout_keep_alive_task is None or self.pipeline:
             self.on_response_complete()
@@ -216,7 +216,7 @@ class DirectProtocol(BoundedProtocol, Generic[Head]):
 
 
 class _Exchange:
-    """Stands where uvicorn has its cycle while a request is answered directly."""
+    """Stands in for uvicorn's request cycle while a request is answered directly."""
 
     __slots__ = ("disconnected", "keep_alive", "response_complete")
 
@@ -235,12 +235,12 @@ class _Exchange:
 
 
 def _begun(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, None, None]) -> asyncio.Task[None]:
-    """A task, at once at work where Python knows how (3.12): what need not wait is done without the loop."""
+    """A task, started eagerly where Python can (3.12): what need not wait is done without the loop."""
     if sys.version_info >= (3, 12):
         return asyncio.Task(work, loop=loop, eager_start=True)
     return loop.create_task(work)
 
 
 _CLOSE: Final = (b"connection", b"close")
-"""What the listener has its answers say when it is about to end."""
+"""What the listener adds to its answers while it shuts down."""
 _STATUS_LINE: Final = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in HTTPStatus}

@@ -1,7 +1,7 @@
-"""Connections of listeners with TLS, until it is agreed on.
+"""TLS handshakes of a listener: its connections, until the handshake is complete.
 
-asyncio would take them by itself, but tells nobody of one before that: any number of them could wait for it, with some
-80 KiB each, beside those that are counted.
+asyncio could accept them by itself, but tells nobody of a connection before its handshake is complete: any number could
+wait for that, at some 80 KiB each, uncounted.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 __all__ = ["Handshakes", "taken_from"]
 
 _PATIENCE: Final = 10.0
-"""Seconds for TLS to be agreed on; asyncio's own is a minute."""
+"""Seconds for a handshake; asyncio's own limit is a minute."""
 _FAREWELL: Final = 0.5
-"""Seconds for a client to answer TLS's farewell. One that keeps an idle connection does not read, so does not answer;
+"""Seconds for a client to answer TLS's close_notify. One with an idle connection does not read, so does not answer;
 asyncio would wait for half a minute, and each such connection would hold up the shutdown for as long as it may."""
 _AT_ONCE: Final = 100
-"""Connections that are taken before anything else has its turn."""
+"""Connections that are accepted before anything else has its turn."""
 _PAUSE: Final = 1.0
-"""Seconds for which none is taken when no descriptor is left for one."""
+"""Seconds for which none is accepted when no file descriptor is left."""
 
 
 class Handshakes:
-    """Takes connections, and hands each to its `protocol` once TLS is agreed on. While it is `full` it closes them."""
+    """Accepts connections, and hands each to its `protocol` after the handshake. While it is `full` it closes them."""
 
     def __init__(self, tls: ssl.SSLContext, protocol: Callable[[], asyncio.Protocol], full: Callable[[], bool]) -> None:
         self._tls = tls
@@ -39,30 +39,30 @@ class Handshakes:
         self._under_way: dict[asyncio.Task[None], asyncio.Protocol] = {}
 
     def under_way(self) -> set[asyncio.Protocol]:
-        """Whose connections are not agreed on yet, or have just been."""
+        """Protocols whose handshake is not complete, or has just been completed."""
         return set(self._under_way.values())
 
     def take_from(self, listener: socket.socket) -> None:
-        """Take all connections of this listener from now on."""
+        """Accept the connections of this listener from now on."""
         listener.setblocking(False)
         self._listeners.add(listener)
         asyncio.get_running_loop().add_reader(listener, self._take_some, listener)
 
     def take(self, connection: socket.socket) -> None:
-        """Take one, however many there are."""
+        """Begin the handshake of an accepted connection, however many there are."""
         protocol = self._protocol()
         task = asyncio.get_running_loop().create_task(self._agree(connection, protocol), name="agree on TLS")
         self._under_way[task] = protocol
         task.add_done_callback(self._under_way.pop)
 
     def close(self) -> None:
-        """Take none from listeners any more."""
+        """Accept no more connections."""
         for each in self._listeners:
             asyncio.get_running_loop().remove_reader(each)
         self._listeners.clear()
 
     async def abandon(self) -> None:
-        """Close those that are not agreed on."""
+        """Close those whose handshake is not complete."""
         tasks = list(self._under_way)
         for each in tasks:
             each.cancel()
@@ -98,7 +98,7 @@ class Handshakes:
 
 
 def taken_from(listener: socket.socket) -> Iterator[socket.socket]:
-    """Connections that wait to be taken. The listener must not block. Raises OSError when one cannot be."""
+    """Connections that wait to be accepted. The listener must not block. Raises OSError when one cannot be accepted."""
     while True:
         try:
             connection, _ = listener.accept()

@@ -1,4 +1,4 @@
-"""Serves an ASGI application over HTTP while a block runs: uvicorn, without a claim on the process.
+"""Serves an ASGI application over HTTP while a block runs: uvicorn, without its hold on the process.
 
 Signals, logging and the event loop belong to whoever runs the process, and several listeners share one loop.
 """
@@ -36,9 +36,9 @@ _FIRST_REQUEST: Final = 1.0
 """Seconds that a connection gets for its first request when the listener closes: it has only just been made."""
 _LOOK_EVERY: Final = 0.05
 _TOLD: Final = 1.0
-"""Seconds for what answers a client that has gone to come to its end."""
+"""Seconds that requests get to end once their clients are cut off."""
 _CANCELLED: Final = 1.0
-"""Seconds for what was cancelled to do so."""
+"""Seconds that they get after that, once they are cancelled."""
 
 
 @asynccontextmanager
@@ -57,12 +57,12 @@ async def listening(
 ) -> AsyncIterator[str]:
     """Listen while the block runs; yields the base URL. Port 0 takes a free one; `shared` and `section` as in `claim`.
 
-    Connections beyond `max_connections` are closed at once, those on which TLS is not agreed on yet included.
+    Connections beyond `max_connections` are closed at once. Those still in their TLS handshake count too.
 
     On leaving, or as soon as `shutdown` closes doors, no new connection is taken, and requests under way get `grace`
-    seconds, or less when it is hastened. From its beginning on, answers ask clients to take their next request
-    elsewhere. `protocol` is uvicorn's HTTP protocol, or makes one derived from it. With certificates it speaks TLS, and
-    takes those there are whenever a client connects. Raises OSError when the port cannot be had.
+    seconds, or less when it is hastened. As soon as it begins, answers ask clients to reconnect for their next request.
+    `protocol` is uvicorn's HTTP protocol, or makes one derived from it. With certificates it speaks TLS, and each
+    connection gets the current one. Raises OSError when the port cannot be bound.
     """
     tls = None if certificates is None else server_context(certificates)
     shutdown = shutdown or Shutdown()
@@ -103,7 +103,7 @@ async def listening(
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals alone, bounds what waits for TLS, and loses no request when it ends: uvicorn does none of it."""
+    """Leaves signals alone, bounds TLS handshakes, and loses no request when it stops: uvicorn does none of this."""
 
     def __init__(self, shutdown: Shutdown, grace: float, max_connections: int | None, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -114,7 +114,7 @@ class _Server(uvicorn.Server):
         self._handshakes: Handshakes | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen on the sockets. uvicorn's own does this too, after much else that is of no use here."""
+        """Listen on the sockets. uvicorn's own method does much else, none of it of use here."""
         loop, tls = asyncio.get_running_loop(), self.config.ssl
         if tls is None:
             self.servers = [
@@ -154,10 +154,10 @@ class _Server(uvicorn.Server):
             await asyncio.sleep(_LOOK_EVERY)
 
     async def abandon(self) -> None:
-        """Cut off whatever is open still.
+        """Cut off whatever is still open.
 
-        Those who answer see that the client has gone. Only those who go on after that are cancelled, as uvicorn logs a
-        cancelled one as an error.
+        Requests in progress see that their client has gone. Only those that go on after that are cancelled, since
+        uvicorn logs a cancelled request as an error.
         """
         for server in self.servers:
             server.close()
@@ -175,8 +175,8 @@ class _Server(uvicorn.Server):
                 await asyncio.wait(late, timeout=_CANCELLED)
 
     async def _close_listeners(self, listeners: list[socket.socket]) -> None:
-        """The kernel resets connections that it has made and nobody has taken: so they are taken first, to the last."""
-        copies = [each.dup() for each in listeners]  # what is closed by asyncio would go on to listen, but for nobody
+        """The kernel resets connections that are established but not accepted: so all of them are accepted first."""
+        copies = [each.dup() for each in listeners]  # asyncio closes its own, on which nobody could accept any more
         for server in self.servers:
             server.close()
         if self._handshakes is not None:
@@ -221,7 +221,7 @@ def _awaits_its_first(connection: Protocols) -> bool:
 
 
 def _left_of(listener: socket.socket) -> Iterator[socket.socket]:
-    """Connections that wait to be taken. Those that cannot be are left."""
+    """Connections that wait to be accepted. Those that cannot be are left."""
     listener.setblocking(False)
     with suppress(OSError):
         yield from taken_from(listener)
@@ -235,11 +235,11 @@ def bind(host: str, port: int, *, shared: bool = False, section: str = "") -> so
 
 
 def claim(host: str, port: int, *, shared: bool = False, section: str = "") -> socket.socket:
-    """A socket that does not listen yet: it keeps the port, and no client comes to it.
+    """A socket that is bound but does not listen yet: it keeps the port, and no client reaches it.
 
-    A `shared` port is taken also where another process of the same user has it and shares it: the kernel spreads new
-    connections over all of them (SO_REUSEPORT). Raises OSError, with a `strerror` that names the address, and the
-    section of the settings that it comes from, if that is given.
+    A `shared` port may also be in use by other processes of the same user that share it: the kernel spreads new
+    connections over all of them (SO_REUSEPORT). Raises OSError, whose `strerror` names the address, and the section of
+    the settings that it comes from, if given.
     """
     claimed = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
@@ -260,11 +260,11 @@ def claim(host: str, port: int, *, shared: bool = False, section: str = "") -> s
 
 
 def shared_with_others(host: str, port: int) -> bool:
-    """Whether a process listens there already that shares the port."""
+    """Whether another process listens there already, and shares the port."""
     try:
         claim(host, port, shared=True).close()
     except OSError:
-        return False  # it cannot be had at all
+        return False  # it cannot be bound at all
     try:
         claim(host, port).close()
     except OSError as error:

@@ -1,7 +1,7 @@
-"""uvicorn's protocol, with what neither it nor the parser below has.
+"""uvicorn's HTTP protocol, with what neither it nor its parser has.
 
-Bounds, on the size of a request's head and the time for it, on the time that a client has for taking an answer, and on
-connections; and whoever asks for another protocol is answered in this one.
+Limits: on the size of a request's head and the time to send it, on the time that a client has to take an answer, and on
+connections. A client that asks for another protocol is answered in this one.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Client(Protocol):
     """Who waits for an answer."""
 
     def when_gone(self, act: Callable[[], object] | None) -> None:
-        """Call this once the client has gone away, or at once if it has; None takes that back."""
+        """Call this when the client goes away, or at once if it has gone; None takes that back."""
         ...
 
 
@@ -58,18 +58,18 @@ def client_of(scope: Scope) -> Client:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Ends connections that ask for more than they may have. There may be `max_connections` of them to a listener."""
+    """Closes connections that exceed the limits. A listener may have `max_connections` of them."""
 
     max_head: ClassVar[int] = 65_536
-    """Bytes of a request's head, its line and its headers, that may have come without its end; and of what follows a
-    body, its trailer, as well. A GET carries its document there."""
+    """Bytes of a request's head (its line and headers), or of the trailer after its body, that may arrive before its
+    end. A GET has its document in the head."""
     max_fields: ClassVar[int] = 128
-    """Fields of a head: small ones take twenty times as much memory as they are long."""
+    """Fields of a head: small ones take twenty times their length in memory."""
     patience: ClassVar[float] = 10.0
-    """Seconds for a head to arrive, from its first byte on, for the first byte on a new connection, and for the rest of
-    a body that has been answered already."""
+    """Seconds for a head to arrive, counted from its first byte; for the first byte on a new connection; and for the
+    rest of a body that has already been answered."""
     reading: ClassVar[float] = 60.0
-    """Seconds for a client to take what does not go into the transport's buffer at once, which is some 64 KiB."""
+    """Seconds for a client to take what exceeds the transport's buffer, which is some 64 KiB."""
 
     def __init__(self, *args: Any, max_connections: int | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -96,7 +96,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more, and tell who waits for something on the client's behalf."""
+        """Stop waiting, and tell whoever works for this client."""
         self._wait_no_more()
         self._taken()
         super().connection_lost(exc)
@@ -111,12 +111,12 @@ class BoundedProtocol(HttpToolsProtocol):
             act()
 
     def pause_writing(self) -> None:
-        """The client has still to take what was written."""
+        """The client does not take what is written fast enough."""
         super().pause_writing()
         self._taking = self.loop.call_later(self.reading, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """It has taken it, but for a little."""
+        """It has taken nearly all of it."""
         super().resume_writing()
         self._taken()
 
@@ -148,7 +148,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a field of a head. Those of a trailer are of use to nobody here, and there is no end to them."""
+        """Take a field of a head. Those of a trailer are ignored: nobody needs them, and their number has no limit."""
         if self._head is None:
             return
         if len(self.headers) == self.max_fields:
@@ -157,8 +157,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Go on with the request, unless there is something against it."""
-        if self.transport.is_closing():  # what was asked for before was the last
+        """Go on with the request, unless it is refused."""
+        if self.transport.is_closing():  # the request before was the last
             return
         refusal = self.refusal()
         if refusal is not None:
@@ -185,7 +185,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._leaving:
             self.transport.close()
         elif self.at_rest() and not self.transport.is_closing():
-            # It was answered before its body had come, for which uvicorn has given its timer up.
+            # It was answered before its body had come. uvicorn has cancelled its keep-alive timer for that.
             self._wait_no_more()
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
@@ -194,8 +194,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def leave(self) -> None:
         """Close the connection once the rest of the body has come, or after a while.
 
-        Closed at once it would be reset by what comes yet, and the client might not get to read the answer (RFC 9112,
-        9.6): nginx, which keeps no connection unless it is told to, says 502 then.
+        If it were closed at once, what still arrives would reset it, and the client might not read the answer (RFC
+        9112, 9.6): nginx, which keeps no connection unless it is told to, says 502 then.
         """
         self._leaving = True
         if self.transport.can_write_eof():  # not over TLS
@@ -204,7 +204,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._wait()
 
     def refusal(self) -> bytes | None:
-        """The answer to a head that is well-formed, but is not taken; None if it is."""
+        """The answer to a head that is well-formed but refused; None if it is accepted."""
         if self.parser.should_upgrade():  # still; to the parser the request is at its end here
             return _NO_OTHER_PROTOCOL
         names = [name for name, _ in self.headers]
@@ -216,7 +216,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return None
 
     def _is_merely_chunked(self) -> bool:
-        """Whether the body is in chunks, and nothing else was done to it, which the parser would not say."""
+        """Whether chunked is the only transfer coding, which the parser does not tell."""
         return [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"] == [b"chunked"]
 
     def at_rest(self) -> bool:
@@ -236,8 +236,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, answer: bytes) -> None:
         """Answer so in the place of what arrives, and end the connection.
 
-        Behind a request that is being answered yet, the answer to that is the last: the client would take this one for
-        it, or, if it was cut off, not get to know what came of a write.
+        If the request before is still being answered, its answer is the last: the client would take this one for it,
+        or, if that is cut off, would not learn what became of a write.
         """
         if self._ending or self.transport.is_closing():
             return
@@ -265,7 +265,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 class _Lingering:
-    """The transport, as uvicorn's cycle uses it: a body that was answered before it had come is let come to its end."""
+    """The transport, as uvicorn's cycle uses it: closing waits for the end of a body that was answered early."""
 
     __slots__ = ("_cycle", "_protocol", "is_closing", "write")
 
@@ -284,10 +284,10 @@ class _Lingering:
 
 
 def _staying_with_http(data: bytes) -> bytes:
-    """What begins with a request's head, as if that asked for no upgrade, which a server may ignore (RFC 9110, 7.8).
+    """The same data, without the request's `Upgrade`, which a server may ignore (RFC 9110, 7.8).
 
-    The parser would leave out the body of one that asks, and take what comes of it later for the next request. Clients
-    ask before they know what a server speaks: Java's for HTTP/2, with the body of a POST behind it.
+    With it the parser would leave out the body, and take it for the next request. Clients ask for an upgrade before
+    they know what a server speaks: Java's asks for HTTP/2, in a POST with a body.
     """
     end = data.find(b"\r\n\r\n")
     head = data if end < 0 else data[:end]
