@@ -1,7 +1,7 @@
-"""Room for large requests while they arrive, and turns, so that all of them have room.
+"""Memory for large requests while they arrive: they take turns, so that there is room for all that do.
 
-Anybody can begin one, send the most of it and stop there: nobody is known before it has come whole. So whoever has a
-turn for long loses it where others wait.
+Anybody can send most of a request and stop there: no caller is authenticated before it has arrived. So a request that
+takes long loses its turn if others wait.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ __all__ = ["Arrivals"]
 _ROOM: Final = 67_108_864
 """Bytes that all of them may take."""
 _TURN: Final = 2.0
-"""Seconds for one to arrive, where others wait for their turns."""
+"""Seconds for one to arrive, if others wait for their turns."""
 
 Request = TypeVar("Request")
-"""Whatever stands for one."""
+"""Whatever identifies one."""
 
 
 class Arrivals(Generic[Request]):
-    """Those that arrive at a door. Each takes room for one that is as `largest`, in bytes.
+    """Requests that are arriving at a door. Each takes room for the `largest` one, in bytes.
 
     One that takes too long loses its turn: `lose` is called, once, and not while it waits. It has to leave soon then.
     """
 
     def __init__(self, largest: int, lose: Callable[[Request], object]) -> None:
         self._free = max(1, _ROOM // largest)
-        """Turns that nobody has. While there are any, nobody waits for one."""
+        """Turns that are free. While there are any, nobody waits for one."""
         self._lose = lose
         self._under_way: dict[Request, float] = {}
         """Since when each has its turn, the earliest first."""
@@ -53,7 +53,7 @@ class Arrivals(Generic[Request]):
         self._under_way[request] = time.monotonic()
 
     def leave(self, request: Request) -> None:
-        """Give it back: the request has come whole, or does not come."""
+        """Give the turn back: the request has arrived, or will not."""
         self._under_way.pop(request, None)
         self._hand_over()
 
@@ -65,9 +65,9 @@ class Arrivals(Generic[Request]):
         self._free += 1
 
     async def _handed_over(self) -> None:
-        """Whoever has waited long enough has the one that takes longest lose its turn.
+        """Wait; after a while, make the request that takes longest lose its turn, and again after a while.
 
-        He goes on like that: the turn goes to who has waited longest, and may be for one that does not come.
+        One is not enough: its turn goes to whoever has waited longest, which may be a request that does not arrive.
         """
         loop = asyncio.get_running_loop()
         turn = loop.create_future()

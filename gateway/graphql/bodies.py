@@ -1,6 +1,6 @@
-"""The bodies of requests: of which kind they may be, how long they may take to arrive, how much memory all may take.
+"""The bodies of requests: which media types, how long they may take to arrive, how much memory all of them may take.
 
-Anybody can send one, and nobody is known before it has come whole. So large ones have to take turns.
+Anybody can send one, and no caller is authenticated before it has arrived. So large ones take turns.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 __all__ = ["Bodies", "NotReceived"]
 
 _SMALL: Final = 65_536
-"""Bytes of a body that needs no turn: uvicorn holds more for each connection anyhow."""
+"""Bytes of a body that needs no turn: uvicorn buffers more than this for each connection anyway."""
 _PATIENCE: Final = 0.5
 """Share of the remaining time that is spent on waiting for a turn."""
 
 _UTF_8: Final = frozenset({"utf-8", "utf8"})
 _AS_IT_IS: Final = "identity"
-"""The content coding that is none."""
+"""The content coding that means none."""
 
 
 class NotReceived(Refused):
-    """The request has not come in time, or there is no room for it beside others."""
+    """The request did not arrive in time, or there was no room for it beside others."""
 
     code = RequestNotReceived.reason
 
@@ -52,7 +52,7 @@ class Bodies:
         self._arrivals = Arrivals(max_size, _pass)
 
     async def of(self, request: HttpRequest, deadline: Deadline) -> bytes:
-        """The body of a POST, which is JSON as far as that was said. Raises Refused, and ClientDisconnect."""
+        """The body of a POST, whose headers say that it is JSON. Raises Refused, and ClientDisconnect."""
         _check_is_json(request.head)
         if isinstance(request.body, bytes):
             self._check_size(len(request.body))
@@ -86,7 +86,7 @@ class Bodies:
 
     @asynccontextmanager
     async def _turn(self, client: Client, deadline: Deadline, bound: asyncio.Timeout) -> AsyncIterator[None]:
-        """Room for the largest body, while the block runs. Until then, most of it stays with the client."""
+        """Room for the largest body, while the block runs. Until there is, most of the body stays with the client."""
         if self._arrivals.full:
             await self._wait(client, deadline, bound)
         else:
@@ -97,7 +97,7 @@ class Bodies:
             self._arrivals.leave(bound)
 
     async def _wait(self, client: Client, deadline: Deadline, bound: asyncio.Timeout) -> None:
-        """Wait for a turn. Who has gone must not: his connection is counted no more, and what has come is kept yet."""
+        """Wait for a turn, while the client is there: one that has gone would hold memory that no limit counts."""
         try:
             async with asyncio.timeout(deadline.remaining * _PATIENCE):
                 with Connected(client):
@@ -113,7 +113,7 @@ class Bodies:
 
 
 def _pass(bound: asyncio.Timeout) -> None:
-    """Have it pass now."""
+    """Have the bound expire now."""
     if not bound.expired():
         bound.reschedule(asyncio.get_running_loop().time())
 

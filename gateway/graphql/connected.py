@@ -1,4 +1,4 @@
-"""Work for a client, given up when that goes away."""
+"""Work for a client, cancelled when the client goes away."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 async def while_connected(request: HttpRequest, work: Coroutine[Any, None, Result]) -> Result:
-    """Do the work; once it waits, give it up when the client goes away. Raises ClientDisconnect then."""
+    """Do the work; as soon as it waits, cancel it when the client goes away. Raises ClientDisconnect then."""
     begun = Begun(work)
     if begun.done:
         return begun.result
@@ -52,9 +52,9 @@ async def _disconnected(receive: Receive) -> NoReturn:
 
 
 class Connected:
-    """Cancels the block, which has to wait for something, when the client goes away. Raises ClientDisconnect then.
+    """Cancels the block when the client goes away. Raises ClientDisconnect then.
 
-    A task that watches would cost what all of the rest here does.
+    A task that watches the client would cost as much as all the rest here.
     """
 
     __slots__ = ("_cancelling", "_client", "_gone", "_task")

@@ -33,7 +33,7 @@ _MOST: Final = 256
 _LONGEST: Final = 4096
 """Bytes of a body that is remembered."""
 _LARGEST: Final = 131_072
-"""Bytes of its document with the plan that it is to be answered by: they are kept with it, here too."""
+"""Bytes of its document and plan, which are kept with it, here too."""
 
 
 class Executable(Struct, frozen=True):
@@ -58,7 +58,7 @@ class Executables:
         self._bodies = Bodies(max_body)
         self._memory = RequestMemory()
         self._known: dict[bytes, Executable] = {}
-        """By body, those that were remembered last being the last."""
+        """By body, the oldest first."""
 
     async def of(self, request: HttpRequest, deadline: Deadline) -> Executable:
         """What a request asks for. Raises Refused, NotExecutable and ClientDisconnect."""
@@ -76,7 +76,7 @@ class Executables:
                 raise Refused(405, f"{method} is not supported: use GET for queries, or POST", {"allow": "GET, POST"})
 
     def _found(self, body: bytes) -> Executable:
-        """What a body asks for that is not known; it is remembered if that is worth while."""
+        """What an unknown body asks for; it is remembered if that is worth while."""
         if len(body) > SMALL:
             self._reserve(decoded_size(body))
         parameters = parameters_in_body(body)

@@ -1,4 +1,4 @@
-"""The head of a request, and what its headers say: found out when it is asked for, and once."""
+"""The head of a request, and what its headers mean: parsed when first needed, and only once."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Refused(Exception):
 
 
 class Head:
-    """Headers, by their names in lower case. It may be that of several requests of a connection (`gateway.direct`)."""
+    """Headers, by their names in lower case. Several requests of a connection may share one (`gateway.direct`)."""
 
     def __init__(self, headers: Headers) -> None:
         self._all = headers
@@ -60,7 +60,7 @@ class Head:
 
     @cached_property
     def credentials(self) -> CallerCredentials:
-        """What the caller shows."""
+        """The caller's credentials."""
         return CallerCredentials.read(self.header)
 
     @cached_property
@@ -70,17 +70,17 @@ class Head:
 
     @cached_property
     def accepted(self) -> str:
-        """The media type of the answer. Raises Refused when none of ours is accepted."""
+        """The media type for the answer. Raises Refused when none of ours is accepted."""
         return _media_type_for(self.joined("accept") or "*/*")
 
     @cached_property
     def media_type(self) -> str:
-        """The media type of the body, in lower case and without parameters; empty if it was not said."""
+        """The media type of the body, in lower case and without parameters; empty if not given."""
         return self._content_type[0]
 
     @cached_property
     def charset(self) -> str:
-        """That of the body, in lower case; UTF-8 if it was not said."""
+        """The charset of the body, in lower case; UTF-8 if not given."""
         return _parameters(self._content_type[1]).get("charset", "utf-8").lower()
 
     @cached_property
@@ -96,10 +96,10 @@ class Head:
 
 @lru_cache(maxsize=256)
 def _media_type_for(accept: str) -> str:
-    """The one of ours that the client likes best (RFC 9110, 12.5.1), by the most specific range for each.
+    """The one of ours that the client prefers (RFC 9110, 12.5.1), by the most specific range for each.
 
-    Who likes both alike gets the one that is named first; who does not say gets what was usual before. Raises Refused
-    for who wants neither.
+    If it prefers neither, it gets the one that it names first; if it names neither, the legacy one. Raises Refused if
+    it accepts neither.
     """
     ranges = [_range(each) for each in accept.split(",")]
     names = [name for name, _ in ranges]
@@ -118,7 +118,7 @@ def _media_type_for(accept: str) -> str:
 
 
 def _parameters(text: str) -> dict[str, str]:
-    """Parameters by their names in lower case; what is none is passed over.
+    """Parameters by their names in lower case; anything else is ignored.
 
     Of two with the same name the first counts (WHATWG MIME Sniffing, 4.4).
     """

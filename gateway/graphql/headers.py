@@ -1,4 +1,4 @@
-"""What every answer of this listener tells browsers, whoever made it."""
+"""Headers for browsers that every answer of this listener has, and CORS."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _REMEMBERED: Final = 7200
 
 
 def always(*, secure: bool) -> Headers:
-    """Headers that every answer has; with HSTS if the connection is TLS's."""
+    """Headers that every answer has; with HSTS if the connection uses TLS."""
     return [*_ALWAYS, *_BY_TLS] if secure else [*_ALWAYS]
 
 
@@ -71,9 +71,9 @@ class BrowserHeaders:
 
 
 class _Cors(CORSMiddleware):
-    """Tells browsers what scripts may send, whatever they ask. So they can say which header it is that may not be sent.
+    """Tells browsers what scripts may send, also when it refuses, so that they can name the header that is not allowed.
 
-    If the answer has a status of failure, as Starlette's has then, they say no more than that.
+    Starlette refuses with 400, of which browsers report only the status.
     """
 
     def preflight_response(self, request_headers: RequestHeaders) -> Response:

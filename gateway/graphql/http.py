@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["GraphQLEndpoint"]
 
 _PUNCTUATION: Final = 64
-"""Bytes around a value in an answer besides its name, a type's name included: at most."""
+"""Bytes around a value in an answer, a type's name included but not its own name: at most."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -131,7 +131,7 @@ class GraphQLEndpoint:
         return result_response(result, media_type, context.reads, tell_of_cache=executable.wants_cache_told)
 
     def _fits(self, executable: Executable, context: Context) -> bool:
-        """Whether the answer has room for certain, as nearly all have, so that nothing has to be counted.
+        """Whether the answer is certain to fit, as nearly all are, so that nothing has to be counted.
 
         A field that is read holds no more than the session context does, under a name that the document has.
         """
@@ -168,9 +168,9 @@ def _is_browser(http: HttpRequest) -> bool:
 
 
 def _turned_away(result: ExecutionResult, context: Context) -> tuple[int, float] | None:
-    """Status and seconds to wait, if this gateway has turned away all calls of the request, so that nothing was done.
+    """Status and seconds to wait, if this gateway has rejected all calls of the request, so that nothing was done.
 
-    Where upstream is spared they had been let in, and each has failed then, with an error for each session context.
+    Calls that are rejected to spare upstream have passed the guard, and there is an error for each session context.
     """
     failed = result.errors or ()
     if any(_is_answered(key, value, failed) for key, value in (result.data or {}).items()):
@@ -184,7 +184,7 @@ def _turned_away(result: ExecutionResult, context: Context) -> tuple[int, float]
 
 
 def _is_answered(key: str, value: object, failed: Sequence[GraphQLError]) -> bool:
-    """Whether a root field has an answer, or a list of which not every entry failed: some may be null without that."""
+    """Whether a root field has an answer, or a list in which some entry did not fail: one may be null all the same."""
     if isinstance(value, list):
         return not value or len(value) > sum(error.path is not None and error.path[0] == key for error in failed)
     return value is not None

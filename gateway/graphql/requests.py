@@ -1,4 +1,4 @@
-"""Requests of GraphQL over HTTP: their parameters, and what is refused before anybody looks at them.
+"""Requests of GraphQL over HTTP: their parameters, and what is refused before those are looked at.
 
 A page of another site can make its visitor's browser send a GET, or a POST of a form's media types, without asking
 here first. So a POST must be of `application/json`, and a GET must carry a header that no form and no link can set:
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 PREFLIGHT_HEADERS: Final = ("x-apollo-operation-name", "apollo-require-preflight", "graphql-require-preflight")
-"""Each of them shows that a GET is no link's or form's. Their values do not matter."""
+"""Each of them shows that a GET does not come from a link or form. Their values do not matter."""
 
 _PADDING: Final = b" " * 8
 
@@ -42,14 +42,14 @@ Decoded = TypeVar("Decoded")
 
 
 class HttpRequest:
-    """What a client sends: line and head, which are there, and a body, which may be still to come (ASGI 3)."""
+    """What a client sends: the request line and head, and a body that may still have to be received (ASGI 3)."""
 
     def __init__(self, method: str, query: bytes, head: Head, body: Receive | bytes, client: Client) -> None:
         self.method = method
         self.query = query
         self.head = head
         self.body = body
-        """To be received yet, or whole."""
+        """Still to be received, or whole."""
         self.client = client
 
     @classmethod
@@ -75,7 +75,7 @@ class Parameters(msgspec.Struct):
     extensions: dict[str, object] | None = None
 
     def prepared(self, documents: Documents) -> Prepared:
-        """The document that is meant. Raises Refused, or NotExecutable where it is not to be had."""
+        """The document that they name. Raises Refused, or NotExecutable where it is not available."""
         wanted = self.documentId if self.documentId is not None else self._persisted_hash()
         if self.query is None:
             if wanted is None:
@@ -115,7 +115,7 @@ def parameters_in_body(body: bytes) -> Parameters:
 
 
 def _check_not_simple(head: Head) -> None:
-    """A media type of a GET counts if it is JSON alone: a browser has been seen to send others unasked."""
+    """A GET's media type counts only if it is JSON: a browser has been seen to send others by itself."""
     if head.media_type != LEGACY and not any(map(head.header, PREFLIGHT_HEADERS)):
         raise Refused(
             400,
@@ -145,7 +145,7 @@ def _from_query(query: bytes) -> Parameters:
 
 
 def _decode(source: bytes, kind: type[Decoded], what: str) -> Decoded:
-    """Decode JSON, and refuse in words what is none; the decoder's own hold nothing of the source."""
+    """Decode JSON, or say why that is not possible; the decoder's messages hold nothing of the source."""
     if not source.strip():
         raise Refused(400, f"{what}: is empty")
     try:
@@ -161,8 +161,8 @@ def _decode(source: bytes, kind: type[Decoded], what: str) -> Decoded:
 def _why_malformed(source: bytes, kind: type[object], error: ValueError) -> ValueError:
     """What is wrong with JSON that was refused with this error.
 
-    The decoder looks ahead: of half a character (a lone surrogate) near the end it says that the input is cut off.
-    With space after it, it says so only of what is.
+    The decoder looks ahead: for half a character (a lone surrogate) near the end it says that the input is truncated.
+    With space after it, it says so only if that is true.
     """
     try:
         msgspec.json.decode(source + _PADDING, type=kind)

@@ -1,8 +1,8 @@
 """Responses of GraphQL over HTTP: which media type, which status, which headers.
 
-Responses are `application/graphql-response+json` for those who accept it, with a status that tells a request that could
-not be executed (400) from one that was (200); or `application/json`, for those who do not say, with 200 for every
-well-formed request. Upstream's status never becomes this one's; this gateway's own refusals have one (429, 503).
+Responses are `application/graphql-response+json` for clients that accept it, with a status that tells a request that
+could not be executed (400) from one that was (200); or `application/json`, for clients that name neither, with 200 for
+every well-formed request. Upstream's status is never passed on; the gateway's own refusals have one (429, 503).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _encoder: Final = msgspec.json.Encoder()
 def result_response(
     result: ExecutionResult, media_type: str, reads: Sequence[FieldRead] = (), *, tell_of_cache: bool = False
 ) -> Response:
-    """What an operation came to. `reads` are where its answer came from, told in the body if that is wished."""
+    """The result of an operation. `reads` are where its answer came from, included in the body if requested."""
     executed = result.data is not None or any(error.path for error in result.errors or ())
     document: dict[str, object] = {"data": result.data} if executed else {}
     if result.errors:
@@ -52,28 +52,28 @@ def result_response(
 
 
 def turned_away(result: ExecutionResult, media_type: str, status: int, wait: float) -> Response:
-    """The request was refused as a whole, before anything was done: it has no `data` then, not even null.
+    """The request was rejected as a whole, before anything was done: there is no `data` then, not even null.
 
-    429 tells a caller who makes too many calls, 503 one for whom upstream has no room now; and both, when to come back.
+    429 tells that the caller makes too many calls, 503 that upstream is busy; both say when to come back.
     """
     document = {"errors": _formatted(result.errors)}
     return _response(status, document, media_type, {"retry-after": str(max(1, math.ceil(wait)))})
 
 
 def not_sent(error: AnswerTooLarge, media_type: str) -> Response:
-    """The operation was executed, and what it came to is too large to be sent."""
+    """The operation was executed, but its result is too large to be sent."""
     errors = [{"message": error.message, "extensions": {"code": error.reason}}]
     return _response(200, {"errors": errors, "data": None}, media_type)
 
 
 def refused(refusal: Refused, media_type: str) -> Response:
-    """It was no request of GraphQL over HTTP."""
+    """It was not a valid request of GraphQL over HTTP."""
     errors = [{"message": refusal.message, "extensions": {"code": refusal.code}}]
     return _response(refusal.status, {"errors": errors}, media_type, refusal.headers)
 
 
 def failed(message: str) -> Response:
-    """There is a defect."""
+    """There is a bug in the gateway."""
     return _response(500, {"errors": [{"message": message, "extensions": {"code": "INTERNAL"}}]}, LEGACY)
 
 

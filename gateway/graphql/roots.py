@@ -1,4 +1,4 @@
-"""What an operation is about, in one word out of few: a name for metrics, which clients cannot make more of."""
+"""The name that an operation has in metrics: its root field, or one word for several, so that there are only a few."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a selection asks for, seen ahead of its execution."""
+"""What a selection contains, seen before it is executed."""
 
 from __future__ import annotations
 

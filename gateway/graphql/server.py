@@ -69,7 +69,7 @@ async def serve_graphql(
 
 
 class _DirectEndpoint:
-    """The endpoint as the listener asks it directly. Answers carry `headers` besides their own."""
+    """The endpoint for requests that come directly (`gateway.direct`). `headers` are added to each answer."""
 
     path = PATH
 

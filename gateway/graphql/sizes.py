@@ -1,4 +1,4 @@
-"""How large an answer is, before it is encoded: what has no room is not made first and thrown away then."""
+"""How large an answer will be, before it is encoded: one that is too large need not be encoded."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["exceeds"]
 
 
 def exceeds(value: object, most: int) -> bool:
-    """Whether a value takes more than so many bytes as JSON, for all that can be told without encoding it.
+    """Whether a value takes more than so many bytes as JSON, as far as can be told without encoding it.
 
-    What is counted is never more than there will be. Counting ends where it exceeds.
+    The count is never too high, and ends as soon as it exceeds the bound.
     """
     size = 0
     found = [value]

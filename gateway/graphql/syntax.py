@@ -1,4 +1,4 @@
-"""What stands in a document."""
+"""Looking into the syntax tree of a document."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def holds_variables(node: Node) -> bool:
 
 
 def is_composed(node: Node) -> bool:
-    """Whether it is a literal that is made with a variable."""
+    """Whether it is a literal of which a variable is a part."""
     if isinstance(node, ListValueNode):
         return any(isinstance(each, VariableNode) for each in node.values)
     return isinstance(node, ObjectFieldNode) and isinstance(node.value, VariableNode)
