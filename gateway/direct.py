@@ -200,7 +200,7 @@ class DirectProtocol(BoundedProtocol, Generic[Head]):
             return
         headers = self.server_state.default_headers
         discouraged = _CLOSE in headers
-        self.transport.write(response.encoded(headers, close=not exchange.keep_alive and not discouraged))
+        self.write(response.encoded(headers, close=not exchange.keep_alive and not discouraged))
         if discouraged or not exchange.keep_alive:
             self.transport.close()
         self._rest()

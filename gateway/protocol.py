@@ -38,6 +38,8 @@ _NO_OTHER_PROTOCOL: Final = _refusal(
 )
 _NOT_ONE_HOST: Final = _refusal(HTTPStatus.BAD_REQUEST, "the field Host has to be there once")
 _NO_OTHER_CODING: Final = _refusal(HTTPStatus.NOT_IMPLEMENTED, "no transfer coding is understood here but `chunked`.")
+_PIECE: Final = 65_536
+"""Bytes that are written at once; what exceeds them in the transport's buffer has not been taken by the client."""
 _CLIENT: Final = "gateway.client"
 """Key of a request's scope (ASGI 3)."""
 _UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
@@ -70,6 +72,8 @@ class BoundedProtocol(HttpToolsProtocol):
     rest of a body that has already been answered."""
     reading: ClassVar[float] = 60.0
     """Seconds for a client to take what exceeds the transport's buffer, which is some 64 KiB."""
+    room: ClassVar[int] = 67_108_864
+    """Bytes of answers that all clients of a listener together may still have to take."""
 
     def __init__(self, *args: Any, max_connections: int | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -83,13 +87,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self._ending = False
         """Whether it is to be closed after the answer under way: nothing that arrives is looked at any more."""
         self._waiting: asyncio.TimerHandle | None = None
-        self._taking: asyncio.TimerHandle | None = None
+        self.taking: asyncio.TimerHandle | None = None
+        """Set while the client has still to take of an answer, until the time is up for that."""
         self._gone = False
         self._when_gone: Callable[[], object] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin to wait for a head, unless there are too many connections."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(_PIECE)  # those of TLS are others by themselves
         if self._max_connections is not None and len(self.connections) > self._max_connections:
             transport.close()
         else:
@@ -110,10 +116,22 @@ class BoundedProtocol(HttpToolsProtocol):
         if act is not None and self._gone:
             act()
 
+    def write(self, data: bytes) -> None:
+        """Write a part of an answer, in pieces: of one large piece, uvloop's TLS never says that it is not taken."""
+        for start in range(0, len(data), _PIECE):
+            self.transport.write(data[start : start + _PIECE])
+        if self.taking is not None:
+            self._make_room()
+
+    def cut_off(self) -> None:
+        """Close the connection, and drop what the client has not taken."""
+        self._taken()
+        self.transport.abort()
+
     def pause_writing(self) -> None:
         """The client does not take what is written fast enough."""
         super().pause_writing()
-        self._taking = self.loop.call_later(self.reading, self.transport.abort)
+        self.taking = self.loop.call_later(self.reading, self.cut_off)
 
     def resume_writing(self) -> None:
         """It has taken nearly all of it."""
@@ -258,10 +276,22 @@ class BoundedProtocol(HttpToolsProtocol):
             self._waiting.cancel()
             self._waiting = None
 
+    def _make_room(self) -> None:
+        """While clients have too much still to take, cut off the one that has been slow for longest."""
+        slow = {
+            each: each.taking.when()
+            for each in self.connections
+            if isinstance(each, BoundedProtocol) and each.taking is not None
+        }
+        while len(slow) > 1 and sum(each.transport.get_write_buffer_size() for each in slow) > self.room:
+            longest = min(slow, key=slow.__getitem__)
+            del slow[longest]
+            longest.cut_off()
+
     def _taken(self) -> None:
-        if self._taking is not None:
-            self._taking.cancel()
-            self._taking = None
+        if self.taking is not None:
+            self.taking.cancel()
+            self.taking = None
 
 
 class _Lingering:
@@ -272,7 +302,7 @@ class _Lingering:
     def __init__(self, protocol: BoundedProtocol, cycle: RequestResponseCycle) -> None:
         self._protocol = protocol
         self._cycle = cycle
-        self.write: Final = protocol.transport.write
+        self.write: Final = protocol.write
         self.is_closing: Final = protocol.transport.is_closing
 
     def close(self) -> None:

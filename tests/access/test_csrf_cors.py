@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import pytest_asyncio
+from access.certificates import HERE, Authority, Files
 from starlette.responses import PlainTextResponse
 
 from gateway.configuration import load_settings
@@ -20,10 +21,13 @@ from gateway.listener import listening
 from gateway.protocol import BoundedProtocol
 from gateway.sandbox import seed
 from gateway.settings import ConfigurationError
+from gateway.tls import CertificateFiles, Certificates
 from stage import opened
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
 
     from gateway.sandbox import Sandbox
     from stage import Dev
@@ -406,6 +410,9 @@ async def test_a_trailer_that_does_not_end_ends_the_connection(dev: Dev, upstrea
 
 # Answers and connections
 
+LARGE = 20_000_000
+"""Bytes that no buffer of the kernel's has room for."""
+
 
 class _InAHurry(BoundedProtocol):
     reading: ClassVar[float] = 0.2
@@ -413,32 +420,61 @@ class _InAHurry(BoundedProtocol):
 
 async def large(scope: Any, receive: Any, send: Any) -> None:
     await receive()
-    await PlainTextResponse("x" * 20_000_000)(scope, receive, send)
+    await PlainTextResponse("x" * LARGE)(scope, receive, send)
 
 
-async def test_who_does_not_take_an_answer_is_cut_off() -> None:
-    async with listening(large, host="127.0.0.1", port=0, grace=0, protocol=_InAHurry) as url:
-        address = urlsplit(url)
-        reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=1024)
-        writer.write(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
-        await reader.readline()
-        writer.transport.pause_reading()  # type: ignore[attr-defined]  # asyncio's types know it not of a socket's
+async def begun(url: str, tls: ssl.SSLContext | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A client that has asked, and takes no more of the answer than its first line."""
+    address = urlsplit(url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=1024, ssl=tls)
+    writer.write(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+    await reader.readline()
+    writer.transport.pause_reading()  # type: ignore[attr-defined]  # asyncio's types know it not of a socket's
+    return reader, writer
+
+
+async def taken_by(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
+    """Bytes that it gets when it goes on."""
+    writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
+    taken = 0
+    with suppress(ConnectionResetError):
+        async with asyncio.timeout(10):
+            while taken < LARGE and (part := await reader.read(1_000_000)):
+                taken += len(part)
+    writer.transport.abort()
+    return taken
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["TCP", "TLS"])
+async def test_who_does_not_take_an_answer_is_cut_off(tmp_path: Path, *, secure: bool) -> None:
+    authority = Authority()
+    files = Files.of(tmp_path, authority.issue(*HERE))
+    certificates = Certificates(CertificateFiles(files.certificate, files.key), "door") if secure else None
+    async with listening(
+        large, host="127.0.0.1", port=0, grace=0, protocol=_InAHurry, certificates=certificates
+    ) as url:
+        client = await begun(url, authority.trusted() if secure else None)
         await asyncio.sleep(1)
-        writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
-        taken = 0
-        with suppress(ConnectionResetError):
-            async with asyncio.timeout(10):
-                while part := await reader.read(1_000_000):
-                    taken += len(part)
-        writer.transport.abort()
+        assert 0 < await taken_by(*client) < LARGE
 
-    assert 0 < taken < 20_000_000
+
+class _Small(BoundedProtocol):
+    room: ClassVar[int] = LARGE
+
+
+async def test_there_is_an_end_to_what_all_clients_have_still_to_take() -> None:
+    """Who has been longest about it makes room."""
+    async with listening(large, host="127.0.0.1", port=0, grace=0, protocol=_Small) as url:
+        clients = [await begun(url) for _ in range(3)]
+        taken = [await taken_by(*each) for each in clients]
+
+    assert max(taken[:2]) < LARGE <= taken[2]
 
 
 async def test_who_takes_an_answer_in_time_gets_the_whole() -> None:
     async with listening(large, host="127.0.0.1", port=0, grace=0) as url:
         answer = await answer_to(url, b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
-    assert answer.endswith(b"x" * 20_000_000)
+    assert answer.endswith(b"x" * LARGE)
 
 
 async def test_connections_beyond_the_bound_are_closed_and_leave_the_others_alone(upstream: Sandbox) -> None:
