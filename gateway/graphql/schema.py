@@ -112,7 +112,8 @@ class Query:
 
     @strawberry.field(
         description="The session contexts of several sessions of a tenant, read side by side: one entry for each id, "
-        "in the order of the ids, null for a session that does not exist.",
+        "in the order of the ids, null for a session that does not exist. One that cannot be read is null too, and has "
+        "an error.",
         graphql_type=list[types.SessionContext | None] | None,
     )
     async def session_contexts(
