@@ -15,6 +15,7 @@
     ├── MinVersionNotReached          upstream is older than what the caller has seen
     ├── NotRepresentable              a stored value that the caller's protocol cannot carry
     ├── AnswerTooLarge                an answer of more bytes than this gateway's callers are sent
+    │   └── NoRoomForAnswer           or than there is room for: it is a large one among too many
     ├── RequestNotReceived            a call that was opened, and whose request did not come
     │   └── NoRoomForRequest          nor was taken: it is a large one among too many
     ├── WriteOutcomeUnknown           the answer of a write was lost, and reading back settled nothing
@@ -58,6 +59,7 @@ __all__ = [
     "InvalidArgument",
     "IssuerUnavailable",
     "MinVersionNotReached",
+    "NoRoomForAnswer",
     "NoRoomForRequest",
     "NotFound",
     "NotRepresentable",
@@ -247,6 +249,15 @@ class AnswerTooLarge(GatewayError):
 
     def __init__(self, bound: int) -> None:
         super().__init__(f"the answer has more than {bound} bytes: ask for less at a time")
+
+
+class NoRoomForAnswer(AnswerTooLarge):
+    """The answer is a large one, and there is no room for it beside others. `retry_after` is in seconds."""
+
+    retry_after = 1.0
+
+    def __init__(self) -> None:
+        GatewayError.__init__(self, "too many large answers are under way: ask again, or for less at a time")
 
 
 class RequestNotReceived(GatewayError):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from gateway.settings import Log
 
-__all__ = ["configure_logs"]
+__all__ = ["configure_logs", "is_fit_to_log"]
 
 _tracebacks = ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
 """Without local variables: they hold tokens and attribute values."""
@@ -60,12 +60,16 @@ def configure_logs(settings: Log) -> None:
     logging.basicConfig(handlers=[handler], level=max(level, logging.INFO), force=True)
     logging.getLogger("gateway").setLevel(level)
     logging.getLogger("uvicorn").setLevel(max(level, logging.WARNING))  # it reports each listener's coming and going
-    logging.getLogger("grpc._cython.cygrpc").addFilter(_shows_no_metadata)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(is_fit_to_log)
 
 
-def _shows_no_metadata(record: logging.LogRecord) -> bool:
-    """Not what gRPC says of metadata that is no text: it shows the whole value, which may be a token but for a byte."""
-    return record.msg != "Invalid encoding on %s"
+def is_fit_to_log(record: logging.LogRecord) -> bool:
+    """Not all that gRPC says is.
+
+    Of metadata that is no text it shows the whole value, which may be a token but for a byte. And of each caller who
+    goes away before he has taken his answer it tells as of an error, with a traceback.
+    """
+    return record.msg != "Invalid encoding on %s" and not record.getMessage().startswith("ExecuteBatchError ")
 
 
 def _of_request(_: object, __: str, event: EventDict) -> EventDict:

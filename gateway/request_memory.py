@@ -1,4 +1,4 @@
-"""Memory for requests, from when they are decoded until they are answered: upstream may take long meanwhile.
+"""Memory for what is large, until it is answered: upstream may take long over requests, clients over answers.
 
 Decoded, a request takes up to thirty times what it took to arrive, and anybody can send it: whether a token is one of a
 shopper's, it is for upstream to say.
@@ -22,7 +22,7 @@ SMALL: Final = _UNCOUNTED // PER_BYTE
 
 
 class RequestMemory:
-    """What the requests of a door take."""
+    """What the requests of a door take, and large answers that clients have still to take."""
 
     def __init__(self) -> None:
         self._taken = 0

@@ -148,7 +148,7 @@ def _details(error: errors.GatewayError) -> Iterator[Message]:
             yield _conflict(error)
         case errors.RateLimited() | errors.UpstreamUnavailable() if error.retry_after is not None:
             yield details.RetryInfo(retry_delay=_duration(error.retry_after))
-        case errors.CallerRateLimited() | errors.NoRoomForRequest():
+        case errors.CallerRateLimited() | errors.NoRoomForRequest() | errors.NoRoomForAnswer():
             yield details.RetryInfo(retry_delay=_duration(error.retry_after))
 
 

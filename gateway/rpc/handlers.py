@@ -7,11 +7,12 @@ served as one that reads its requests itself; its callers see no difference.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import grpc
 
-from gateway.errors import AnswerTooLarge
+from gateway.errors import AnswerTooLarge, NoRoomForAnswer
+from gateway.request_memory import RequestMemory
 from gateway.rpc.errors import abort
 from gateway.rpc.instrumentation import instrumented
 from gateway.rpc.reading import Reader
@@ -29,6 +30,11 @@ __all__ = ["Methods"]
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
+_PER_BYTE: Final = 2
+"""Bytes that each byte of an answer takes until the client has taken it, by measurement: gRPC has a copy."""
+_FEW: Final = 65_536
+"""Bytes of an answer that is not counted: HTTP/2 has a client take as many, unless it says otherwise."""
+
 
 class Methods(grpc.GenericRpcHandler):
     """Stands for a server where generated code adds servicers to one.
@@ -45,7 +51,8 @@ class Methods(grpc.GenericRpcHandler):
         self._requests = requests
         self._methods: dict[str, Handler] = {}
         self._budget = budget
-        self._reader = Reader(budget, max_message)
+        self._memory = RequestMemory()
+        self._reader = Reader(budget, max_message, self._memory)
         self._max_answer = max_answer
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
@@ -89,14 +96,15 @@ class Methods(grpc.GenericRpcHandler):
     def _answer(self, handler: Handler, *, writes: bool) -> Answer:
         """A method of ours takes its call, and its answer is its message, or that in bytes already."""
         decode, method, encode = _parts(handler, handler.unary_unary)
-        reader, max_answer = self._reader, self._max_answer
+        reader, memory, max_answer = self._reader, self._memory, self._max_answer
 
         async def answer(call: Call) -> bytes:
             answer = await method(await reader.read(call.context, decode), call)
             encoded = answer if isinstance(answer, bytes) else encode(answer)
-            if len(encoded) > max_answer:
+            size = len(encoded)
+            if size > max_answer or (size > _FEW and not memory.reserve(_PER_BYTE * size)):
                 if not writes:
-                    await abort(call.context, AnswerTooLarge(max_answer))
+                    await abort(call.context, AnswerTooLarge(max_answer) if size > max_answer else NoRoomForAnswer())
                 answer.ClearField("session_context")  # what was written stays written, whoever can read it back
                 encoded = encode(answer)
             return encoded

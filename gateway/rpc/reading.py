@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from gateway.arrivals import Arrivals
 from gateway.errors import InvalidArgument, NoRoomForRequest, RequestNotReceived
-from gateway.request_memory import PER_BYTE, SMALL, RequestMemory
+from gateway.request_memory import PER_BYTE, SMALL
 from gateway.rpc.errors import abort
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+    from gateway.request_memory import RequestMemory
     from gateway.rpc.instrumentation import Context
 
 __all__ = ["Reader"]
@@ -33,13 +34,15 @@ _LATE: Final = object()
 class Reader:
     """Reads requests of up to `max_message` bytes. Each may take `patience` seconds, its wait for a turn included.
 
+    What they take once they are decoded is part of the `load`.
+
     One timer serves all, since one for each costs too much.
     """
 
-    def __init__(self, patience: float, max_message: int) -> None:
+    def __init__(self, patience: float, max_message: int, memory: RequestMemory) -> None:
         self._patience = patience
         self._arrivals = Arrivals(max_message, self._end)
-        self._memory = RequestMemory()
+        self._memory = memory
         self._awaited: dict[asyncio.Task[object], float] = {}
         """Calls that wait for their requests, and until when (time of the loop), the earliest first."""
         self._timer: asyncio.TimerHandle | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +24,7 @@ from gateway.configuration import load_settings
 from gateway.development import DEV_DEFAULTS
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
+from gateway.logs import is_fit_to_log
 from gateway.rpc import servicers
 from gateway.rpc.convert import fill_session_context
 from gateway.sandbox import seed
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from stage import Dev
 
 MANAGED = "emporix.sessioncontext.v1.SessionContextService"
+OWN = "emporix.sessioncontext.v1.OwnSessionContextService"
 REQUEST = pb.GetSessionContextRequest(tenant="acme", session_id=seed.CUSTOMER_SESSION)
 HEALTH = health_pb2.HealthCheckRequest()
 Status = health_pb2.HealthCheckResponse
@@ -323,6 +326,42 @@ async def test_what_is_decoded_has_so_much_room_until_it_is_answered(monkeypatch
 
         await first
         await service.AddOwnAttribute(large, metadata=own)
+
+
+async def test_what_clients_have_still_to_take_has_so_much_room(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Anybody with a shopper's token can ask for large answers, and take none of them."""
+    monkeypatch.setattr(request_memory, "_ROOM", 1_000_000)
+    add = pb.AddOwnAttributeRequest(tenant="acme", attribute_name="n", value=Value(bool_value=True))
+    get = pb.GetOwnSessionContextRequest(tenant="acme")
+    own = [("authorization", f"Bearer {seed.CUSTOMER_TOKEN}")]
+    async with opened() as dev, grpc.aio.insecure_channel(dev.doors.grpc) as channel:
+        service = pb_grpc.OwnSessionContextServiceStub(channel)
+        large = json.loads(seed.SESSIONS["acme", seed.CUSTOMER_SESSION]) | {"context": {"large": "x" * 400_000}}
+        dev.sandbox.store.seed("acme", seed.CUSTOMER_SESSION, json.dumps(large).encode())
+        host, _, port = dev.doors.grpc.rpartition(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        client = H2Connection()
+        client.initiate_connection()
+        message = get.SerializeToString()
+        client.send_headers(1, [(":path", f"/{OWN}/GetOwnSessionContext"), *CALL, *own])
+        client.send_data(1, b"\0" + len(message).to_bytes(4, "big") + message, end_stream=True)
+        writer.write(client.data_to_send())
+        await eventually(lambda: dev.sandbox.count("get-own") == 1)
+
+        refused = await failure(service.GetOwnSessionContext(get, metadata=own))
+        assert refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert refused.details() == "too many large answers are under way: ask again, or for less at a time"
+        assert refusal(refused).reason == "ANSWER_TOO_LARGE"
+        assert refusal(refused).retry_after == 1.0
+        assert not (await service.AddOwnAttribute(add, metadata=own)).HasField("session_context")
+
+        writer.transport.abort()
+        async with asyncio.timeout(5):
+            while not (await service.AddOwnAttribute(add, metadata=own)).HasField("session_context"):
+                pass
+    assert [each for each in caplog.records if is_fit_to_log(each)] == []
 
 
 async def test_what_nobody_reads_yet_stays_with_its_client() -> None:

@@ -25,7 +25,8 @@ Conventions
                         CALLER_RATE_LIMITED: too many calls of yours, says this gateway; with google.rpc.RetryInfo.
                         REQUEST_NOT_RECEIVED: there is no room for a large request beside others; likewise.
                         ANSWER_TOO_LARGE: the answer to a read is larger than this gateway sends any (4 MiB unless it
-                        is set otherwise): ask for fewer sessions at a time. The answer to a write leaves out the
+                        is set otherwise), or than there is room for beside other large ones, then with
+                        google.rpc.RetryInfo: ask for fewer sessions at a time. The answer to a write leaves out the
                         session context instead.
     UNAVAILABLE         UPSTREAM_UNAVAILABLE, with google.rpc.RetryInfo where it is known when: no connection, 502 or
                         503, or this gateway spares upstream, which fails or is busy. Safe to try again.
