@@ -22,6 +22,7 @@
     └── UpstreamError                 Emporix, or the way there
         ├── RateLimited               too many requests, says upstream
         ├── UpstreamUnavailable       the connection failed, or the edge answers for it (502, 503)
+        │   ├── UpstreamNotTaken      it has answered, and there is no room here for so large an answer
         │   └── UpstreamUnreachable   no connection that takes it: nothing was begun
         │       └── UpstreamSpared    nor was it tried: this gateway turns callers away for a moment
         ├── UpstreamTimeout           no answer in time (504 included)
@@ -73,6 +74,7 @@ __all__ = [
     "UpstreamFault",
     "UpstreamMalformed",
     "UpstreamNotAsked",
+    "UpstreamNotTaken",
     "UpstreamSpared",
     "UpstreamTimeout",
     "UpstreamUnavailable",
@@ -307,6 +309,10 @@ class UpstreamUnavailable(UpstreamError):
 
     reason = "UPSTREAM_UNAVAILABLE"
     leaves_doubt = True
+
+
+class UpstreamNotTaken(UpstreamUnavailable):
+    """Upstream's answer is a large one, and there is no room for it beside others."""
 
 
 class UpstreamUnreachable(UpstreamUnavailable):

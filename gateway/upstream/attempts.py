@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from gateway.errors import UpstreamError, UpstreamSpared, UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
+from gateway.errors import (
+    UpstreamError,
+    UpstreamNotTaken,
+    UpstreamSpared,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+    UpstreamUnreachable,
+)
 from gateway.request import under_way
 from gateway.telemetry import BreakerChanged, CallShed, UpstreamCalled
 from gateway.upstream.http import cause_of
@@ -126,6 +133,8 @@ class Attempts:
 def _judged(error: UpstreamError) -> tuple[bool | None, str]:
     """What a failure says to the breaker, and what it is called."""
     match error:
+        case UpstreamNotTaken():
+            return None, "not_taken"
         case UpstreamUnreachable():
             return False, "unreachable"
         case UpstreamUnavailable():

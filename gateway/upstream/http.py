@@ -18,6 +18,7 @@ from gateway.errors import (
     UpstreamError,
     UpstreamMalformed,
     UpstreamNotAsked,
+    UpstreamNotTaken,
     UpstreamTimeout,
     UpstreamUnavailable,
     UpstreamUnreachable,
@@ -32,6 +33,12 @@ __all__ = ["Answer", "Auth", "Exchange", "Http", "Send", "cause_of"]
 
 MAX_BODY: Final = 10 * 1024 * 1024
 """Largest answer that is read, in bytes: the platform's own bound for a body (API reference)."""
+_ROOM: Final = 67_108_864
+"""Bytes that all answers may take that are large, while they arrive."""
+_LITTLE: Final = 262_144
+"""Bytes of an answer that is not: a connection holds as many of one that nobody reads."""
+_RETRY_AFTER: Final = 1.0
+"""Seconds after which there may be room again."""
 _USER_AGENT: Final = (b"user-agent", b"session-gateway")
 """Goes along with every request (RFC 9110, 10.1.5): firewalls in front of an API may refuse those without one."""
 _WINDOWS: Final = {"gzip": (31,), "x-gzip": (31,), "deflate": (15, -15)}
@@ -96,6 +103,8 @@ class Http:
         self._origin = httpx.URL(base_url).join("/")
         self._host = self._origin.netloc
         self._prefix = httpx.URL(base_url).raw_path.rstrip(b"/")
+        self._arriving = 0
+        """Bytes of large answers that have come so far, and not whole."""
 
     def headers(self, headers: Mapping[str, str]) -> httpx.Headers:
         """These and those that go along with every request, for `send`: who sends the same often makes them once."""
@@ -140,7 +149,7 @@ class Http:
         try:
             with deadline.bound("asking upstream", within=self._timeout):
                 response = await self._transport.handle_async_request(request)
-                return Answer(response.status_code, response, await _read(response))
+                return Answer(response.status_code, response, await self._read(response))
         except UpstreamTimeout as error:
             if request.extensions.get("unsent"):
                 raise UpstreamNotAsked("no connection to upstream could be made in time") from error
@@ -153,6 +162,40 @@ class Http:
             raise UpstreamMalformed("upstream's answer is not in an encoding that can be read") from error
         except httpx.TransportError as error:
             raise UpstreamUnavailable("the connection to upstream failed") from error
+
+    async def _read(self, response: httpx.Response) -> bytes:
+        """All of it, decoded. A transport may say by the extension `identity` that it is in no encoding."""
+        stream = response.stream
+        if not isinstance(stream, httpx.AsyncByteStream):
+            raise TypeError("an asynchronous transport answers with an asynchronous stream")
+        coding = None if response.extensions.get("identity") else response.headers.get("content-encoding")
+        if isinstance(stream, httpx.ByteStream):  # it has come whole
+            body = b"".join(stream)
+            if len(body) > MAX_BODY:
+                raise _too_large()
+        else:
+            body = await self._gathered(stream)
+        return _decoded(body, coding) if coding and body else body
+
+    async def _gathered(self, stream: httpx.AsyncByteStream) -> bytes:
+        """One that is large is given up where there is no room for it beside others."""
+        chunks: list[bytes] = []
+        size, counted = 0, 0
+        try:
+            async for chunk in stream:
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > MAX_BODY:
+                    raise _too_large()
+                if size > _LITTLE:
+                    self._arriving += size - counted
+                    counted = size
+                    if _ROOM < self._arriving != counted:
+                        raise UpstreamNotTaken("too many large answers are arriving", retry_after=_RETRY_AFTER)
+        finally:
+            self._arriving -= counted
+            await stream.aclose()
+        return b"".join(chunks)
 
 
 def cause_of(error: UpstreamError) -> str | None:
@@ -176,35 +219,6 @@ class _Request(httpx.Request):
         self.headers = headers
         self.stream = httpx.ByteStream(content or b"")
         self.extensions = {"target": target}
-
-
-async def _read(response: httpx.Response) -> bytes:
-    """All of it, decoded. A transport may say beforehand, by the extension `identity`, that it is in no encoding."""
-    stream = response.stream
-    if not isinstance(stream, httpx.AsyncByteStream):
-        raise TypeError("an asynchronous transport answers with an asynchronous stream")
-    coding = None if response.extensions.get("identity") else response.headers.get("content-encoding")
-    if isinstance(stream, httpx.ByteStream):  # it has come whole
-        body = b"".join(stream)
-        if len(body) > MAX_BODY:
-            raise _too_large()
-    else:
-        body = await _gathered(stream)
-    return _decoded(body, coding) if coding and body else body
-
-
-async def _gathered(stream: httpx.AsyncByteStream) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async for chunk in stream:
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > MAX_BODY:
-                raise _too_large()
-    finally:
-        await stream.aclose()
-    return b"".join(chunks)
 
 
 def _decoded(body: bytes, coding: str) -> bytes:

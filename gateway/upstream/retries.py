@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt, wait_random_exponential
 
-from gateway.errors import UpstreamSpared, UpstreamUnavailable, UpstreamUnreachable
+from gateway.errors import UpstreamNotTaken, UpstreamSpared, UpstreamUnavailable, UpstreamUnreachable
 from gateway.telemetry import UpstreamRetried
 from gateway.upstream.http import Answer
 from gateway.upstream.mapping import retry_after
@@ -160,4 +160,6 @@ def _may_follow(end: _End, method: str) -> bool:
     """Whoever this gateway itself turns away must not be put off by waiting here."""
     if isinstance(end, Answer):
         return end.status == 429 or (end.status in _TRANSIENT and method == "GET")
-    return not isinstance(end, UpstreamSpared) and (method == "GET" or isinstance(end, UpstreamUnreachable))
+    return not isinstance(end, UpstreamSpared | UpstreamNotTaken) and (
+        method == "GET" or isinstance(end, UpstreamUnreachable)
+    )

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+import gateway.upstream.http
 from gateway.deadline import Deadline
 from gateway.errors import (
     GatewayError,
     SessionNotFound,
     UpstreamMalformed,
+    UpstreamNotTaken,
     UpstreamTimeout,
     UpstreamUnavailable,
     UpstreamUnreachable,
@@ -144,6 +146,43 @@ class TestAnAnswer:
     async def test_that_leads_elsewhere_is_not_followed(self) -> None:
         async with server(once(whole(b"", b"location: http://127.0.0.1:9/", status=b"302 Found"))) as url:
             assert (await send(url)).status == 302
+
+
+LARGE = b"x" * 400_000
+
+
+class TestALargeAnswer:
+    async def test_is_given_up_where_there_is_no_room_for_it_beside_others(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Any shopper can make his session context as large as the platform takes, and have it read."""
+        monkeypatch.setattr(gateway.upstream.http, "_ROOM", 500_000)
+        rest = asyncio.Event()
+
+        async def behave(connection: Connection) -> None:
+            head, answer = await connection.request(), whole(LARGE, b"connection: close")
+            if b"/slow" in head:
+                await connection.send(answer[:300_000])
+                await rest.wait()
+                await connection.send(answer[300_000:])
+            else:
+                await connection.send(whole(b"{}", b"connection: close") if b"/small" in head else answer)
+
+        async with server(behave) as url, Transport() as transport, asyncio.TaskGroup() as tasks:
+            http = Http(transport, url, timeout=5)
+
+            async def body_of(target: str) -> bytes:
+                return (await http.send("GET", target, deadline=Deadline.after(5), headers={})).body
+
+            slow = tasks.create_task(body_of("/slow"))
+            async with asyncio.timeout(5):
+                with contextlib.suppress(UpstreamNotTaken):  # as soon as so much of the other has come
+                    while True:
+                        await body_of("/large")
+            assert await body_of("/small") == b"{}"
+            rest.set()
+            assert await slow == LARGE
+            assert await body_of("/large") == LARGE
 
 
 class TestARequest:

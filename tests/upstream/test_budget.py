@@ -16,6 +16,7 @@ from gateway.deadline import Deadline
 from gateway.errors import (
     UpstreamError,
     UpstreamMalformed,
+    UpstreamNotTaken,
     UpstreamSpared,
     UpstreamTimeout,
     UpstreamUnavailable,
@@ -166,9 +167,10 @@ async def test_a_write_whose_answer_was_lost_is_not_sent_again(method: str) -> N
     assert upstream.calls == 1
 
 
-async def test_what_this_gateway_turned_away_itself_is_not_tried_again() -> None:
-    upstream = Upstream(UpstreamSpared("open", retry_after=0.01), 200)
-    with pytest.raises(UpstreamSpared):
+@pytest.mark.parametrize("end", [UpstreamSpared("open", retry_after=0.01), UpstreamNotTaken("large")], ids=type)
+async def test_what_this_gateway_turned_away_itself_is_not_tried_again(end: UpstreamError) -> None:
+    upstream = Upstream(end, 200)
+    with pytest.raises(type(end)):
         await call(upstream)
     assert upstream.calls == 1
 
