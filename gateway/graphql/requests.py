@@ -100,6 +100,8 @@ class Parameters(msgspec.Struct):
 
 def parameters_in_query(request: HttpRequest) -> Parameters:
     """The parameters of a GET. Raises Refused."""
+    if request.head.header("sec-websocket-key") is not None:
+        raise Refused(400, "there are no subscriptions here, and so no WebSockets: send each operation by POST")
     _check_not_simple(request.head)
     return _from_query(request.query)
 

@@ -660,6 +660,21 @@ async def test_other_methods(dev: Dev, upstream: Sandbox, client: httpx.AsyncCli
         assert method in message_of(response)
 
 
+async def test_who_asks_for_a_websocket_is_told_that_there_is_none(dev: Dev) -> None:
+    handshake = {
+        "connection": "Upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "sec-websocket-version": "13",
+        "sec-websocket-protocol": "graphql-transport-ws",
+    }
+    async with connected(dev) as connection:
+        refused = await connection.ask(request("GET", b"", handshake))
+
+    assert refused.status == 400
+    assert "no WebSockets" in refused.json()["errors"][0]["message"]
+
+
 # Every answer
 
 
