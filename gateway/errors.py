@@ -29,6 +29,7 @@
         │   └── UpstreamNotAsked      nor was anything sent: the time was up before that
         ├── UpstreamFault             a server error
         ├── UpstreamMalformed         an answer that is not what the API reference says
+        │   └── UpstreamTooLarge      or of more bytes than this gateway reads of any
         ├── WriteDiscarded            a write that upstream acknowledged and did not apply
         └── GatewayCredentialsRefused this gateway's own credentials: its operator's to mend
 
@@ -77,6 +78,7 @@ __all__ = [
     "UpstreamNotTaken",
     "UpstreamSpared",
     "UpstreamTimeout",
+    "UpstreamTooLarge",
     "UpstreamUnavailable",
     "UpstreamUnreachable",
     "VersionConflict",
@@ -353,6 +355,10 @@ class UpstreamMalformed(UpstreamError):
 
     reason = "UPSTREAM_MALFORMED"
     leaves_doubt = True
+
+
+class UpstreamTooLarge(UpstreamMalformed):
+    """Upstream's answer is larger than this gateway reads any. Whose session context it is may have made it so."""
 
 
 class WriteDiscarded(UpstreamError):

@@ -275,6 +275,10 @@ class Upstream(_Section):
     once."""
     max_queue_wait: Annotated[float, Field(ge=0, le=60)] = 0.5
     """Longest time that a call waits in this queue before it is rejected."""
+    max_answer: int = Field(default=2_097_152, ge=65_536, le=10_485_760)
+    """Largest session context that is read, in bytes of JSON; most have a few KB. Upstream itself allows 10 MB, which
+    any shopper may use up; to decode as much takes up to 0.3 s and 250 MB. A larger one becomes the error
+    UPSTREAM_MALFORMED."""
     retries: Retries = Retries()
     breaker: CircuitBreaker = CircuitBreaker()
     lazy_tokens: bool = False
@@ -747,6 +751,12 @@ class Settings(BaseSettings):
                 "workers: must be 1 with cache.backend memory, since workers share no memory: one would serve what"
                 " another has changed. For several, set cache.backend to a Redis or Valkey"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Self:
+        if self.writes.max_document > self.upstream.max_answer:
+            raise ValueError("writes.max_document: must be upstream.max_answer or less, or what is written is not read")
         return self
 
     @model_validator(mode="after")

@@ -71,9 +71,8 @@ class UpstreamCalled(Struct, frozen=True):
 
     method: str
     outcome: str
-    """`2xx` to `5xx`, `timeout`, `unreachable` (nothing was sent), `lost` (the connection broke),
-    `not_taken` (there was no room for so large an answer), `malformed`, or `cancelled` (whoever waited for it went
-    away, or had no more time)."""
+    """`2xx` to `5xx`, `timeout`, `unreachable` (nothing was sent), `lost` (the connection broke), `not_taken` (it was
+    too large), `malformed`, or `cancelled` (whoever waited for it went away, or had no more time)."""
     seconds: float
 
 

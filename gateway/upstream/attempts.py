@@ -17,6 +17,7 @@ from gateway.errors import (
     UpstreamNotTaken,
     UpstreamSpared,
     UpstreamTimeout,
+    UpstreamTooLarge,
     UpstreamUnavailable,
     UpstreamUnreachable,
 )
@@ -133,7 +134,7 @@ class Attempts:
 def _judged(error: UpstreamError) -> tuple[bool | None, str]:
     """What a failure says to the breaker, and what it is called."""
     match error:
-        case UpstreamNotTaken():
+        case UpstreamNotTaken() | UpstreamTooLarge():
             return None, "not_taken"
         case UpstreamUnreachable():
             return False, "unreachable"

@@ -20,6 +20,7 @@ from gateway.errors import (
     UpstreamNotAsked,
     UpstreamNotTaken,
     UpstreamTimeout,
+    UpstreamTooLarge,
     UpstreamUnavailable,
     UpstreamUnreachable,
 )
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Auth", "Exchange", "Http", "Send", "cause_of"]
 
 MAX_BODY: Final = 10 * 1024 * 1024
-"""Largest answer that is read, in bytes: the platform's own bound for a body (API reference)."""
+"""Bytes of the largest answer that there is: the platform's own bound for a body (API reference)."""
 _ROOM: Final = 67_108_864
 """Bytes that all answers may take that are large, while they arrive."""
 _LITTLE: Final = 262_144
@@ -85,8 +86,8 @@ class Http:
     A transport may tell, by the extension `unsent` of a request, that it has not begun to send it: if the time is up
     then, that leaves no doubt about a write.
 
-    `timeout` bounds one exchange, in seconds; a caller's deadline that comes sooner bounds it further. `policy` is laid
-    around each of the exchanges.
+    `timeout` bounds one exchange, in seconds; a caller's deadline that comes sooner bounds it further. `max_answer` is
+    the largest answer that is read, in bytes. `policy` is laid around each of the exchanges.
     """
 
     def __init__(
@@ -95,10 +96,12 @@ class Http:
         base_url: str,
         *,
         timeout: float,
+        max_answer: int = MAX_BODY,
         policy: Callable[[Send], Send] | None = None,
     ) -> None:
         self._transport = transport
         self._timeout = timeout
+        self._max_answer = max_answer
         self._send = self._exchange if policy is None else policy(self._exchange)
         self._origin = httpx.URL(base_url).join("/")
         self._host = self._origin.netloc
@@ -171,11 +174,11 @@ class Http:
         coding = None if response.extensions.get("identity") else response.headers.get("content-encoding")
         if isinstance(stream, httpx.ByteStream):  # it has come whole
             body = b"".join(stream)
-            if len(body) > MAX_BODY:
-                raise _too_large()
+            if len(body) > self._max_answer:
+                raise _too_large(self._max_answer)
         else:
             body = await self._gathered(stream)
-        return _decoded(body, coding) if coding and body else body
+        return _decoded(body, coding, self._max_answer) if coding and body else body
 
     async def _gathered(self, stream: httpx.AsyncByteStream) -> bytes:
         """One that is large is given up where there is no room for it beside others."""
@@ -185,8 +188,8 @@ class Http:
             async for chunk in stream:
                 chunks.append(chunk)
                 size += len(chunk)
-                if size > MAX_BODY:
-                    raise _too_large()
+                if size > self._max_answer:
+                    raise _too_large(self._max_answer)
                 if size > _LITTLE:
                     self._arriving += size - counted
                     counted = size
@@ -221,7 +224,7 @@ class _Request(httpx.Request):
         self.extensions = {"target": target}
 
 
-def _decoded(body: bytes, coding: str) -> bytes:
+def _decoded(body: bytes, coding: str, max_size: int) -> bytes:
     """Out of an encoding, which servers may choose where none was asked for (RFC 9110, section 12.5.3).
 
     Not by httpx, which decodes all of it, and each of several codings, before anybody can see how large it gets: a few
@@ -234,20 +237,20 @@ def _decoded(body: bytes, coding: str) -> bytes:
         return body
     for window in windows:
         with suppress(zlib.error):
-            return _inflated(body, window)
+            return _inflated(body, window, max_size)
     raise httpx.DecodingError("an answer that is not in the encoding it names")
 
 
-def _inflated(body: bytes, window: int) -> bytes:
+def _inflated(body: bytes, window: int, max_size: int) -> bytes:
     """All of its members, of which gzip may have several (RFC 1952, section 2.2). Raises zlib.error."""
     parts: list[bytes] = []
     size = 0
     for _ in range(_MEMBERS):
         decoder = zlib.decompressobj(window)
-        part = decoder.decompress(body, MAX_BODY - size + 1)
+        part = decoder.decompress(body, max_size - size + 1)
         size += len(part)
-        if size > MAX_BODY:
-            raise _too_large()
+        if size > max_size:
+            raise _too_large(max_size)
         if not decoder.eof:
             raise zlib.error("the end is missing")
         parts.append(part)
@@ -257,5 +260,5 @@ def _inflated(body: bytes, window: int) -> bytes:
     raise zlib.error("too many members")
 
 
-def _too_large() -> UpstreamMalformed:
-    return UpstreamMalformed(f"upstream's answer is larger than {MAX_BODY} bytes")
+def _too_large(max_size: int) -> UpstreamTooLarge:
+    return UpstreamTooLarge(f"upstream's answer is larger than {max_size} bytes")

@@ -67,7 +67,7 @@ async def open_upstream(
         once = Http(traced, base_url, timeout=timeout, policy=guarded)
         store = MemoryStore[ServiceToken](max_entries=len(credentials))
         async with ServiceTokens(once, store, credentials, observer) as tokens:
-            yield Http(traced, base_url, timeout=timeout, policy=retried), tokens
+            yield Http(traced, base_url, timeout=timeout, max_answer=upstream.max_answer, policy=retried), tokens
 
 
 def _http2() -> type[Http2Connection]:

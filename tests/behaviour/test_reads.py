@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -48,6 +49,24 @@ async def test_fields_that_the_gateway_does_not_know_are_passed_on(door: Door) -
     assert found.additional.keys() == {"loyalty"}
     assert found.additional["loyalty"]["tier"] == "gold"
     assert found.context["Größe.in cm"] == {"Länge": [1, 2.5, None, True]}
+
+
+@pytest.mark.parametrize("name", ["grpc", "graphql"])
+async def test_a_session_context_that_is_too_large_is_not_read_and_puts_nobody_else_off(
+    upstream: Sandbox, name: str
+) -> None:
+    """A shopper can make his own as large as the platform takes, and have it read again and again."""
+    largest = {"max_answer": 65_536, "breaker": {"min_calls": 2}}
+    async with opened(upstream=largest, writes={"max_document": 65_536}) as dev, entered(name, dev) as door:
+        document = json.loads(seed.SESSIONS["acme", seed.CUSTOMER_SESSION]) | {"context": {"large": "x" * 65_536}}
+        dev.sandbox.store.seed("acme", seed.CUSTOMER_SESSION, json.dumps(document).encode())
+        for _ in range(5):
+            with pytest.raises(Refused) as refused:
+                await door.get("acme", seed.CUSTOMER_SESSION)
+            assert refused.value.reason == "UPSTREAM_MALFORMED"
+            assert refused.value.message == "upstream's answer is larger than 65536 bytes"
+
+        assert await door.get("acme", seed.ANONYMOUS_SESSION) is not None
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["any session's", "one's own"])

@@ -268,6 +268,7 @@ IN_THE_FILE = [
     (f"grpc = {{port = 1, host = '0.0.0.0'}}\nadmin.port = 1\n{TENANT}", "admin.port", "grpc.port"),
     (f"grpc = {{port = 1, host = '::1'}}\nadmin = {{port = 1, host = '::'}}\n{TENANT}", "admin.port", "grpc.port"),
     (f"graphql = {{port = 1, host = 'localhost'}}\ngrpc.port = 1\n{TENANT}", "grpc.port", "graphql.port"),
+    (f"writes.max_document = 3_000_000\n{TENANT}", "writes.max_document", "upstream.max_answer"),
     (f"{TENANT}[cache]\nmemory_tier = true", "cache", "need a backend of Redis"),
     (f"{TENANT}[cache]\ncluster = true\nbackend = 'redis://h/1'", "cache", "without a number"),
     (f'[tenants.My-Tenant]\nclient_id = "id"\nclient_secret = "{CANARY}"', "tenants.My-Tenant", "lowercase"),

@@ -221,7 +221,11 @@ async def test_failures_open_it(end: int | errors.UpstreamError) -> None:
     assert watcher.states == ["open"]
 
 
-@pytest.mark.parametrize("end", [200, 204, 400, 401, 403, 404, 409, 429, errors.UpstreamNotTaken("x")], ids=str)
+@pytest.mark.parametrize(
+    "end",
+    [200, 204, 400, 401, 403, 404, 409, 429, errors.UpstreamNotTaken("no room"), errors.UpstreamTooLarge("too large")],
+    ids=str,
+)
 async def test_what_the_caller_did_does_not_open_it(end: int | errors.UpstreamError) -> None:
     assert not await opened_by(Upstream(end))
 
