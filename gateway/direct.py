@@ -192,7 +192,7 @@ class DirectProtocol(BoundedProtocol, Generic[Head]):
             if self.flow.write_paused:
                 await self.flow.drain()
         except BaseException:
-            self.transport.close()  # whoever waits for the answer learns that there will be none
+            self.close()  # whoever waits for the answer learns that there will be none
             raise
         exchange.response_complete = True
         if response is None or exchange.disconnected:
@@ -202,7 +202,7 @@ class DirectProtocol(BoundedProtocol, Generic[Head]):
         discouraged = _CLOSE in headers
         self.write(response.encoded(headers, close=not exchange.keep_alive and not discouraged))
         if discouraged or not exchange.keep_alive:
-            self.transport.close()
+            self.close()
         self._rest()
 
     def _rest(self) -> None:

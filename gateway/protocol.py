@@ -7,6 +7,7 @@ connections. A client that asks for another protocol is answered in this one.
 from __future__ import annotations
 
 import re
+from collections import deque
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, cast
 
@@ -39,7 +40,7 @@ _NO_OTHER_PROTOCOL: Final = _refusal(
 _NOT_ONE_HOST: Final = _refusal(HTTPStatus.BAD_REQUEST, "the field Host has to be there once")
 _NO_OTHER_CODING: Final = _refusal(HTTPStatus.NOT_IMPLEMENTED, "no transfer coding is understood here but `chunked`.")
 _PIECE: Final = 65_536
-"""Bytes that are written at once; what exceeds them in the transport's buffer has not been taken by the client."""
+"""Bytes that are written at a time; what exceeds them in the transport's buffer has not been taken by the client."""
 _CLIENT: Final = "gateway.client"
 """Key of a request's scope (ASGI 3)."""
 _UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
@@ -89,6 +90,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._waiting: asyncio.TimerHandle | None = None
         self.taking: asyncio.TimerHandle | None = None
         """Set while the client has still to take of an answer, until the time is up for that."""
+        self._unwritten: deque[bytes] = deque()
+        """Pieces of answers that the transport has not taken yet."""
         self._gone = False
         self._when_gone: Callable[[], object] | None = None
 
@@ -105,6 +108,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Stop waiting, and tell whoever works for this client."""
         self._wait_no_more()
         self._taken()
+        self._unwritten.clear()
         super().connection_lost(exc)
         self._gone = True
         if self._when_gone is not None:
@@ -117,11 +121,30 @@ class BoundedProtocol(HttpToolsProtocol):
             act()
 
     def write(self, data: bytes) -> None:
-        """Write a part of an answer, in pieces: of one large piece, uvloop's TLS never says that it is not taken."""
-        for start in range(0, len(data), _PIECE):
-            self.transport.write(data[start : start + _PIECE])
-        if self.taking is not None:
-            self._make_room()
+        """Write a part of an answer: as much as the transport takes, and the rest when the client has taken that.
+
+        uvloop's TLS takes everything at once, and never says that the client does not take it.
+        """
+        if not self._unwritten and len(data) <= _PIECE:
+            self.transport.write(data)
+            return
+        self._unwritten.extend(data[start : start + _PIECE] for start in range(0, len(data), _PIECE))
+        self._write_on()
+
+    def close(self) -> None:
+        """Close the connection once everything is written. Until then, whatever arrives is ignored."""
+        if not self._unwritten:
+            self.transport.close()
+            return
+        self._ending = True
+        self.pipeline.clear()
+
+    def shutdown(self) -> None:
+        """Close it after the answer in progress."""
+        if self._unwritten and self.at_rest():
+            self.close()
+        else:
+            super().shutdown()
 
     def cut_off(self) -> None:
         """Close the connection, and drop what the client has not taken."""
@@ -129,14 +152,23 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def pause_writing(self) -> None:
-        """The client does not take what is written fast enough."""
+        """The client does not take what is written fast enough. The time is for the whole answer."""
         super().pause_writing()
-        self.taking = self.loop.call_later(self.reading, self.cut_off)
+        if self.taking is None:
+            self.taking = self.loop.call_later(self.reading, self.cut_off)
+        self._make_room()
 
     def resume_writing(self) -> None:
         """It has taken nearly all of it."""
         super().resume_writing()
-        self._taken()
+        self._write_on()
+        if not self.flow.write_paused:
+            self._taken()
+
+    @property
+    def untaken(self) -> int:
+        """Bytes of answers that the client has still to take."""
+        return self.transport.get_write_buffer_size() + sum(map(len, self._unwritten))
 
     def data_received(self, data: bytes) -> None:
         """Count what has come of the head, or beside the body."""
@@ -158,7 +190,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._waiting is None and self.at_rest():  # nobody waits for the rest of a body that is answered
                 self._wait()
             if self._beside > self.max_head:
-                self.transport.close()
+                self.close()
 
     def on_message_begin(self) -> None:
         """Count from the first byte on, where it came together with the end of the last message."""
@@ -201,7 +233,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.message_complete()
         super().on_message_complete()
         if self._leaving:
-            self.transport.close()
+            self.close()
         elif self.at_rest() and not self.transport.is_closing():
             # It was answered before its body had come. uvicorn has cancelled its keep-alive timer for that.
             self._wait_no_more()
@@ -216,7 +248,7 @@ class BoundedProtocol(HttpToolsProtocol):
         9112, 9.6): nginx, which keeps no connection unless it is told to, says 502 then.
         """
         self._leaving = True
-        if self.transport.can_write_eof():  # not over TLS
+        if self.transport.can_write_eof() and not self._unwritten:  # not over TLS
             self.transport.write_eof()
         if self._waiting is None:
             self._wait()
@@ -265,16 +297,22 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
             return
         if not self._leaving and not self.pipeline:
-            self.transport.write(answer)
-        self.transport.close()
+            self.write(answer)
+        self.close()
 
     def _wait(self) -> None:
-        self._waiting = self.loop.call_later(self.patience, self.transport.close)
+        self._waiting = self.loop.call_later(self.patience, self.close)
 
     def _wait_no_more(self) -> None:
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
+
+    def _write_on(self) -> None:
+        while self._unwritten and not self.flow.write_paused:
+            self.transport.write(self._unwritten.popleft())
+        if self._ending and not self._unwritten and self.at_rest():
+            self.transport.close()
 
     def _make_room(self) -> None:
         """While clients have too much still to take, cut off the one that has been slow for longest."""
@@ -283,7 +321,7 @@ class BoundedProtocol(HttpToolsProtocol):
             for each in self.connections
             if isinstance(each, BoundedProtocol) and each.taking is not None
         }
-        while len(slow) > 1 and sum(each.transport.get_write_buffer_size() for each in slow) > self.room:
+        while len(slow) > 1 and sum(each.untaken for each in slow) > self.room:
             longest = min(slow, key=slow.__getitem__)
             del slow[longest]
             longest.cut_off()
@@ -310,7 +348,7 @@ class _Lingering:
         if self._cycle.response_complete and self._cycle.more_body:
             self._protocol.leave()
         else:
-            self._protocol.transport.close()
+            self._protocol.close()
 
 
 def _staying_with_http(data: bytes) -> bytes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -418,57 +419,101 @@ class _InAHurry(BoundedProtocol):
     reading: ClassVar[float] = 0.2
 
 
+class _Small(BoundedProtocol):
+    room: ClassVar[int] = LARGE
+
+
 async def large(scope: Any, receive: Any, send: Any) -> None:
     await receive()
     await PlainTextResponse("x" * LARGE)(scope, receive, send)
 
 
-async def begun(url: str, tls: ssl.SSLContext | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A client that has asked, and takes no more of the answer than its first line."""
-    address = urlsplit(url)
-    reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=1024, ssl=tls)
-    writer.write(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
-    await reader.readline()
-    writer.transport.pause_reading()  # type: ignore[attr-defined]  # asyncio's types know it not of a socket's
-    return reader, writer
-
-
-async def taken_by(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
-    """Bytes that it gets when it goes on."""
-    writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
-    taken = 0
-    with suppress(ConnectionResetError):
-        async with asyncio.timeout(10):
-            while taken < LARGE and (part := await reader.read(1_000_000)):
-                taken += len(part)
-    writer.transport.abort()
-    return taken
-
-
-@pytest.mark.parametrize("secure", [False, True], ids=["TCP", "TLS"])
-async def test_who_does_not_take_an_answer_is_cut_off(tmp_path: Path, *, secure: bool) -> None:
+@pytest.fixture(params=[False, True], ids=["TCP", "TLS"])
+def door(request: pytest.FixtureRequest, tmp_path: Path) -> Door:
+    if not request.param:
+        return Door(None, None)
     authority = Authority()
     files = Files.of(tmp_path, authority.issue(*HERE))
-    certificates = Certificates(CertificateFiles(files.certificate, files.key), "door") if secure else None
-    async with listening(
-        large, host="127.0.0.1", port=0, grace=0, protocol=_InAHurry, certificates=certificates
-    ) as url:
-        client = await begun(url, authority.trusted() if secure else None)
+    return Door(Certificates(CertificateFiles(files.certificate, files.key), "door"), authority.trusted())
+
+
+@dataclass
+class Door:
+    """A listener that answers everybody with what is large."""
+
+    certificates: Certificates | None
+    trusting: ssl.SSLContext | None
+
+    @asynccontextmanager
+    async def opened(self, protocol: type[BoundedProtocol] = BoundedProtocol) -> AsyncIterator[str]:
+        async with listening(
+            large, host="127.0.0.1", port=0, grace=5, protocol=protocol, certificates=self.certificates
+        ) as url:
+            yield url
+
+    async def asked(self, url: str, *, connection: str = "keep-alive", taking: int = 0) -> Slow:
+        """A client that has asked, and takes the first line of the answer, and so many bytes more."""
+        address = urlsplit(url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=1024, ssl=self.trusting)
+        writer.write(f"GET / HTTP/1.1\r\nhost: a\r\nconnection: {connection}\r\n\r\n".encode())
+        await reader.readline()
+        await reader.readexactly(taking)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # asyncio's types know it not of a socket's
+        return Slow(reader, writer, taking)
+
+
+@dataclass
+class Slow:
+    """A client that has not taken its answer yet."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    taken: int
+
+    async def takes_all(self) -> bool:
+        """Go on: whether there is all of it."""
+        self.writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
+        with suppress(ConnectionResetError):
+            async with asyncio.timeout(10):
+                while self.taken < LARGE and (part := await self.reader.read(1_000_000)):
+                    self.taken += len(part)
+        self.writer.transport.abort()
+        return self.taken >= LARGE
+
+
+@pytest.mark.parametrize("taking", [0, 6_000_000], ids=["nothing", "some"])
+async def test_who_does_not_take_an_answer_is_cut_off(door: Door, taking: int) -> None:
+    async with door.opened(_InAHurry) as url:
+        client = await door.asked(url, taking=taking)
         await asyncio.sleep(1)
-        assert 0 < await taken_by(*client) < LARGE
+        assert not await client.takes_all()
 
 
-class _Small(BoundedProtocol):
-    room: ClassVar[int] = LARGE
-
-
-async def test_there_is_an_end_to_what_all_clients_have_still_to_take() -> None:
+async def test_there_is_an_end_to_what_all_clients_have_still_to_take(door: Door) -> None:
     """Who has been longest about it makes room."""
-    async with listening(large, host="127.0.0.1", port=0, grace=0, protocol=_Small) as url:
-        clients = [await begun(url) for _ in range(3)]
-        taken = [await taken_by(*each) for each in clients]
+    async with door.opened(_Small) as url:
+        clients = [await door.asked(url, taking=taking) for taking in (0, 6_000_000, 0)]
+        assert [await each.takes_all() for each in clients] == [False, False, True]
 
-    assert max(taken[:2]) < LARGE <= taken[2]
+
+async def test_who_takes_the_last_answer_of_a_connection_later_gets_the_whole(door: Door) -> None:
+    async with door.opened() as url:
+        client = await door.asked(url, connection="close")
+        await asyncio.sleep(1)
+        assert await client.takes_all()
+
+
+async def test_who_takes_an_answer_while_the_listener_ends_gets_the_whole(door: Door) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        async with door.opened() as url:
+            client = await door.asked(url)
+            taken = tasks.create_task(later(client))
+        assert await taken
+
+
+async def later(client: Slow) -> bool:
+    await asyncio.sleep(1)
+    return await client.takes_all()
 
 
 async def test_who_takes_an_answer_in_time_gets_the_whole() -> None:
