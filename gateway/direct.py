@@ -106,7 +106,7 @@ class DirectProtocol(BoundedProtocol, Generic[Head]):
 
     def data_received(self, data: bytes) -> None:
         """Go on; a request that has not come whole goes uvicorn's way."""
-        at_rest = self.at_rest() and self._head == 0
+        at_rest = self.at_rest() and self._head == 0 and not self._ending
         if at_rest:
             end = data.find(b"\r\n\r\n") + 4
             known = self._known.get(data[:end])

@@ -26,6 +26,10 @@ EAGER = sys.version_info >= (3, 12)
 """Whether what need not wait is answered before the next request is looked at."""
 
 
+LARGE = 20_000_000
+"""Bytes that no buffer of the kernel's has room for."""
+
+
 class Answers:
     """Answers directly what comes to /direct; holds back until `gate` is open whatever has `wait` in it."""
 
@@ -64,7 +68,8 @@ class Answers:
         if b"wait" in body:
             self.waiting += 1
             await self.gate.wait()
-        return Response(200, [(b"content-length", b"%d" % len(body))], body)
+        answer = body * LARGE if body == b"L" else body
+        return Response(200, [(b"content-length", b"%d" % len(answer))], answer)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """All that is not answered directly."""
@@ -583,3 +588,22 @@ async def test_what_takes_longer_than_the_grace_is_cut_off() -> None:
         writer.write(post(b"wait"))
         await eventually(lambda: answers.waiting == 1)
     assert await reader.read() == b""
+
+
+async def test_what_comes_while_the_last_answer_is_still_to_be_taken_is_not_done() -> None:
+    async def ask_and_take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.3)  # by then the listener ends
+        writer.write(post(b"3"))
+        await asyncio.sleep(0.1)
+        assert (await answer_of(reader))[2] == b"L" * LARGE
+        assert await reader.read() == b""
+        writer.close()
+
+    async with asyncio.TaskGroup() as tasks, connected(grace=5) as (answers, _, other):
+        reader, writer = await asyncio.open_connection(*other.get_extra_info("peername"))
+        writer.write(post(b"1"))  # whose head is known from now on
+        await answer_of(reader)
+        writer.write(post(b"L"))
+        await eventually(lambda: b"L" in answers.bodies)
+        tasks.create_task(ask_and_take(reader, writer))
+    assert answers.bodies == [b"1", b"L"]
