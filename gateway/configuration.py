@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 import sys
 import tomllib
-from typing import TYPE_CHECKING, Final
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Final, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_settings import EnvSettingsSource, InitSettingsSource, SettingsError
 
 from gateway.settings import PREFIX, ConfigurationError, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from pydantic_core import ErrorDetails
@@ -87,7 +88,7 @@ def _unknown_variables() -> Iterator[str]:
         prefix, rest = name[: len(PREFIX)], name[len(PREFIX) :]
         section = rest.partition("__")[0].lower()
         if prefix.upper() == PREFIX and name != CONFIG_VARIABLE and section not in Settings.model_fields:
-            yield f"{name}: is not a setting"
+            yield f"{name}: is not a setting{_meant_by_variable(rest)}"
     if os.environ.get("AIOCACHE_DISABLE") == "1":
         yield "AIOCACHE_DISABLE: must not be set: tokens are kept through aiocache, which this turns off"
 
@@ -153,7 +154,7 @@ def _problem(error: ErrorDetails) -> str:
         case "missing":
             what = f"is missing: set it in the file, or {variable} in the environment"
         case "extra_forbidden":
-            what = "is not a setting"
+            what = f"is not a setting{_meant(path[-1], _section(path[:-1]).model_fields)}"
         case "string_pattern_mismatch" if path[0] == "access":
             what = _misspelt(path)
         case "string_pattern_mismatch":
@@ -163,6 +164,38 @@ def _problem(error: ErrorDetails) -> str:
         case _:
             what = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     return f"{'.'.join(path)}: {what}" if path else what
+
+
+def _meant_by_variable(rest: str) -> str:
+    """The variable that was meant, as far as can be told: with a `_` too few, or of a section that is misspelt."""
+    for section in Settings.model_fields:
+        before, _, name = rest.lower().partition(f"{section}_")
+        if not before and name in _section([section]).model_fields:
+            return f": did you mean {PREFIX}{section.upper()}__{name.upper()}?"
+    section, *deeper = rest.split("__")
+    return _meant(section.lower(), Settings.model_fields, lambda name: PREFIX + "__".join([name, *deeper]).upper())
+
+
+def _meant(name: str, known: Iterable[str], written: Callable[[str], str] = str) -> str:
+    """The name that was meant, if one is like it."""
+    return "".join(f": did you mean {written(each)}?" for each in get_close_matches(name, known, n=1))
+
+
+def _section(path: list[str]) -> type[BaseModel]:
+    """The section there, of those that exist. What is no field is a name that somebody chose: all such are alike."""
+    section: type[BaseModel] = Settings
+    for name in path:
+        field = section.model_fields.get(name)
+        section = next(_sections(field.annotation), section) if field is not None else section
+    return section
+
+
+def _sections(annotation: object) -> Iterator[type[BaseModel]]:
+    """All sections in what annotates a field."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for each in get_args(annotation):
+        yield from _sections(each)
 
 
 def _misspelt(path: list[str]) -> str:

@@ -212,10 +212,16 @@ def told(file: Path | str, monkeypatch: pytest.MonkeyPatch, command: str = "serv
 
 
 IN_THE_FILE = [
-    (f"{TENANT}[grcp]\nport = 1", "grcp", "is not a setting"),
-    (f"{TENANT}[grpc]\nprot = 1", "grpc.prot", "is not a setting"),
+    (f"{TENANT}[grcp]\nport = 1", "grcp", "is not a setting: did you mean grpc?"),
+    (f"{TENANT}[graphql.tsl]\nkey_file = '/k'", "graphql.tsl", "did you mean tls?"),
+    (
+        f"{TENANT}[grpc.tls]\nkey_file = '/k'\ncertificate_file = '/c'\nclient_ca = '/d'",
+        "grpc.tls.client_ca",
+        "did you mean client_ca_file?",
+    ),
+    (f"{TENANT}[grpc]\nprot = 1", "grpc.prot", "is not a setting: did you mean port?"),
     (f'top = "{CANARY}"\n{TENANT}', "top", "is not a setting"),
-    (f'{TENANT}client_sekret = "{CANARY}"', "tenants.mytenant.client_sekret", "is not a setting"),
+    (f'{TENANT}client_sekret = "{CANARY}"', "tenants.mytenant.client_sekret", "did you mean client_secret?"),
     (f"{TENANT}[grpc]\nport = 70000", "grpc.port", "65535"),
     (f"{TENANT}[grpc]\nport = -1", "grpc.port", "greater than or equal to 0"),
     (f'{TENANT}[grpc]\nport = "{CANARY}"', "grpc.port", "must be a whole number"),
@@ -386,11 +392,17 @@ def test_urls_of_redis(file: Path, monkeypatch: pytest.MonkeyPatch, backend: str
 @pytest.mark.parametrize(
     ("name", "value", "key", "words"),
     [
-        ("SESSION_GATEWAY_GRCP__PORT", CANARY, "SESSION_GATEWAY_GRCP__PORT", "is not a setting"),
+        ("SESSION_GATEWAY_GRCP__PORT", CANARY, "SESSION_GATEWAY_GRCP__PORT", "mean SESSION_GATEWAY_GRPC__PORT?"),
         ("SESSION_GATEWAY_PORT", CANARY, "SESSION_GATEWAY_PORT", "is not a setting"),
-        ("SESSION_GATEWAY_GRPC_PORT", "1", "SESSION_GATEWAY_GRPC_PORT", "is not a setting"),
-        ("SESSION_GATEWAY_GRPC__PROT", CANARY, "grpc.prot", "is not a setting"),
-        ("session_gateway_grcp__port", CANARY, "session_gateway_grcp__port", "is not a setting"),
+        ("SESSION_GATEWAY_GRPC_PORT", "1", "SESSION_GATEWAY_GRPC_PORT", "mean SESSION_GATEWAY_GRPC__PORT?"),
+        (
+            "SESSION_GATEWAY_TENANT__OTHER__CLIENT_ID",
+            CANARY,
+            "SESSION_GATEWAY_TENANT__OTHER__CLIENT_ID",
+            "mean SESSION_GATEWAY_TENANTS__OTHER__CLIENT_ID?",
+        ),
+        ("SESSION_GATEWAY_GRPC__PROT", CANARY, "grpc.prot", "is not a setting: did you mean port?"),
+        ("session_gateway_grcp__port", CANARY, "session_gateway_grcp__port", "mean SESSION_GATEWAY_GRPC__PORT?"),
         ("SESSION_GATEWAY_GRPC__PORT", CANARY, "grpc.port", "must be a whole number"),
         ("SESSION_GATEWAY_GRPC__PORT", "", "grpc.port", "must be a whole number"),
         ("SESSION_GATEWAY_GRPC", CANARY, "SESSION_GATEWAY_GRPC", "JSON"),
@@ -528,7 +540,7 @@ def test_every_command_that_reads_settings_refuses_bad_ones(
 ) -> None:
     file.write_text(f"{TENANT}[grpc]\nprot = 1")
 
-    assert told(file, monkeypatch, command) == ["grpc.prot: is not a setting"]
+    assert told(file, monkeypatch, command) == ["grpc.prot: is not a setting: did you mean port?"]
 
 
 def test_the_error_itself_holds_no_value(file: Path) -> None:
