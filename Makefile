@@ -7,7 +7,7 @@ UV     := uv==0.13.9
 export UV_PROJECT_ENVIRONMENT := $(abspath $(VENV))
 PAGE   := gateway/graphql/static/playground/index.html
 
-.PHONY: run test lint soak fleet bench costs generate playground wheel clean
+.PHONY: run test lint lowest soak fleet bench costs generate playground wheel clean
 
 # npm from the PATH where its Node is one that Vite takes, or else PyPI's, which uv runs from its cache.
 NODE_WILL_DO := command -v npm >/dev/null && node -e 'const [a, b] = process.versions.node.split("."); \
@@ -33,6 +33,17 @@ lint: $(VENV)/synced
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml
 	@tag=$$(git describe --tags --abbrev=0 2>/dev/null); \
 	if [ -n "$$tag" ]; then $(BIN)/buf breaking --against ".git#tag=$$tag"; else echo "buf breaking: no release is tagged yet"; fi
+
+# The tests with the oldest releases that pyproject.toml admits, where `make test` has those of uv.lock. What the gateway
+# runs with is held to them; what tests it is not. A part of them: make lowest TESTS=tests/access
+LOWEST := .venv-lowest
+TESTS  := tests/unit tests/cli tests/behaviour tests/access tests/cache tests/compiled tests/upstream tests/observability
+lowest: | $(BIN)/uv
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
+	@$(BIN)/uv pip compile --quiet --resolution lowest-direct --extra http2 --extra otel --python $(LOWEST)/bin/python \
+		--output-file $(LOWEST)/lowest.txt pyproject.toml
+	@$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --overrides $(LOWEST)/lowest.txt --group dev --editable .
+	@$(LOWEST)/bin/pytest $(TESTS)
 
 # All operations at both doors while upstream fails, every answer checked: .soak/soak.json, .png and .svg. For shorter,
 # and with Redis: make soak SECONDS=60 ARGS="--cache redis"
@@ -77,7 +88,7 @@ wheel: $(VENV)/synced $(PAGE)
 	@$(BIN)/uv build --wheel --quiet
 
 clean:
-	rm -rf $(VENV) dist bench/.peers node_modules playground/node_modules gateway/graphql/static/playground
+	rm -rf $(VENV) $(LOWEST) dist bench/.peers node_modules playground/node_modules gateway/graphql/static/playground
 
 $(VENV)/synced: pyproject.toml uv.lock | $(BIN)/uv
 	@$(BIN)/uv sync --frozen --inexact --quiet
