@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -46,13 +47,10 @@ async def _check_tenants(settings: Settings) -> int:
     problems = 0
     async with open_tracing(settings), open_upstream(settings) as (_, tokens):
         for tenant in settings.tenants:
-            try:
-                token = await tokens.get(tenant, Deadline.never())
-            except GatewayError as error:
-                found = error.message
-            else:
-                found = f"the client lacks the scope {token.missing_scope}" if token.missing_scope else ""
-            problems += bool(found)
+            with suppress(GatewayError):
+                await tokens.get(tenant, Deadline.never())
+            found = tokens.troubles().get(tenant)
+            problems += found is not None
             click.echo(f"tenant {tenant}: {found or 'ok'}")
     return problems
 

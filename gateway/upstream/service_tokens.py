@@ -116,14 +116,17 @@ class _Backoff:
     """Not before then, and why."""
 
     error: UpstreamError | None = None
+    cause: str | None = None
+    """Why there was no connection, if that is it, for operators."""
     until: float = 0.0
     failures: int = 0
 
-    def start(self, error: UpstreamError) -> float:
+    def start(self, error: UpstreamError, cause: str | None = None) -> float:
         """Count a failure; return the seconds to wait: doubling from 0.5 to 30, with jitter, or as upstream asks."""
         delay = min(30.0, 0.5 * 2**self.failures) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
         self.failures = min(self.failures + 1, 10)
-        self.error, self.until = error, time.monotonic() + max(delay, error.retry_after or 0.0)
+        self.error, self.cause = error, cause
+        self.until = time.monotonic() + max(delay, error.retry_after or 0.0)
         return self.until - time.monotonic()
 
     def check(self) -> None:
@@ -190,7 +193,8 @@ class _TenantToken:
     def trouble(self) -> str | None:
         """What the last request for a token met, or upstream has against the token."""
         if self._failures.error is not None:
-            return self._failures.error.message
+            cause = self._failures.cause
+            return self._failures.error.message + (f": {cause}" if cause is not None else "")
         if self._refused_young and self._refusals.error is not None:
             return self._refusals.error.message
         token = self._store.peek(self._tenant)
@@ -240,8 +244,8 @@ class _TenantToken:
             token = await obtain_token(self._http, self._tenant, self._credentials)
         except UpstreamError as cause:
             error = _without_token(cause)
-            delay = self._failures.start(error)
             found = cause_of(cause)
+            delay = self._failures.start(error, found)
             why = {} if found is None else {"cause": found}
             self._log.warning(
                 "token_not_obtained", reason=error.reason, error=error.message, **why, retry_in=round(delay, 1)

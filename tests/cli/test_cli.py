@@ -407,6 +407,7 @@ async def test_check_says_what_is_wrong_with_each_tenant(tmp_path: Path) -> None
 
     assert down[0] == 1
     assert all("no connection to upstream" in each for each in down[1].out)
+    assert all("Connect call failed ('127.0.0.1', 1)" in each for each in down[1].out)
     assert [len(each[1].out) for each in (wrong, lacking, down)] == [2, 2, 2]
 
 

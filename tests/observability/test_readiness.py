@@ -71,6 +71,17 @@ async def test_a_token_that_cannot_be_had_any_more_is_told_of_until_it_can() -> 
         await until(is_well)
 
 
+async def test_why_there_is_no_connection_for_a_token_is_told() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    async with opened(upstream={"lazy_tokens": True, "base_url": url}) as dev:
+        await read(dev)
+
+        told = (await checks(dev))["tokens"]
+
+    assert told.startswith("acme: no token could be obtained: no connection to upstream could be made or used: ")
+    assert "Connect call failed" in told
+
+
 async def test_a_token_that_lacks_the_scope_is_told_of() -> None:
     async with opened(upstream={"lazy_tokens": False}) as dev:
         await ready(dev)
