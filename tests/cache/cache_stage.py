@@ -250,6 +250,7 @@ async def process(
     budget: float = 5.0,
     patience: float = 5.0,
     max_silence: float = 2.0,
+    silence_clock: Callable[[], float] = time.monotonic,
     uncached: Container[str] = (),
     clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Process]:
@@ -276,7 +277,14 @@ async def process(
                 )
             )
             invalidations = await stack.enter_async_context(
-                Invalidations(connections.listener, store.channel, marks, shared.origin, max_silence=max_silence)
+                Invalidations(
+                    connections.listener,
+                    store.channel,
+                    marks,
+                    shared.origin,
+                    max_silence=max_silence,
+                    clock=silence_clock,
+                )
             )
         make = partial(TieredCache, marks, observer, policy.lifetime, invalidations=invalidations, clock=clock)
         tiers = make(memory=entries if memory else None, shared=shared)

@@ -137,6 +137,12 @@ async def others() -> None:
     _earlier.update(asyncio.all_tasks())
 
 
+@pytest.fixture
+def due_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token is due after a two-hundredth of its time, which leaves a machine that stands still enough of it."""
+    monkeypatch.setattr("gateway.upstream.token_endpoint.random.uniform", lambda low, high: low / 100)
+
+
 def named(prefix: str) -> list[asyncio.Task[Any]]:
     return [each for each in asyncio.all_tasks() - _earlier if each.get_name().startswith(prefix)]
 
@@ -238,8 +244,9 @@ class TestAskingForAToken:
 
 
 class TestRenewal:
+    @pytest.mark.usefixtures("due_soon")
     async def test_happens_before_the_expiry_while_requests_still_get_the_old_token(self) -> None:
-        emporix = Emporix(lambda number: token_answer(f"hush-{number}", expires_in=4.0 if number == 1 else LONG))
+        emporix = Emporix(lambda number: token_answer(f"hush-{number}", expires_in=60.0 if number == 1 else LONG))
         async with world(emporix) as here:
             here.emporix.hold(2)
             old = await here.tokens.get("acme", LATER)
@@ -271,8 +278,8 @@ class TestRenewal:
             assert len(here.emporix.token_requests) == 4
             assert len(named("renew token of acme")) == 1
 
-    async def test_goes_on_from_one_token_to_the_next(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("gateway.upstream.token_endpoint.random.uniform", lambda low, high: low / 100)
+    @pytest.mark.usefixtures("due_soon")
+    async def test_goes_on_from_one_token_to_the_next(self) -> None:
         emporix = Emporix(lambda number: token_answer(f"hush-{number}", expires_in=20.0))
         async with world(emporix) as here:
             for number in range(2, 5):
@@ -280,11 +287,9 @@ class TestRenewal:
                 await here.tokens.get("acme", LATER)
                 await within(3, here.emporix.arrival(number).wait())
 
-    async def test_happens_ahead_too_for_a_token_that_is_first_asked_for_when_it_is_due(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    @pytest.mark.usefixtures("due_soon")
+    async def test_happens_ahead_too_for_a_token_that_is_first_asked_for_when_it_is_due(self) -> None:
         """Else all who come at its expiry would wait for the next."""
-        monkeypatch.setattr("gateway.upstream.token_endpoint.random.uniform", lambda low, high: low / 100)
         emporix = Emporix(lambda number: token_answer(f"hush-{number}", expires_in=60.0))
         async with world(emporix) as here:
             old = await here.tokens.get("acme", LATER)
@@ -305,11 +310,12 @@ class TestRenewal:
             assert renewal.done()
             assert len(here.emporix.token_requests) == 1
 
+    @pytest.mark.usefixtures("due_soon")
     async def test_that_fails_leaves_the_old_token_in_use_and_is_tried_again(self) -> None:
         def answer(number: int) -> httpx.Response:
             if number == 2:
                 return httpx.Response(503)
-            return token_answer(f"hush-{number}", expires_in=4.0 if number == 1 else LONG)
+            return token_answer(f"hush-{number}", expires_in=60.0 if number == 1 else LONG)
 
         async with world(Emporix(answer)) as here:
             await here.tokens.get("acme", LATER)
@@ -320,11 +326,12 @@ class TestRenewal:
             assert (await within(1, here.tokens.get("acme", LATER))).value.get_secret_value() == "hush-1"
             here.emporix.gates[3].set()
 
+    @pytest.mark.usefixtures("due_soon")
     async def test_that_fails_is_tried_again_no_sooner_than_it_may_be(self) -> None:
         def answer(number: int) -> httpx.Response:
             if number > 1:
                 return httpx.Response(503, headers={"retry-after": "60"})
-            return token_answer("hush-1", expires_in=2.0)
+            return token_answer("hush-1", expires_in=60.0)
 
         async with world(Emporix(answer)) as here:
             await here.tokens.get("acme", LATER)
@@ -693,9 +700,9 @@ class TestTheScope:
                 assert (await here.tokens.get("acme", LATER)).missing_scope == SCOPE
         assert logs == [{"event": "token_lacks_scope", "log_level": "warning", "scope": SCOPE, "tenant": "acme"}]
 
-    async def test_is_there_soon_after_the_client_was_given_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.usefixtures("due_soon")
+    async def test_is_there_soon_after_the_client_was_given_it(self) -> None:
         """Not only when the token without it would have had to be renewed, which is hours later."""
-        monkeypatch.setattr("gateway.upstream.token_endpoint.random.uniform", lambda low, high: low / 100)
         scopes = {1: "tenant=acme", 2: "tenant=acme"}
         emporix = Emporix(lambda number: token_answer(f"hush-{number}", scope=scopes.get(number, SCOPE)))
         async with world(emporix) as here:
@@ -779,8 +786,8 @@ class TestLeaving:
             await asyncio.wait([waiting])
         assert asyncio.all_tasks() <= before
 
-    async def test_leaves_no_task_behind_while_a_renewal_hangs(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("gateway.upstream.token_endpoint.random.uniform", lambda low, high: low / 100)
+    @pytest.mark.usefixtures("due_soon")
+    async def test_leaves_no_task_behind_while_a_renewal_hangs(self) -> None:
         before = asyncio.all_tasks()
         emporix = Emporix(lambda number: token_answer("hush", expires_in=60.0))
         async with asyncio.timeout(10), world(emporix) as here:
