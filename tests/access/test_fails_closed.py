@@ -1,4 +1,7 @@
-"""Other machines reach no door of a gateway that does not tell callers apart, unless its operator insists."""
+"""Other machines reach no door of a gateway that does not tell callers apart, unless its operator insists.
+
+And one that tells them apart in one way alone lets nobody in by another, or by none.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,18 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from access.certificates import HERE, Authority, Files
 from click.testing import CliRunner
 from processes import run, running
+from pydantic import SecretStr
 
 from gateway import cli, sandbox
+from gateway.access.keys import new_key
+from gateway.configuration import load_settings
+from gateway.credentials import CallerCredentials
+from gateway.deadline import Deadline
+from gateway.errors import CallerUnauthenticated
+from gateway.parts.access import open_authenticator
 from gateway.sandbox import Sandbox
 from gateway.settings import Listener
 
@@ -69,6 +80,47 @@ def test_serve_says_which_settings_and_what_to_do_and_listens_nowhere(graphql: s
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr == f"session-gateway: {named}: {PROBLEM}: {REMEDY}\n"
+
+
+@pytest.mark.parametrize(
+    ("way", "taken"),
+    [
+        ("keys", "`x-api-key`"),
+        ("issuers", "a JWT in `authorization`"),
+        ("certificates", "a client certificate"),
+    ],
+)
+async def test_one_way_of_telling_callers_apart_lets_nobody_in_by_another_or_by_none(
+    tmp_path: Path, way: str, taken: str
+) -> None:
+    authority, files, ca = Authority(), Files.of(tmp_path, Authority().issue(*HERE)), tmp_path / "ca.crt"
+    ca.write_bytes(authority.pem)
+    grant = {"permissions": ["sessions:read"], "tenants": ["*"]}
+    callers: dict[str, dict[str, object]] = {
+        "keys": {"shop": {**grant, "hash": new_key("shop")[1]}},
+        "issuers": {
+            "corp": {"issuer": "corp", "audience": "a", "tenants": ["*"], "jwks_url": "http://127.0.0.1:1/keys"}
+        },
+        "certificates": {"shop.example": grant},
+    }
+    settings = load_settings(
+        None,
+        {
+            "tenants": {"acme": {"client_id": "acme-client", "client_secret": "acme-secret"}},
+            "access": {way: callers[way]},
+            "grpc": files.section(client_ca_file=str(ca)),
+        },
+    )
+    async with open_authenticator(settings) as authenticator:
+        with pytest.raises(CallerUnauthenticated, match=f"send {taken}$"):
+            await authenticator.principal(CallerCredentials(), Deadline.after(5))
+        for shown in (
+            CallerCredentials(api_key=SecretStr("nobody-0")),
+            CallerCredentials(access_token=SecretStr("a.b.c")),
+            CallerCredentials(certificate_names=("nobody.example",)),
+        ):
+            with pytest.raises(CallerUnauthenticated):
+                await authenticator.principal(shown, Deadline.after(5))
 
 
 async def test_serve_starts_where_callers_are_told_apart_and_being_told_to_changes_nothing(tmp_path: Path) -> None:

@@ -6,13 +6,16 @@ import asyncio
 import datetime as dt
 import errno
 import json
+import math
 import os
+import re
 import socket
 import ssl
 import time
 import warnings
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import PosixPath
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -20,7 +23,7 @@ import httpx
 import pytest
 import pytest_asyncio
 import structlog.testing
-from access.certificates import HERE, Authority, Files, Pair
+from access.certificates import HERE, WEAK, Authority, Files, Pair
 from click.testing import CliRunner
 from cryptography import x509
 from observability.metrics import parsed
@@ -125,6 +128,12 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sec
 async def test_both_doors_speak_tls_to_clients_that_trust_their_certificate(gateway: Secured) -> None:
     assert gateway.dev.doors.graphql.startswith("https://127.0.0.1:")
     await served_by(gateway)
+    for door, protocol in (("graphql", "http/1.1"), ("grpc", "h2")):
+        context = AUTHORITY.trusted()
+        context.set_alpn_protocols(["x", protocol])
+        _, writer = await asyncio.open_connection("127.0.0.1", gateway.ports[door], ssl=context)
+        assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == protocol
+        writer.transport.abort()
 
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
         async with httpx.AsyncClient(verify=OTHERS.trusted()) as client:
@@ -333,6 +342,30 @@ def test_the_end_is_read_in_both_forms_that_it_may_have(tmp_path: Path, year: in
     assert load(CertificateFiles(files.certificate, files.key)).expires_at == end.timestamp()
 
 
+def test_an_end_that_cannot_be_read_is_no_reason_not_to_use_the_certificate(tmp_path: Path) -> None:
+    """OpenSSL takes what is no DER, and Python's libraries do not."""
+    der = ssl.PEM_cert_to_DER_cert(FIRST.certificate.decode())
+    odd = ssl.DER_cert_to_PEM_cert(re.sub(rb"(\d{12})Z", rb"\1+", der)).encode()
+    files = Files.of(tmp_path, Pair(odd, FIRST.key))
+
+    assert math.isnan(load(CertificateFiles(files.certificate, files.key)).expires_at)
+
+
+def test_a_pair_that_is_replaced_while_it_is_read_is_not_mixed_with_the_next(tmp_path: Path) -> None:
+    """Python's ssl reads the files itself, and gRPC is given what was read before: both have to be one pair."""
+
+    class Replaced(PosixPath):
+        def read_bytes(self) -> bytes:
+            found = super().read_bytes()
+            files.write(SECOND)
+            return found
+
+    files = Files.of(tmp_path, FIRST)
+    with pytest.raises(CertificateError, match=r"has changed while it was read$"):
+        load(CertificateFiles(Replaced(files.certificate), files.key))
+    assert load(CertificateFiles(files.certificate, files.key)).certificate == SECOND.certificate
+
+
 async def test_a_folder_that_is_put_in_anothers_place_is_seen(tmp_path: Path) -> None:
     """As Kubernetes does it: a link to a folder is replaced."""
     for name, pair in (("one", FIRST), ("two", SECOND)):
@@ -362,6 +395,8 @@ def bad(folder: Path, what: str) -> Files:
             files.key.write_bytes(SECOND.key)
         case "an encrypted key":
             files.write(FIRST.encrypted())
+        case "a weak key":
+            files.write(WEAK)
         case "a certificate for a key":
             files.key.write_bytes(FIRST.certificate)
         case "a key for a certificate":
@@ -381,6 +416,7 @@ def bad(folder: Path, what: str) -> Files:
 BAD = {
     "another's key": "certificate_file and key_file: do not belong together",
     "an encrypted key": "key_file: is encrypted, which it must not be",
+    "a weak key": "certificate_file: is too weak: ee key too small",
     "a certificate for a key": "key_file: holds no private key in PEM that can be used",
     "a key for a certificate": "certificate_file: holds no certificate in PEM that can be used",
     "a key cut off": "key_file: holds no private key in PEM that can be used",
