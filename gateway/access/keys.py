@@ -33,9 +33,9 @@ def new_key(name: str) -> tuple[SecretStr, str]:
     return key, hash_of(key)
 
 
-def hash_of(key: SecretStr, salt: bytes | None = None) -> str:
+def hash_of(key: SecretStr) -> str:
     """`sha256:<salt>:<digest>`, both in hexadecimal."""
-    salt = secrets.token_bytes(_SALT_BYTES) if salt is None else salt
+    salt = secrets.token_bytes(_SALT_BYTES)
     return f"sha256:{salt.hex()}:{_digest(hashlib.sha256(salt), key.get_secret_value()).hex()}"
 
 

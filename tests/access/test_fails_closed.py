@@ -16,6 +16,7 @@ from processes import run, running
 from pydantic import SecretStr
 
 from gateway import cli, sandbox
+from gateway.access.guard import Authenticator
 from gateway.access.keys import new_key
 from gateway.configuration import load_settings
 from gateway.credentials import CallerCredentials
@@ -111,16 +112,19 @@ async def test_one_way_of_telling_callers_apart_lets_nobody_in_by_another_or_by_
             "grpc": files.section(client_ca_file=str(ca)),
         },
     )
-    async with open_authenticator(settings) as authenticator:
-        with pytest.raises(CallerUnauthenticated, match=f"send {taken}$"):
-            await authenticator.principal(CallerCredentials(), Deadline.after(5))
-        for shown in (
-            CallerCredentials(api_key=SecretStr("nobody-0")),
-            CallerCredentials(access_token=SecretStr("a.b.c")),
-            CallerCredentials(certificate_names=("nobody.example",)),
-        ):
-            with pytest.raises(CallerUnauthenticated):
-                await authenticator.principal(shown, Deadline.after(5))
+    async with open_authenticator(settings) as told:
+        reloaded = Authenticator(None, None, {})
+        reloaded.become(told)
+        for authenticator in (told, reloaded):
+            with pytest.raises(CallerUnauthenticated, match=f"send {taken}$"):
+                await authenticator.principal(CallerCredentials(), Deadline.after(5))
+            for shown in (
+                CallerCredentials(api_key=SecretStr("nobody-0")),
+                CallerCredentials(access_token=SecretStr("a.b.c")),
+                CallerCredentials(certificate_names=("nobody.example",)),
+            ):
+                with pytest.raises(CallerUnauthenticated):
+                    await authenticator.principal(shown, Deadline.after(5))
 
 
 async def test_serve_starts_where_callers_are_told_apart_and_being_told_to_changes_nothing(tmp_path: Path) -> None:

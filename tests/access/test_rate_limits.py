@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -206,6 +207,7 @@ async def test_each_shopper_has_a_bucket_for_each_tenant() -> None:
         return count
 
     assert [own("a"), own("b"), own("a", "globex"), own("a"), own("\ud800")] == [2, 2, 2, 0, 2]
+    assert [own("a", "made-up"), own("a", "made-up-too")] == [2, 0]
 
 
 def test_a_shoppers_own_session_has_no_rate_unless_told_so() -> None:
@@ -222,7 +224,7 @@ async def test_what_reads_nothing_counts_as_one() -> None:
 
 
 async def test_made_up_tokens_push_no_callers_bucket_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.access.limits._MAX_BUCKETS", 10)
+    monkeypatch.setattr("gateway.access.limits.MemoryBuckets", partial(MemoryBuckets, max_buckets=10))
     limits = RateLimits({"acme"}, default=TWO, own=TWO, clock=Clock())
     assert await admitted(limits, caller("a")) == 2
     for each in range(1000):
