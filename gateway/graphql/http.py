@@ -12,6 +12,7 @@ from strawberry.types import ExecutionResult
 from gateway.deadline import Deadline
 from gateway.defects import reported
 from gateway.errors import AnswerTooLarge, CallerRateLimited, GatewayError, UpstreamSpared
+from gateway.graphql.answers import exceeds
 from gateway.graphql.connected import while_connected
 from gateway.graphql.documents import NotExecutable
 from gateway.graphql.errors import code_of, time_to_wait
@@ -20,7 +21,6 @@ from gateway.graphql.head import LEGACY, Refused
 from gateway.graphql.requests import HttpRequest
 from gateway.graphql.resolvers import Context
 from gateway.graphql.responses import failed, not_sent, refused, result_response, turned_away
-from gateway.graphql.sizes import exceeds
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence

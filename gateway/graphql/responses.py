@@ -10,10 +10,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from gateway.cache.freshness import combined
 from gateway.direct import Response
+from gateway.graphql.answers import encode
 from gateway.graphql.errors import formatted
 from gateway.graphql.head import LEGACY, MODERN
 
@@ -31,8 +30,6 @@ __all__ = ["failed", "not_sent", "refused", "result_response", "turned_away"]
 
 _CONTENT_TYPE: Final = {each: (b"content-type", f"{each}; charset=utf-8".encode()) for each in (MODERN, LEGACY)}
 _PRIVATE: Final = (b"cache-control", b"private, no-store")
-
-_encoder: Final = msgspec.json.Encoder()
 
 
 def result_response(
@@ -101,7 +98,7 @@ def _cache_extension(read: FieldRead) -> dict[str, object]:
 
 
 def _response(status: int, document: object, media_type: str, headers: Mapping[str, str] | None = None) -> Response:
-    body = _encoder.encode(document)
+    body = encode(document)
     head = [_CONTENT_TYPE[media_type], (b"content-length", b"%d" % len(body)), _PRIVATE]
     if headers:
         head.extend((name.encode(), value.encode()) for name, value in headers.items())

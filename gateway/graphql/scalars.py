@@ -10,6 +10,7 @@ import strawberry
 from graphql import Undefined, VariableNode, value_from_ast_untyped
 from strawberry.scalars import JSON
 
+from gateway.graphql.answers import Json
 from gateway.graphql.syntax import nodes_of
 from gateway.model import MAX_VERSION
 
@@ -122,7 +123,7 @@ SCALARS: Final[dict[object, ScalarDefinition]] = {
         name="JSON",
         description="Any JSON value, integers of any size included. A literal may hold up to ten variables.",
         specified_by_url="https://datatracker.ietf.org/doc/html/rfc8259",
-        serialize=lambda value: value,
+        serialize=Json,
         parse_value=_parse_json,
         parse_literal=_parse_json_literal,
     ),

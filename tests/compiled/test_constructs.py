@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,9 +12,11 @@ from compiled.outcomes import CONTEXTS, FAILURES, FULL, STATUS, Script, context_
 from compiled.ways import Ways
 from defaults import LIMITS, MEMORY
 from graphql import GraphQLError, OperationDefinitionNode, parse, parse_value
+from msgspec import structs
 
 from gateway import errors
 from gateway.cache.readthrough import Found
+from gateway.graphql.answers import encode, exceeds
 from gateway.graphql.compiled import Compiler
 from gateway.graphql.documents import Documents, NotExecutable
 from gateway.graphql.resolvers import RESOLVERS, FieldRead
@@ -128,6 +131,29 @@ async def test_selections(ways: Ways, selection: str, expected: object) -> None:
     data = await data_of(ways, f"{{ sessionContext{ONE} {{ {selection} }} }}{part}")
 
     assert json.dumps(data["sessionContext"]) == json.dumps(expected)
+
+
+@pytest.mark.parametrize("planned", [True, False])
+async def test_an_answer_is_measured_without_a_look_at_each_value_of_its_json(ways: Ways, *, planned: bool) -> None:
+    """To look at all in four megabytes of them took a third of a second, and to encode them takes a hundredth."""
+
+    async def calls(entries: int) -> int:
+        script = Certain(structs.replace(FULL, context={"empty": [[]] * entries}))
+        context = context_of(ways.documents.by_text(READ).valid(), script, "writer")
+        plan = ways.plan(READ)
+        bound = None if plan is None else plan.bound(None)
+        assert bound is not None
+        result = await (bound.execute(context) if planned else ways.schema.execute(None, context_value=context))
+        assert len(encode(result.data)) > 3 * entries
+        counts: list[str] = []
+        sys.setprofile(lambda _frame, event, _argument: counts.append(event))
+        try:
+            assert not exceeds(result.data, 100_000)
+        finally:
+            sys.setprofile(None)
+        return len(counts)
+
+    assert await calls(10_000) == await calls(10)
 
 
 @pytest.mark.parametrize("yes", [True, False])

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import structlog.testing
 from compiled.outcomes import Script, context_of
 from defaults import LIMITS, MEMORY
 
+from gateway.graphql.answers import encode
 from gateway.graphql.compiled import Compiler
 from gateway.graphql.documents import Documents
 from gateway.graphql.errors import formatted
@@ -94,7 +94,7 @@ def _told(result: ExecutionResult, context: Context, script: Script) -> Told:
         errors = [_error(each) for each in result.errors or ()]
     assert result.errors is None or result.errors
     return Told(
-        msgspec.json.encode(result.data),
+        encode(result.data),
         errors,
         [*context.reads],
         script.calls,

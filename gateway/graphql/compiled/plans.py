@@ -25,17 +25,16 @@ from graphql import (
 )
 from graphql.execution.values import VariableValues
 from msgspec import Raw
-from msgspec.json import Encoder
 from strawberry.types import ExecutionResult
 
 from gateway.encoded import LARGEST, Encoded
+from gateway.graphql.answers import encode, exceeds
 from gateway.graphql.compiled.arguments import Arguments, NotCompiled, Variables
 from gateway.graphql.compiled.projections import Projector
 from gateway.graphql.errors import failure
 from gateway.graphql.resolvers import RESOLVERS, Call
 from gateway.graphql.scalars import serialize_time
 from gateway.graphql.selection import selects_session_context
-from gateway.graphql.sizes import exceeds
 from gateway.graphql.syntax import nodes_of
 from gateway.model import SessionContext
 
@@ -59,7 +58,6 @@ _PER_FIELD: Final = 1280
 """Bytes of memory that a field of a selection takes, by measurement: at most. A root field takes as much as three."""
 _SELECTING: Final = {"include": True, "skip": False}
 """Directives that are compiled, and the condition by which each lets its selection be."""
-_encode: Final = Encoder().encode
 
 
 class Compiler:
@@ -221,7 +219,7 @@ class _Field:
             projected = self.project(value, (), self.key, errors)
             if len(errors) > before or exceeds(projected, LARGEST):
                 return projected
-            known = _encode(projected)
+            known = encode(projected)
             self.encoded.put(value, self.form, known)
         return Raw(known)
 

@@ -22,11 +22,10 @@ from graphql import (
 )
 from graphql.execution.collect_fields import FragmentDetails, collect_fields, collect_subfields
 from graphql.execution.values import VariableValues
-from msgspec import Raw
-from msgspec.json import Encoder
 from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.field import StrawberryField
 
+from gateway.graphql.answers import Json
 from gateway.graphql.compiled.arguments import NotCompiled
 
 if TYPE_CHECKING:
@@ -62,7 +61,6 @@ _MOST_FIELDS: Final = 1000
 """More are not compiled: a few fragments are enough to make them, and a plan holds them all."""
 _AS_THEY_ARE: Final = {"String", "ID"}
 """Scalars whose values are the model's own."""
-_encode: Final = Encoder().encode
 
 
 class Projector:
@@ -156,26 +154,25 @@ class Projector:
             elif str(field.type) not in _AS_THEY_ARE:
                 projections.append((key, self.projection(type_, each)))
         read = _reader(attributes)
-        shared = [names for names in documents.values() if len(names) > 1]
+        alike = list(documents.values())
 
         def complete(value: object, path: Path, errors: list[GraphQLError]) -> object:
             fields = dict(zip(keys, read(value), strict=True))
             for key, project in projections:
                 fields[key] = project(fields[key], path, key, errors)
-            for names in shared:
-                _encode_once(fields, names)
+            for names in alike:
+                _complete_json(fields, names)
             return fields
 
         return complete
 
 
-def _encode_once(fields: dict[str, object], names: Sequence[str]) -> None:
-    """Encode JSON that stands there under several names, for all of them: it may be large."""
-    document = fields[names[0]]
-    if document is not None:
-        encoded = Raw(_encode(document))
+def _complete_json(fields: dict[str, object], names: Sequence[str]) -> None:
+    """Complete JSON that stands there under these names: it is encoded once for all of them, and may be large."""
+    if (document := fields[names[0]]) is not None:
+        json = Json(document)
         for name in names:
-            fields[name] = encoded
+            fields[name] = json
 
 
 def _nullable(complete: _Complete, nodes: Sequence[FieldNode]) -> Projection:
