@@ -58,11 +58,12 @@ def _parse_version(value: object) -> int:
 def _parse_json(value: object) -> object:
     """What came as JSON, and so is some: it may only be nested too deeply.
 
-    A level is looked at as a whole, as a body may hold hundreds of thousands of values.
+    A level is looked at as a whole, as a body may hold hundreds of thousands of values; and by their very types, which
+    takes a third of the time that isinstance would.
     """
     level = [value]
     for _ in range(_MAX_DEPTH + 1):
-        containers = [each for each in level if isinstance(each, dict | list)]
+        containers = [each for each in level if type(each) is list or type(each) is dict]
         if not containers:
             return value
         level = [inner for each in containers for inner in (each.values() if isinstance(each, dict) else each)]
