@@ -1,7 +1,7 @@
-"""Documents, each prepared once: parsed, measured, validated and compiled, and kept by its text's hash with what came.
+"""Documents, each prepared once: parsed, measured, validated and compiled, and kept under the hash of its text.
 
-Preparing costs a hundred times what looking up does; so errors are kept as well as successes. What is kept is bounded
-by its size in memory, except for the trusted documents, which the operator gives.
+Preparing one costs a hundred times as much as looking it up, so failures are kept as well. The memory for them is
+limited, except for the trusted documents, which the operator provides.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class NotExecutable(Exception):
-    """Nothing is executed, for these reasons."""
+    """The request cannot be executed, for these reasons."""
 
     def __init__(self, *errors: GraphQLError) -> None:
         super().__init__(*(each.message for each in errors))
@@ -77,16 +77,16 @@ class Operation:
     length: int
     """Of the document."""
     field: str
-    """Its root field, `several` where there are more than one. Names are the schema's if the document is valid."""
+    """Its root field, or `several` if there is more than one. Names are the schema's if the document is valid."""
     size: int
-    """Bytes of memory that the document takes with this plan alone, about: at most."""
+    """Bytes of memory that the document takes with this plan alone, at most."""
     plan: Plan | None = None
     """How to answer it, if it is compiled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What is known of a document: its syntax tree, or its errors."""
+    """What came of preparing a document: its syntax tree, or its errors."""
 
     digest: str
     """SHA-256 of its text, in hex."""
@@ -97,14 +97,14 @@ class Prepared:
     errors: Sequence[GraphQLError] = ()
 
     def operation(self, name: str | None) -> Operation:
-        """The one that is to be executed (GraphQL, 6.1). Raises NotExecutable when there is no telling.
+        """The one that is to be executed (GraphQL, 6.1). Raises NotExecutable if that is not clear.
 
-        Strawberry would take the first of several where none is named, and so a mutation beside a query.
+        If none is named, Strawberry would take the first of several, and so perhaps a mutation beside a query.
         """
         if not self.operations and self.errors:  # not even parsed
             raise NotExecutable(*self.errors)
         named = [each for each in self.operations if name is None or each.name == name]
-        if len(named) == 1 or (named and name is not None):  # that two have one name is for validation to say
+        if len(named) == 1 or (named and name is not None):  # validation reports two of the same name
             return named[0]
         raise NotExecutable(
             GraphQLError(
@@ -124,8 +124,8 @@ class Prepared:
 class Documents:
     """Prepares documents and keeps them, up to about `memory` bytes of them.
 
-    The `trusted` ones, by their ids, are prepared at once; `only_trusted` refuses all others without a look at them.
-    With `measure_only`, documents beyond the limits are logged and let through. Without a compiler they have no plans.
+    The `trusted` ones, by their ids, are prepared at once; `only_trusted` refuses all others unseen. With
+    `measure_only`, documents that exceed the limits are logged, and not refused. Without a compiler they have no plans.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class Documents:
                 yield name, each.errors[0].message
 
     def by_text(self, text: str) -> Prepared:
-        """The document of this text. Raises NotExecutable when it may not be looked at."""
+        """The document with this text. Raises NotExecutable if it is refused unseen."""
         digest = digest_of(text)
         if (trusted := self._trusted.get(digest)) is not None:
             return trusted
@@ -187,7 +187,7 @@ class Documents:
         return prepared
 
     def by_id(self, name: str) -> Prepared:
-        """The document of this id, or of this hash, if it is known. Raises NotExecutable."""
+        """The document with this id or hash. Raises NotExecutable if there is none."""
         name = name.removeprefix("sha256:")
         prepared = self._trusted.get(name) or self._kept.get(name)
         if prepared is not None:
@@ -267,12 +267,12 @@ class Documents:
 
 
 def digest_of(text: str) -> str:
-    """The hash that documents go by."""
+    """The hash under which documents are kept."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _rules(*, introspection: bool) -> Iterable[type[ASTValidationRule]]:
-    """Those of the specification and of Strawberry's own validation."""
+    """The rules of the specification, and Strawberry's own."""
     yield from specified_rules
     yield MaybeNullValidationRule
     yield OneOfInputValidationRule
@@ -296,7 +296,7 @@ def _size(length: int, document: DocumentNode | None = None) -> int:
 
 
 def _tokens(document: DocumentNode | None) -> int:
-    """How many tokens and comments the syntax tree holds on to."""
+    """How many tokens and comments the syntax tree keeps."""
     count, token = 0, document.loc.start_token if document and document.loc else None
     while token:
         count, token = count + 1, token.next
@@ -304,7 +304,7 @@ def _tokens(document: DocumentNode | None) -> int:
 
 
 def _detached(error: GraphQLError) -> GraphQLError:
-    """The same without the syntax tree and the frames that it came from."""
+    """The same error without the syntax tree, and without its traceback."""
     return GraphQLError(
         error.message, source=error.source, positions=error.positions, extensions=error.extensions or None
     )
@@ -317,7 +317,7 @@ def _circular(circular: Circular) -> str:
 
 
 def _excess_of(error: GraphQLError, limits: Limits) -> Excess | None:
-    """The limit that ended parsing; the parser says so in words alone."""
+    """The limit that ended parsing, which the parser tells only by its message."""
     words = error.message.removeprefix("Syntax Error: Document ")
     if words.startswith(("contains more than", "contains more comments")):
         return Excess.of("tokens", limits.tokens, limits.tokens + 1)

@@ -1,6 +1,6 @@
-"""From the error tree to GraphQL: one table of codes, and which errors are members of a mutation's union.
+"""From the error tree to GraphQL: codes, and which errors are members of a mutation's union.
 
-An error's code is its `reason`, so that both doors use the same words. What is not in the tree is a defect
+An error's code is its `reason`, so that both doors use the same codes. Any other exception is a bug
 (`gateway.defects`).
 """
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["HANDLERS", "MAX_ERRORS", "code_of", "failure", "formatted", "time_to_wait"]
 
 MAX_ERRORS: Final = 3
-"""Told of a document, and of the variables of a request: each repeats the value that it is about, or looks through all
-of it, and more of them would cost more than all the rest."""
+"""Errors reported for a document, and for the variables of a request: each repeats the value that it is about, or
+searches all of it, so that more of them would cost more than all the rest."""
 
 _INVALID: Final = "GRAPHQL_VALIDATION_FAILED"
 
@@ -35,7 +35,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 def failure(error: Exception, mutation: str) -> types.Failure | None:
-    """The member of a mutation's union that the error becomes, if there is one."""
+    """The member of a mutation's union for this error, if there is one."""
     match error:
         case errors.VersionConflict():
             return types.VersionConflict.of(error)
@@ -61,11 +61,11 @@ class _Failures(strawberry.ExceptionHandler[errors.GatewayError, Any]):
 
 
 HANDLERS: Final = (_Failures(),)
-"""Where a field's type is a union of a payload and the failures, an error becomes one of these, if it can."""
+"""If a field's type is a union of a payload and the failures, an error becomes one of the failures if it can."""
 
 
 def formatted(error: GraphQLError) -> GraphQLFormattedError:
-    """An error as the response has it, with `extensions.code`. A defect is logged; any other is let go of."""
+    """An error as the response has it, with `extensions.code`. A bug is logged."""
     cause = _cause(error)
     if isinstance(cause, errors.GatewayError):
         _let_go(error)
@@ -92,14 +92,14 @@ def code_of(error: GraphQLError) -> str:
 def time_to_wait(
     failed: Iterable[GraphQLError], kind: type[errors.CallerRateLimited | errors.UpstreamSpared]
 ) -> float | None:
-    """Seconds, if nothing else went wrong than that this gateway turns calls away for this reason; else None."""
+    """Seconds to wait, if all errors are that this gateway rejects calls for this reason; else None."""
     causes = [each.original_error for each in failed]
     waits = [each.retry_after or 0.0 for each in causes if isinstance(each, kind)]
     return max(waits) if waits and len(waits) == len(causes) else None
 
 
 def _cause(error: GraphQLError) -> Exception | None:
-    """What was raised, if it is neither GraphQL's own nor says that a value is none of its scalar."""
+    """The exception that was raised, unless it is GraphQL's own or about the value of a scalar."""
     cause = error.original_error
     while isinstance(cause, GraphQLError):
         cause = cause.original_error
@@ -107,9 +107,10 @@ def _cause(error: GraphQLError) -> Exception | None:
 
 
 def _let_go(error: GraphQLError) -> None:
-    """Take from an error, and from what it is made of, the frames that they have passed.
+    """Remove the tracebacks of an error and of its causes.
 
-    Those hold the errors in turn, and for a thousand such circles the garbage collector takes tens of milliseconds.
+    Their frames refer to the errors in turn, and for a thousand such cycles the garbage collector takes tens of
+    milliseconds.
     """
     passed: Exception | None = error
     while passed is not None:

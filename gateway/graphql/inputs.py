@@ -1,4 +1,4 @@
-"""What GraphQL takes: the inputs of mutations, and what they mean below."""
+"""The inputs of mutations, and what they become for the use cases."""
 
 from __future__ import annotations
 
@@ -185,6 +185,6 @@ def _object(field: str, value: JSON | None) -> dict[str, model.JSON] | None:
 
 
 def _json(value: JSON | None) -> model.JSON:
-    """What the JSON scalar has parsed; its NewType is over `object`, which says less than is known."""
+    """What the JSON scalar has parsed, with its true type: the scalar's own is `object`."""
     document: model.JSON = value  # type: ignore[assignment]  # the scalar's parser lets nothing else through
     return document

@@ -1,7 +1,7 @@
-"""How large a document may be: measured on its syntax alone, before validation, whose rules cost more than linear time.
+"""How large a document may be: measured on its syntax, before validation, some rules of which take quadratic time.
 
-A fragment is measured once, however often it is spread, so that measuring is linear in what was written; what is
-spread out is counted, not visited, until it is known to be small.
+A fragment is measured once, however often it is spread, so that measuring takes linear time. What the spreads amount to
+is computed, not visited, until it is known to be small.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 __all__ = ["Circular", "Cost", "Excess", "Limits", "Measure", "Price", "measure", "prices"]
 
 _READ: Final = 10
-"""What a session context that is read costs, in fields of an answer."""
+"""Cost of reading a session context, in fields of an answer."""
 _WRITE: Final = 50
-"""What a write costs: it reads and writes, and may have to do so again."""
+"""Cost of a write: it reads and writes, and may have to repeat that."""
 
 
 _MANY: Final = 2**31 - 1
@@ -165,7 +165,7 @@ class Measure:
     """Of each operation, in the order of the document."""
 
     def excesses(self, limits: Limits) -> Iterator[Excess]:
-        """The limits that are passed, whatever the variables."""
+        """The limits that are exceeded, whatever the variables are."""
         for limit in ("depth", "root_fields", "aliases", "directives", "selections", "values", "repeats"):
             value, bound = getattr(self, limit), getattr(limits, limit)
             if value > bound:
@@ -173,7 +173,7 @@ class Measure:
 
 
 def measure(document: DocumentNode, table: Mapping[str, Price], limits: Limits) -> Measure:
-    """Measure a document. Repeats are left uncounted where the selections are too many to look at. Raises Circular."""
+    """Measure a document. Repeats are not counted if there are too many selections to visit. Raises Circular."""
     operations = [each for each in document.definitions if isinstance(each, OperationDefinitionNode)]
     fragments = _Fragments([each for each in document.definitions if isinstance(each, FragmentDefinitionNode)], table)
     counts = [fragments.count(each) for each in operations]
@@ -202,7 +202,7 @@ def measure(document: DocumentNode, table: Mapping[str, Price], limits: Limits) 
 
 @dataclass(slots=True)
 class _Count:
-    """What a selection set comes to."""
+    """The measures of a selection set."""
 
     depth: int = 0
     top: int = 0
@@ -254,7 +254,7 @@ _Definition: TypeAlias = OperationDefinitionNode | FragmentDefinitionNode
 
 
 class _Fragments:
-    """Fragments, counted from those that spread no others upwards. Those of one name, an error, count as one."""
+    """Fragments, measured from the innermost outwards. Several of one name, which is an error, count as one."""
 
     def __init__(self, fragments: Sequence[FragmentDefinitionNode], table: Mapping[str, Price]) -> None:
         self._table = table
@@ -272,7 +272,7 @@ class _Fragments:
         return self._by_name.get(name, ())
 
     def unused(self, operations: Sequence[OperationDefinitionNode]) -> Iterable[str]:
-        """Names of those that are spread nowhere: with the operations' own, they lead to all there are."""
+        """Names of those that are spread nowhere: from these and the operations, all others are reached."""
         spread = {name for each in chain(operations, *self._by_name.values()) for name in _spreads(each.selection_set)}
         return [name for name in self._by_name if name not in spread]
 
@@ -394,7 +394,7 @@ def _spelt_out(pending: list[ValueNode]) -> int:
 
 
 def _entries(value: ValueNode | None) -> int:
-    """How many entries a literal has; one that is no list is coerced to a list of one."""
+    """How many entries a literal has; a single value is coerced to a list of one."""
     return len(value.values) if isinstance(value, ListValueNode) else 1
 
 

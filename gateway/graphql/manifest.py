@@ -18,7 +18,7 @@ _HASH: Final = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
 
 
 class BadManifest(Exception):
-    """The manifest cannot be used. `problems` has a line for each thing that is wrong."""
+    """The manifest cannot be used. `problems` has one line for each problem."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))

@@ -1,7 +1,7 @@
-"""GraphiQL for the browser: its page and its files, all of them from this server.
+"""GraphiQL for browsers: the page and its files, all served from here.
 
-The files are built from `playground/` (npm) into `static/playground` beside this module; without them the page says
-how to get them.
+The files are built from `playground/` (npm) into `static/playground` beside this module; without them, the page says
+how to build them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _NOT_BUILT: Final = (
     "<p>The playground is not built: run <code>make playground</code> and reload this page."
 )
 _ESCAPES: Final = {ord(each): f"\\u{ord(each):04x}" for each in "<>&\u2028\u2029"}
-"""Inside a script element no HTML entity is known, but `</script` and `<!--` are: JSON must do without them."""
+"""Inside a script element HTML entities mean nothing, but `</script` and `<!--` do: JSON must not contain these."""
 
 
 class Playground:
@@ -56,7 +56,7 @@ class Playground:
         self._assets = assets
 
     def page(self) -> Response:
-        """The page for a browser. Read each time, so that it may be built while this runs."""
+        """The page. It is read each time, so that it can be built while the gateway runs."""
         try:
             built = (self._assets / "index.html").read_text("utf-8")
         except FileNotFoundError:
@@ -64,15 +64,15 @@ class Playground:
         return HTMLResponse(built.replace("{{config}}", self._config), headers=_PAGE_HEADERS)
 
     def routes(self) -> list[BaseRoute]:
-        """Where its files are."""
+        """Routes to its files."""
         return [Mount("/graphql/assets", _Assets(directory=self._assets / "assets", check_dir=False))]
 
 
 class _Assets(StaticFiles):
-    """Files whose names change with what is in them, so that a browser need never ask for one again."""
+    """Files whose names change with their content, so that browsers can cache them forever."""
 
     async def check_config(self) -> None:
-        """There may be none yet."""
+        """Do not check: the files may not be built yet."""
 
     def file_response(
         self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200

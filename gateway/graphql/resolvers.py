@@ -48,7 +48,7 @@ __all__ = [
 
 
 class Context(Struct, frozen=True):
-    """What a request brings along, and whom it may ask."""
+    """What resolvers need of a request: its document, its deadline, and the use cases as its caller may use them."""
 
     document: DocumentNode
     """Holds the operation: parsed, valid, within the limits."""
@@ -56,7 +56,7 @@ class Context(Struct, frozen=True):
     own: GuardedOwnSession
     deadline: Deadline
     max_age: float | None = None
-    """By `Cache-Control` in the request's header."""
+    """From the header `Cache-Control`."""
     reads: list[FieldRead] = []
     """Where what was read came from, as it is read."""
 
@@ -66,7 +66,7 @@ class Context(Struct, frozen=True):
         return self.sessions.let_in + self.own.let_in
 
     def read_options(self, max_age: float | None, min_version: int | None) -> ReadOptions:
-        """What is asked of one read, by its arguments and by the request's header."""
+        """The options of one read, from its arguments and from the request's header."""
         if max_age is None and min_version is None and self.max_age is None:
             return FRESH_ENOUGH
         return ReadOptions(max_age, min_version).stricter(self.max_age)
@@ -91,12 +91,12 @@ class Call(Struct, frozen=True):
     """Whether the session context is wanted after a write."""
 
     def noted(self, found: Found) -> SessionContext:
-        """What was found; where it came from is noted."""
+        """The session context that was found; where it came from is recorded."""
         self.context.reads.append(FieldRead([self.key], found.status, len(found.context.source)))
         return found.context
 
     def note_missing(self, error: NotThere) -> None:
-        """Nothing was found; where that is known from is noted."""
+        """Record where it is known from that there is none."""
         self.context.reads.append(FieldRead([self.key], error.status))
 
     def write_options(self, expected_version: int | None) -> WriteOptions:
@@ -124,7 +124,7 @@ async def session_context(
 async def session_contexts(
     call: Call, tenant: str, session_ids: Sequence[str], max_age: float | None = None, min_version: int | None = None
 ) -> list[SessionContext | GatewayError | None]:
-    """Read several. An error that is returned, not raised, is the entry's own (graphql-core, complete_value)."""
+    """Read several. An error that is returned, not raised, becomes that of its entry (graphql-core, complete_value)."""
     context = call.context
     options = context.read_options(max_age, min_version)
     found = await context.sessions.batch_get(tenant, session_ids, context.deadline, options)

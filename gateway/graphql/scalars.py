@@ -30,18 +30,18 @@ _MAX_VARIABLES: Final = 10
 
 
 class UnfitValueError(ValueError):
-    """What a caller gave is no value of a scalar. GraphQL's own error, made of this one, tells where it stands."""
+    """The input is not a value of the scalar. GraphQL makes of it an error of its own, which tells where."""
 
 
 def serialize_time(value: datetime) -> str:
-    """As upstream writes it: UTC, in milliseconds, unless there is more to tell."""
+    """As upstream writes it: UTC, in milliseconds, or in microseconds if it has them."""
     precision = "microseconds" if value.microsecond % 1000 else "milliseconds"
     in_utc = value if value.tzinfo is UTC else value.astimezone(UTC)
     return in_utc.isoformat("T", precision)[:-6] + "Z"  # in the place of +00:00
 
 
 def _parse_time(value: object) -> str:
-    """It stays as it came: no input has a place for a time, but JSON may hold a variable of this type."""
+    """Returned as it came: no input has a field of this type, but a JSON literal may hold a variable of it."""
     try:
         datetime.fromisoformat(value)  # type: ignore[arg-type]  # it says itself that it takes nothing but a string
     except (TypeError, ValueError):
@@ -56,7 +56,7 @@ def _parse_version(value: object) -> int:
 
 
 def _parse_json(value: object) -> object:
-    """What came as JSON, and so is some: it may only be nested too deeply.
+    """A value from the request's JSON: it can only be nested too deeply.
 
     A level is looked at as a whole, as a body may hold hundreds of thousands of values; and by their very types, which
     takes a third of the time that isinstance would.
@@ -71,9 +71,10 @@ def _parse_json(value: object) -> object:
 
 
 def _parse_json_literal(node: ValueNode, variables: dict[str, Any] | None = None) -> object:
-    """Any JSON value that a document spells out, with variables in it.
+    """Any JSON value that is a literal in a document, possibly with variables in it.
 
-    What a variable stands for has been looked at already, and may be large: it goes in as it is, and only so often.
+    The values of variables have been checked already, and may be large: they are inserted as they are, and not too
+    often.
     """
     if sum(isinstance(each, VariableNode) for each in nodes_of(node)) > _MAX_VARIABLES:
         raise UnfitValueError(f"it must not hold more than {_MAX_VARIABLES} variables")
@@ -82,16 +83,16 @@ def _parse_json_literal(node: ValueNode, variables: dict[str, Any] | None = None
 
 
 class _Given(NamedTuple):
-    """What a variable stands for."""
+    """The value of a variable."""
 
     value: object
 
 
 def _spelt_out(value: object, depth: int = 0) -> object:
-    """A literal may name a number that no JSON document holds, such as 1e400, and variables that were not given.
+    """A literal may contain a number that JSON does not have, such as 1e400, and variables without a value.
 
-    In an object there is no such field then, and in a list it is null (GraphQL specification, 3.10 and 3.11, of what is
-    coerced by type).
+    Such a variable leaves its field out of an object, and is null in a list (as the GraphQL specification, 3.10 and
+    3.11, has it for typed inputs).
     """
     match value:
         case _Given():

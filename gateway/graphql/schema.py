@@ -216,11 +216,11 @@ class GatewaySchema(strawberry.Schema):
         return self._schema
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
-        """Log nothing here: what is worth a line is logged where errors are formatted."""
+        """Log nothing: `gateway.graphql.errors` logs what is worth a line when it formats errors."""
 
 
 class _FromDocuments(SchemaExtension):
-    """Spares Strawberry what `documents` has done: the context holds a document that is parsed and valid."""
+    """Hands Strawberry the document that the context holds, which is parsed and validated already."""
 
     def on_operation(self) -> Iterator[None]:
         execution = self.execution_context
@@ -233,7 +233,7 @@ _BUILD: Final = signature(StrawberryGraphQLCoreExecutionContext.build)
 
 
 class _Brief(StrawberryGraphQLCoreExecutionContext):
-    """Says of few things in variables what is wrong with them. That comes up here, not in validation."""
+    """Reports only a few errors in variables. These are found here, not in validation."""
 
     @classmethod
     def build(cls, *args: Any, **kwargs: Any) -> list[GraphQLError] | Executor[Any]:
@@ -243,7 +243,7 @@ class _Brief(StrawberryGraphQLCoreExecutionContext):
 
 
 class _Discreet(_Brief):
-    """Suggests no names to those who guess at them."""
+    """Suggests no names from the schema either."""
 
     @classmethod
     def build(cls, *args: Any, **kwargs: Any) -> list[GraphQLError] | Executor[Any]:
@@ -251,7 +251,7 @@ class _Discreet(_Brief):
 
 
 def make_schema(*, introspection: bool = True) -> GatewaySchema:
-    """Build the schema. Each call makes a new one: nothing is shared. Without introspection it gives no hints either.
+    """Build the schema. Each call makes a new one: nothing is shared. Without introspection, errors suggest no names.
 
     It executes the document that the context holds.
     """

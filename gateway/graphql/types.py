@@ -1,7 +1,7 @@
 """What GraphQL answers: the types, and the typed failures of mutations.
 
-A session context is answered with as the model has it: the attributes of `gateway.model.SessionContext` are the fields
-of the type. Descriptions are the schema's documentation; `schema/session_context.graphql` is their print.
+Resolvers return the model itself: the attributes of `gateway.model.SessionContext` are the fields of the type.
+Descriptions are the schema's documentation; `schema/session_context.graphql` is generated from them.
 """
 
 from __future__ import annotations
@@ -185,9 +185,9 @@ class WriteOutcomeUnknown(Failure): ...
 
 
 def in_terms_of_inputs(error: errors.InvalidArgument, mutation: str = "") -> errors.InvalidArgument:
-    """The same error with its fields, which are those of the protobuf contract, as GraphQL's inputs spell them.
+    """The same error, with the names of fields as in GraphQL's inputs instead of the protobuf contract.
 
-    `mutation` is the root field it is of; empty for a query.
+    `mutation` is the root field that failed; empty for a query.
     """
     return errors.InvalidArgument(
         errors.Violation(_input_path(each.field, mutation), each.message) for each in error.violations
@@ -215,7 +215,7 @@ _RENAMED: Final = {
     "addMySessionContextAttribute": _ADD,
     "removeMySessionContextAttribute": _REMOVE,
 }
-"""Fields whose names in a mutation's input are others than in the protobuf contract."""
+"""Fields whose names in a mutation's input differ from those in the protobuf contract."""
 
 
 def _camel(name: str) -> str:
