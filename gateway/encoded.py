@@ -1,7 +1,7 @@
-"""What is sent of session contexts, encoded once for each of them however often it is asked for.
+"""Encoded session contexts: each is encoded once, however often it is read.
 
-To encode one costs more than all else that is done for a read that the cache answers. The model is immutable, so the
-same session context is always the same bytes; they go when it goes, wherever it was kept.
+Encoding one costs more than all the rest of a read that the cache answers. The model is immutable, so the same session
+context is always the same bytes. They are dropped with the session context, wherever that is kept.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 __all__ = ["LARGEST", "Encoded"]
 
 LARGEST: Final = 65_536
-"""Bytes of a form that is kept. Larger ones cost little more to encode than to send, and much to keep."""
+"""Bytes of a form that is kept. Larger ones cost little more to encode than to send, and much memory."""
 
 _FORMS: Final = 8
 """Forms in which one session context is kept."""
 
 _ROOM: Final = 16_777_216
-"""Bytes that all forms may take: thousands of what is usual, hundreds of the largest."""
+"""Bytes that all forms may take: thousands of usual ones, or hundreds of the largest."""
 
 
 class Encoded:
-    """Bytes by session context, and by the form in which it is sent, which is any number.
+    """Bytes by session context and form, which is a number that stands for what is sent of it.
 
-    Keeps those of the newest `most` session contexts, or of fewer where there is no room for that, and of these the
-    newest few forms that are not too large.
+    Keeps those of the newest `most` session contexts, or of fewer if there is no room, and of each the newest few forms
+    that are not too large.
     """
 
     def __init__(self, most: int = 1024, room: int = _ROOM) -> None:
@@ -42,7 +42,7 @@ class Encoded:
         return len(self._known)
 
     def get(self, context: SessionContext, form: int) -> bytes | None:
-        """What was put."""
+        """What was kept, if it still is."""
         known = self._known.get(id(context))
         return None if known is None else known[1].get(form)
 
@@ -64,7 +64,7 @@ class Encoded:
             self._drop(next(iter(self._known)))
 
     def _forget(self, gone: KeyedRef[int, SessionContext]) -> None:
-        """The session context is no more, and another may get its identity."""
+        """The session context was freed, and another may get its identity."""
         self._drop(gone.key)
 
     def _drop(self, identity: int) -> None:

@@ -1,4 +1,4 @@
-"""What a gRPC call brings along besides its request message."""
+"""A gRPC call without its request message: metadata, credentials, deadline."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["Call"]
 Read: TypeAlias = "pb.GetSessionContextRequest | pb.BatchGetSessionContextsRequest | pb.GetOwnSessionContextRequest"
 
 _MARGIN: Final = 0.05
-"""Share of the caller's time kept back so that an answer, a typed error above all, can still reach the caller."""
+"""Share of the caller's time that is kept back, so that an answer (above all an error) can still reach the caller."""
 
 
 class Call:
-    """One call. Its metadata is read once; of a key that comes several times, `header` knows the last value.
+    """One call. Its metadata is read once; if a key occurs several times, `header` returns the last value.
 
     `budget` bounds it, in seconds, whatever deadline its caller sets.
     """

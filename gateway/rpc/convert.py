@@ -1,7 +1,7 @@
-"""Between the model and protobuf.
+"""Converts between the model and protobuf.
 
-google.protobuf.Struct has one kind of number, the double: what does not fit one is named in `rounded_attributes`.
-Messages nest no deeper than a hundred levels (protobuf's default limit for reading), which bounds attributes' depth.
+google.protobuf.Struct has only doubles as numbers: attributes that do not fit are named in `rounded_attributes`.
+Messages nest at most a hundred levels deep (protobuf's default limit for parsing), which limits attributes too.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _MEMBER_DEPTH: Final = 3
 _ITEM_DEPTH: Final = 2
 """And around each item of a list: Value, ListValue."""
 MAX_NAMES: Final = (_MAX_DEPTH - _VALUE_DEPTH) // _MEMBER_DEPTH + 1
-"""How many names lead to the deepest member that an attribute can have, its own being the first."""
+"""How many names lead to the deepest member that an attribute can have, including its own."""
 
 _EXACT: Final = 2**53
-"""Up to here a double holds every integer."""
+"""Up to here a double represents every integer."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -56,9 +56,9 @@ def session_context_message(context: SessionContext) -> pb.SessionContext:
 
 
 def fill_session_context(message: pb.SessionContext, context: SessionContext) -> None:
-    """Make an empty message, in its place within another one, that of a session context.
+    """Fill an empty message, which may be part of another one.
 
-    To make it by itself and have it copied there costs as much again. Raises NotRepresentable.
+    To make it by itself and copy it there would cost twice as much. Raises NotRepresentable.
     """
     message.session_id = context.session_id
     for name in SCALAR_FIELDS:
@@ -107,9 +107,9 @@ def json_from_struct(struct: Struct, field: str) -> dict[str, JSON]:
 
 
 def json_from_attribute(name: str, value: Value, field: str, *, below: int = 0) -> JSON:
-    """The value of the attribute of this name, or one that so many names `below` it lead to.
+    """The value of the attribute with this name, or of a member that is so many names `below` it.
 
-    Raises as `json_from_value`, and tells the name, which is one of many in the field.
+    Raises as `json_from_value`; the message tells the name, which is one of many in the field.
     """
     try:
         return _json(value, field, _VALUE_DEPTH + below * _MEMBER_DEPTH)
@@ -122,7 +122,7 @@ def json_from_value(value: Value, field: str) -> JSON:
     """An attribute's value as JSON, whole numbers as integers.
 
     Raises InvalidArgument, naming the field, for what JSON does not have, and for what is nested deeper than an answer
-    can be: a request has fewer messages around a value, and could write what nobody could read.
+    can be: a request has fewer messages around a value, and could write what could not be read back.
     """
     return _json(value, field, _VALUE_DEPTH)
 
@@ -162,19 +162,19 @@ def _optional(message: pb.SessionContext, field: str) -> str | None:
 
 
 class _UnfitError(Exception):
-    """A value is none that a message can carry; says what it is."""
+    """A value that a message cannot represent; says what it is."""
 
 
 def _fill_time(message: Timestamp, time: datetime) -> None:
-    """As Timestamp.FromDatetime does, in a quarter of the time: that was a third of what an answer took."""
+    """As Timestamp.FromDatetime, in a quarter of the time: it took a third of the time for an answer."""
     since = time - _EPOCH
     message.seconds, message.nanos = since.days * 86_400 + since.seconds, since.microseconds * 1_000
 
 
 def _fill(message: Value, value: JSON, depth: int) -> bool:
-    """Put a JSON value into a message; tell whether a number was rounded on the way.
+    """Put a JSON value into a message; returns whether a number was rounded.
 
-    No `match`, which takes twice as long here: what is found most often is looked for first.
+    No `match`, which takes twice as long here. The most frequent types come first.
     """
     if depth > _MAX_DEPTH:
         raise _UnfitError("a value that is nested deeper than a protobuf message can be")

@@ -1,8 +1,8 @@
 """Drains gRPC's connections before gRPC is stopped: they reach their maximum age meanwhile, and no call is lost.
 
-gRPC's own end cancels whatever call reaches it as it says GOAWAY. At a connection's end of age it says so in advance
-and answers until the client has heard (RFC 9113, 6.8), but it cannot be told to take no more connections until all have
-come to that. The kernel can.
+When gRPC's server stops, it cancels calls that arrive just as it sends GOAWAY. When a connection reaches its maximum
+age, it announces that first, and answers until the client knows (RFC 9113, 6.8); but it cannot be told to accept no
+more connections until all have reached that age. The kernel can.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ __all__ = ["drain"]
 _OPEN_FILES: Final = Path("/proc/self/fd")
 _LOOK_EVERY: Final = 0.05
 _QUIET: Final = 1.0
-"""Seconds without a call, after which none is likely to come in the very moment of the end."""
+"""Seconds without a call, after which one is unlikely to arrive at the very moment of the end."""
 _LOOKS: Final = 1000
 _BETWEEN_LOOKS: Final = 0.001
 
 
 async def drain(port: int, shutdown: Shutdown, *, calls: Callable[[], int], within: float) -> None:
-    """Take no more connections on a port of this process, and return when there are none: `within` so many seconds.
+    """Accept no more connections on a port of this process, and wait `within` so many seconds until none is left.
 
-    Those that the kernel has made already are taken, however few seconds that are.
+    Those that the kernel has established already are accepted, however short the time is.
 
-    Returns sooner when no call comes any more, by the number of all `calls` that have come, or when `shutdown` is
-    hastened; and at once where there is no such way: elsewhere than on Linux.
+    Returns sooner if no more calls arrive, going by the number of all `calls` so far, or when `shutdown` is hastened;
+    and at once on other systems than Linux, where this is not possible.
     """
     if not _OPEN_FILES.exists():
         return
@@ -53,7 +53,7 @@ async def drain(port: int, shutdown: Shutdown, *, calls: Callable[[], int], with
 
 
 async def _close(listener: socket.socket) -> None:
-    """For all who have it. The kernel resets connections that nobody has taken: gRPC gets the time to take them."""
+    """For every process that has it. The kernel resets connections that are not accepted: gRPC gets time to do so."""
     waiting = select.poll()
     waiting.register(listener, select.POLLIN)
     for _ in range(_LOOKS):
@@ -72,7 +72,7 @@ def _has_connections(port: int) -> bool:
 
 
 def _sockets(port: int) -> Iterator[socket.socket]:
-    """This process's TCP sockets whose own port it is, one after the other: copies, open while they are looked at."""
+    """This process's TCP sockets with this local port, one after the other: copies, open while they are looked at."""
     for each in _OPEN_FILES.iterdir():
         with suppress(OSError), _copy(int(each.name)) as found:  # it is no socket, or has been closed
             internet = found.family in {socket.AF_INET, socket.AF_INET6} and found.type == socket.SOCK_STREAM

@@ -1,4 +1,4 @@
-"""Answers to reads that the cache answers, in bytes (`gateway.encoded`)."""
+"""Encoded answers to reads, kept for reads that the cache answers (`gateway.encoded`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["EncodedAnswers"]
 
 
 class EncodedAnswers:
-    """Answers of one method, `kind` being their message."""
+    """Answers of one method; `kind` is their message."""
 
     def __init__(self, kind: type[pb.GetSessionContextResponse | pb.GetOwnSessionContextResponse]) -> None:
         self._kind = kind
@@ -33,6 +33,6 @@ class EncodedAnswers:
         answer = self._kind()
         fill_session_context(answer.session_context, context)
         encoded = answer.SerializeToString()
-        if found.status.hit:  # who came first brought it into the cache, if there is one; who comes second asks again
+        if found.status.hit:  # the first read only fills the cache; the second shows that there are more
             self._known.put(context, 0, encoded)
         return encoded

@@ -71,9 +71,9 @@ def answers(
 ) -> Callable[[Self, Request, Any], Awaitable[Any]]:
     """Make a servicer's method end with the right status, whatever it raises.
 
-    Where it is known from that there is no session context goes along. What is not in the tree is a defect
-    (`gateway.defects`). The types of generated code do not know that `Methods` hands over calls, and takes bytes for
-    an answer.
+    If there is no session context, the metadata tells where that is known from. Any other exception is a bug
+    (`gateway.defects`). The types of generated code do not know that `Methods` passes a `Call`, and accepts bytes as an
+    answer.
     """
 
     @functools.wraps(method)
@@ -83,7 +83,7 @@ def answers(
         except errors.GatewayError as error:
             if isinstance(error, NotThere):
                 call.tell_of_cache(error.status)
-            refusal = error.with_traceback(None)  # this frame is in it, and would hold it in turn
+            refusal = error.with_traceback(None)  # this frame is in it, and would refer to it in turn
         except Exception as defect:  # noqa: BLE001 - the outermost frame of a call: nothing of it may reach the caller
             refusal = errors.GatewayError(reported(defect, _log))
         return await abort(call.context, refusal)
@@ -92,7 +92,7 @@ def answers(
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: errors.GatewayError) -> Never:
-    """End a call with an error. What was to go into the trailing metadata goes along."""
+    """End a call with an error. Trailing metadata that was set before is kept."""
     current().failed(error.reason)
     sent = rpc_status.to_status(status_of(error))
     try:
@@ -100,7 +100,7 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: errors.Gatew
             sent.code, sent.details, (*(sent.trailing_metadata or ()), *(context.trailing_metadata() or ()))
         )
     except grpc.aio.InternalError:
-        # The caller has gone in this very moment. grpc.aio would cancel the call if it knew, and logs a traceback else.
+        # The caller has just gone. grpc.aio would cancel the call if it knew; otherwise it logs a traceback.
         raise asyncio.CancelledError from None
 
 

@@ -1,8 +1,8 @@
-"""The methods that are served, and what stands around each.
+"""The methods that are served, and what is done around each.
 
-A request is there in time and can be read; an answer is not too large. gRPC would do the first two by itself: it waits
-without an end for a request that does not come, and logs a traceback for one that it cannot read. So every method is
-served as one that reads its requests itself; its callers see no difference.
+A request must arrive in time and be readable; an answer must not be too large. gRPC itself waits forever for a request
+that does not arrive, and logs a traceback for one that it cannot decode. So every method is served as one that reads a
+stream of requests; its callers see no difference.
 """
 
 from __future__ import annotations
@@ -37,14 +37,13 @@ _FEW: Final = 65_536
 
 
 class Methods(grpc.GenericRpcHandler):
-    """Stands for a server where generated code adds servicers to one.
+    """The object to which generated code adds servicers, in place of a server.
 
     `budget` bounds a call, in seconds, and before that the time for its request to arrive; `max_message` is the largest
     size of a request, and `max_answer` that of an answer, in bytes.
 
-    grpc.aio is asked for none of its registered methods: for each of them it has a task that waits for a call, and
-    looks after all of these tasks at every call. `requests` are told of calls, save of those of gRPC's own services,
-    which load balancers make all the time.
+    grpc.aio's registered methods are not used: it has a task for each, and looks at all of these tasks at every call.
+    `requests` are told of calls, except those to gRPC's own services, which load balancers make all the time.
     """
 
     def __init__(self, requests: Requests, *, budget: float, max_message: int, max_answer: int) -> None:
@@ -56,19 +55,19 @@ class Methods(grpc.GenericRpcHandler):
         self._max_answer = max_answer
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
-        """How a method is served; None for one that there is not."""
+        """The handler of a method; None if there is no such method."""
         return self._methods.get(handler_call_details.method)
 
     def add_generic_rpc_handlers(self, _: object) -> None:
-        """Generated code hands over the same handlers once more, for servers that take no registered ones."""
+        """Ignore these: generated code passes the same handlers to the method below."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
-        """Add the methods of a service. One that streams its requests reads them itself, and is left as it is."""
+        """Add the methods of a service. One with a stream of requests reads them itself, and is left as it is."""
         for name, handler in handlers.items():
             self._methods[f"/{service}/{name}"] = self._bounded(service, name, handler)
 
     def serve_also_as(self, service: str, other: str) -> None:
-        """Serve the methods of a service that was added by the name of another one too."""
+        """Serve the methods of a service that was added under another name too."""
         for path, handler in [*self._methods.items()]:
             if path.startswith(f"/{service}/"):
                 self._methods[path.replace(service, other)] = handler
@@ -94,7 +93,7 @@ class Methods(grpc.GenericRpcHandler):
         return answer
 
     def _answer(self, handler: Handler, *, writes: bool) -> Answer:
-        """A method of ours takes its call, and its answer is its message, or that in bytes already."""
+        """A method of ours takes a `Call`, and returns a message, or the bytes of one."""
         decode, method, encode = _parts(handler, handler.unary_unary)
         reader, memory, max_answer = self._reader, self._memory, self._max_answer
 

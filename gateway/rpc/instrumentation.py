@@ -1,4 +1,4 @@
-"""What is recorded of every call, as of every request (`gateway.request`); its caller gets its id as metadata."""
+"""Records every call as a request (`gateway.request`), and returns its id to the caller as metadata."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Served: TypeAlias = "Callable[[object, Context], Awaitable[bytes]]"
 """A method as grpc.aio serves it."""
 Answer: TypeAlias = "Callable[[Call], Awaitable[bytes]]"
-"""What such a method does for one call."""
+"""What such a method returns for one call."""
 
 _CANCELLED: Final = grpc.StatusCode.CANCELLED
 
@@ -42,8 +42,8 @@ def instrumented(requests: Requests, name: str, answer: Answer, *, budget: float
             request.status = _CANCELLED.value[0]
             raise
         except grpc.aio.AbortError as abortion:
-            # The call holds it, and the frames that it has passed hold the call: the garbage collector would have to
-            # tell them apart, which takes it tens of milliseconds for a thousand of them.
+            # The call refers to it, and the frames of its traceback refer to the call: for a thousand such cycles the
+            # garbage collector takes tens of milliseconds.
             raise abortion.with_traceback(None) from None
         finally:
             code: object = context.code()  # 0 unless the call was aborted, whatever the stubs say
@@ -51,6 +51,6 @@ def instrumented(requests: Requests, name: str, answer: Answer, *, budget: float
                 request.failed(code.name)
                 request.status = code.value[0]
             requests.end(request)
-            del messages, context, call  # by which this frame, the last to be passed, would hold the call
+            del messages, context, call  # by which this frame, the last in the traceback, would refer to the call
 
     return answered

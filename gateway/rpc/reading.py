@@ -1,7 +1,7 @@
-"""Reads the requests of calls: in their time, and so many at a time.
+"""Reads the requests of calls: within a time, and only so many large ones at a time.
 
-Anybody can open a call and send the most of a large request, and nobody is known before it has come whole. gRPC takes
-up to 64 KiB of one that nobody reads, and of one that is being read all there is.
+Anybody can open a call and send most of a large request, and no caller is authenticated before it has arrived. gRPC
+buffers up to 64 KiB of a request that nobody reads, and all of one that is being read.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 __all__ = ["Reader"]
 
 _LATE: Final = object()
-"""Why a call is cancelled that waits for its request."""
+"""Marks the cancellation of a call whose request is late."""
 
 
 class Reader:
-    """Reads requests of up to `max_message` bytes. Each may take `patience` seconds, its wait for a turn included.
+    """Reads requests of up to `max_message` bytes. Each may take `patience` seconds, including its wait for a turn.
 
     What they take once they are decoded is part of the `load`.
 
@@ -44,12 +44,12 @@ class Reader:
         self._arrivals = Arrivals(max_message, self._end)
         self._memory = memory
         self._awaited: dict[asyncio.Task[object], float] = {}
-        """Calls that wait for their requests, and until when (time of the loop), the earliest first."""
+        """Calls that wait for their requests, and until when (in the loop's time), the earliest first."""
         self._timer: asyncio.TimerHandle | None = None
-        """Set while a call waits, and then until the time of the earliest is over, whether or not it still waits."""
+        """Set while a call waits. It expires when the earliest call is late, even if that no longer waits."""
 
     async def read(self, context: Context, decode: Callable[[bytes], Message]) -> Message:
-        """The request of a call. Ends the call when it does not come in time, or cannot be read."""
+        """The request of a call. Aborts the call if it does not arrive in time, or cannot be decoded."""
         loop = asyncio.get_running_loop()
         task: asyncio.Task[object] = asyncio.current_task(loop)  # type: ignore[assignment]  # grpc.aio runs each call in one
         until = self._awaited[task] = loop.time() + self._patience
@@ -88,7 +88,7 @@ class Reader:
             self._end(task)
 
     def _end(self, task: asyncio.Task[object]) -> None:
-        """Not twice: a task that was cancelled twice would not come to its end."""
+        """Not twice: a task that is cancelled twice would not end."""
         if self._awaited.pop(task, None) is not None:
             task.cancel(_LATE)
 

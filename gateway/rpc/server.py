@@ -1,4 +1,4 @@
-"""The gRPC listener: the two services, health (grpc.health.v1) and, where it is wanted, reflection."""
+"""The gRPC listener: the two services, health (grpc.health.v1) and, if configured, reflection."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ __all__ = ["SERVICES", "serve_rpc"]
 SERVICES = tuple(service.full_name for service in pb.DESCRIPTOR.services_by_name.values())
 
 _OLDEST: Final = 1.1
-"""What a connection's age may be, as a share of the one that is set: gRPC draws it, so that not all end at once."""
+"""Largest age of a connection, as a share of the configured one: gRPC adds jitter, so that not all end at once."""
 _RESUMABLE: Final = 60.0
-"""Seconds, about, for which a client may take up its TLS session again without its certificate being looked at. What it
-shows instead is good for one configuration; of the same one gRPC would take it for two days, whether or not the
+"""Seconds, about, for which a client may resume its TLS session without its certificate being checked again. A session
+ticket is valid for one configuration; with the same one gRPC would accept it for two days, whether or not the
 certificate has expired."""
 _POLLER: Final = "_poll_wrapper"
-"""Part of the name of the thread in which grpc.aio waits."""
+"""Part of the name of the thread in which grpc.aio waits for events."""
 
 
 @asynccontextmanager
@@ -64,8 +64,8 @@ async def serve_rpc(
 ) -> AsyncIterator[str]:
     """Listen while the block runs; yields host and port, as clients take them. Port 0 takes a free one.
 
-    `requests` are told of calls. With certificates it speaks TLS, and takes those there are whenever a client connects.
-    Health says what `readiness` does. A `shared` port is taken as `gateway.listener.bind` has it.
+    `requests` are told of calls. With certificates it speaks TLS, and each connection gets the current one. Health says
+    what `readiness` does. `shared` is as in `gateway.listener.bind`.
 
     On leaving, or as soon as `shutdown` closes doors, health says NOT_SERVING, no new connections are taken, and calls
     under way get `grace` seconds, or less when it is hastened. If connections reach `limits.max_age` within the grace,
@@ -78,7 +78,7 @@ async def serve_rpc(
         handlers=[methods],
         options=[
             ("grpc.so_reuseport", int(shared)),
-            ("grpc.http2.bdp_probe", 0),  # on long ways it would take ever more of what nobody reads yet
+            ("grpc.http2.bdp_probe", 0),  # with long latencies it would accept ever more data that nobody reads yet
             *limits.options(),
         ],
         maximum_concurrent_rpcs=limits.max_calls,
@@ -86,7 +86,7 @@ async def serve_rpc(
     managed = SessionContextServicer(guard, max_answer=limits.max_answer)
     pb_grpc.add_SessionContextServiceServicer_to_server(managed, methods)
     pb_grpc.add_OwnSessionContextServiceServicer_to_server(OwnSessionContextServicer(guard), methods)
-    # Half of all calls may be watches of health, which need no credential: so they starve no other.
+    # At most half of all calls may be health watches, which need no credential: so they cannot starve the others.
     checks = HealthServicer(SERVICES, readiness, max_watches=max(1, limits.max_calls // 2))
     health_pb2_grpc.add_HealthServicer_to_server(checks, methods)
     if reflected:
@@ -119,7 +119,7 @@ async def serve_rpc(
 
 
 def _add_reflection(methods: Any) -> None:
-    """By the names of both its versions: their messages are the same, and grpcio-reflection has the first alone."""
+    """Under the names of both versions: their messages are the same, and grpcio-reflection has only the first."""
     from grpc_reflection.v1alpha import (  # noqa: PLC0415 - brings descriptors that nothing else needs
         reflection,
         reflection_pb2_grpc,
@@ -139,11 +139,11 @@ async def _stop(server: grpc.aio.Server, shutdown: Shutdown, *, grace: float) ->
 
 
 def _let_work_go_first() -> None:
-    """Have the thread that waits for gRPC's events never break in on the one that deals with them.
+    """Keep the thread that waits for gRPC's events from preempting the one that handles them.
 
-    As equals it does so for every event where they share a core; by this policy (sched(7), SCHED_BATCH) it comes to
-    several at a time when there is nothing else to do, and an echo costs three quarters of the CPU. Elsewhere than on
-    Linux, or by another name, it is left alone.
+    If they share a core, it would do so for every event. With this policy (sched(7), SCHED_BATCH) it runs when there is
+    nothing else to do, takes several events at a time, and an echo costs three quarters of the CPU. On other systems
+    than Linux, or if its name has changed, it is left alone.
     """
     if sys.platform != "linux":
         return
@@ -159,7 +159,7 @@ async def _hasten(server: grpc.aio.Server, shutdown: Shutdown) -> None:
 
 
 def _bind(server: grpc.aio.Server, host: str, port: int, certificates: Certificates | None, *, shared: bool) -> int:
-    # What is wrong is said by this alone: gRPC prints it and raises nothing of it.
+    # Only this tells what is wrong: gRPC prints it, and raises an error that does not say.
     claim(host, port, shared=shared, section="grpc").close()
     try:
         if certificates is None:
@@ -171,7 +171,7 @@ def _bind(server: grpc.aio.Server, host: str, port: int, certificates: Certifica
 
 
 def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
-    """For each handshake gRPC asks which certificate to show, on a thread of its own; None means the same as before."""
+    """At each handshake gRPC asks for the certificate, on a thread of its own; None means the same as before."""
     used, since = certificates.current(), time.monotonic()
 
     def changed() -> grpc.ServerCertificateConfiguration | None:

@@ -1,6 +1,6 @@
 """The two services: each method converts, calls the use case, and converts back.
 
-Reads answer in bytes, those of one session in what `gateway.rpc.encoded` has at hand; writes with a message.
+Reads return bytes, those of one session possibly from `gateway.rpc.encoded`; writes return a message.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Write: TypeAlias = (
 
 
 class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
-    """The management side. `max_answer` is as in `Limits`: a batch is told of it so as not to make what is not sent."""
+    """The management side. `max_answer` is as in `Limits`: a batch stops as soon as it is too large."""
 
     def __init__(self, guard: Guard, *, max_answer: int) -> None:
         self._guard = guard
@@ -70,7 +70,7 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
         return self._batch(request.session_ids, found)
 
     def _batch(self, session_ids: Sequence[str], found: Sequence[Found | GatewayError]) -> bytes:
-        """The answer, entry by entry: each session is encoded once, and none after it has become too large."""
+        """The answer, entry by entry: each session is encoded once, and no more once it is too large."""
         encoded: dict[str, bytes] = {}
         size = 0
         for session_id, each in zip(session_ids, found, strict=True):
@@ -197,7 +197,7 @@ def _value(request: pb.AddAttributeRequest | pb.AddOwnAttributeRequest) -> JSON:
 
 
 def _message_if_read(written: Written) -> pb.SessionContext | None:
-    """What the write left; that it was read but cannot be carried does not make the write a failure."""
+    """The session context after the write; if protobuf cannot represent it, the write has succeeded all the same."""
     if written.session_context is None:
         return None
     try:
@@ -207,9 +207,9 @@ def _message_if_read(written: Written) -> pb.SessionContext | None:
 
 
 def _status(found: Found | GatewayError) -> CacheStatus:
-    """Where one read of a batch comes from.
+    """Where one read of a batch was answered from.
 
-    What does not exist is no failure, and any other failure fails the batch.
+    A session that does not exist is no failure; any other failure fails the batch.
     """
     if isinstance(found, Found | NotThere):
         return found.status
@@ -217,7 +217,7 @@ def _status(found: Found | GatewayError) -> CacheStatus:
 
 
 def _answer_of_one(session_id: str, found: Found | GatewayError) -> bytes:
-    """The answer to a batch of one; several of them, one after the other, are the answer to all.
+    """The answer to a batch of one; concatenated, several of them are the answer to all.
 
     Raises NotRepresentable.
     """

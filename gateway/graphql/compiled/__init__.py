@@ -1,4 +1,4 @@
-"""Operations, compiled once into plans, which answer as Strawberry's own execution does and cost a fraction of it."""
+"""Operations, compiled once into plans, which answer as Strawberry would, at a fraction of the cost."""
 
 from gateway.graphql.compiled.plans import Bound, Compiler, Plan
 

@@ -1,6 +1,6 @@
-"""Variables and arguments, looked at once for each operation and bound for each request.
+"""Variables and arguments: analysed once for each operation, bound to values for each request.
 
-What graphql-core or Strawberry would refuse raises NotCompiled: they are to say why, in their words.
+What graphql-core or Strawberry would refuse raises NotCompiled: then they execute the request, and report the error.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["Arguments", "NotCompiled", "VariableValues", "Variables"]
 
 _AS_THEY_ARE: Final = {"String": str, "ID": str, "Boolean": bool}
-"""Scalars that take a value of just this type as it is."""
+"""Scalars that accept a value of exactly this type as it is."""
 
 
 class NotCompiled(Exception):
@@ -53,7 +53,7 @@ class NotCompiled(Exception):
 class _Variable(NamedTuple):
     name: str
     exact: type | None
-    """What needs no coercion."""
+    """A value of this type needs no coercion."""
     type_: GraphQLInputType
     default: object
 
@@ -70,7 +70,7 @@ class Variables:
         self._variables = [self._variable(each) for each in definitions]
 
     def coerced(self, given: Mapping[str, object]) -> VariableValues:
-        """Their values (GraphQL specification, 6.1.2). Raises NotCompiled for those that will not do."""
+        """Their values (GraphQL specification, 6.1.2). Raises NotCompiled for invalid ones."""
         if self._with_sources:
             return self._coerced_with_sources(given)
         values: dict[str, object] = {}
@@ -87,8 +87,8 @@ class Variables:
         return VariableValues({}, values)
 
     def _coerced_with_sources(self, given: Mapping[str, object]) -> VariableValues:
-        """As literals need them that have variables inside."""
-        # Not even one error is wanted: each repeats what was given, and there may be one for each of its fields.
+        """As graphql-core has them, which literals with variables in them need."""
+        # No errors are needed: each repeats the value, and there may be one for each of its fields.
         values = get_variable_values(self._schema, self._definitions, dict(given), max_errors=0)
         if isinstance(values, list):
             raise NotCompiled(*values)
@@ -106,7 +106,7 @@ class Variables:
 
 
 class _Given(NamedTuple):
-    """An argument that is a variable, or that holds some."""
+    """An argument that is a variable, or contains some."""
 
     name: str
     variable: str | None
@@ -117,7 +117,7 @@ class _Given(NamedTuple):
 
 
 class Arguments:
-    """The arguments of a field where it stands in an operation. Raises NotCompiled."""
+    """The arguments of a field in an operation. Raises NotCompiled."""
 
     def __init__(self, schema: GatewaySchema, definition: GraphQLField, node: FieldNode) -> None:
         self._schema = schema
@@ -128,7 +128,7 @@ class Arguments:
             self._add(each, nodes.get(name))
 
     def bound(self, variables: VariableValues) -> dict[str, object]:
-        """Their values by the names that Python has for them. Raises NotCompiled for those that will not do."""
+        """Their values, by the names of the resolver's parameters. Raises NotCompiled for invalid ones."""
         values = self._constant.copy()
         coerced = variables.coerced
         for name, variable, node, definition, argument, is_plain in self._given:
@@ -168,7 +168,7 @@ class Arguments:
 
 
 def _is_plain(definition: GraphQLArgument) -> bool:
-    """Whether Strawberry converts no such value."""
+    """Whether Strawberry takes such values as they are."""
     type_ = definition.type
     return is_leaf_type(type_.of_type if isinstance(type_, GraphQLNonNull) else type_)
 

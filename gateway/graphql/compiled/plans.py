@@ -1,8 +1,8 @@
-"""Plans: an operation's root fields with their resolvers and projections, made once and followed for each request.
+"""Plans: an operation's root fields with their resolvers and projections, made once and executed for each request.
 
-What is not compiled is left to Strawberry: as a whole where that shows in the document (introspection, directives
-other than `@skip` and `@include`), and for one request where its variables will not do, so that the words of every such
-error are graphql-core's own. Nothing has been executed by then.
+What is not compiled is left to Strawberry: an operation as a whole (introspection, directives other than `@skip` and
+`@include`), or one request if its variables are invalid, so that every such error is graphql-core's own. Nothing has
+been executed by then.
 """
 
 from __future__ import annotations
@@ -51,28 +51,28 @@ if TYPE_CHECKING:
 __all__ = ["Bound", "Compiler", "Plan"]
 
 _VARIANTS: Final = 8
-"""Most selections that a plan keeps: there is one for each set of values of the variables in its conditions."""
+"""Selections that a plan keeps at most: one for each combination of values of its conditions."""
 _TIMES: Final = 2_000
-"""Times that are kept as they are written out, which takes as long as the rest of a session context: two for each."""
+"""Times whose text is kept: a session context has two, and to format them takes as long as all the rest of it."""
 _PER_FIELD: Final = 1280
-"""Bytes of memory that a field of a selection takes, by measurement: at most. A root field takes as much as three."""
+"""Bytes of memory, by measurement, that a field of a selection takes at most. A root field takes as much as three."""
 _SELECTING: Final = {"include": True, "skip": False}
 """Directives that are compiled, and the condition by which each lets its selection be."""
 
 
 class Compiler:
-    """Makes plans. What they leave, `schema` executes."""
+    """Makes plans. `schema` executes what is not compiled."""
 
     def __init__(self, schema: GatewaySchema) -> None:
         self.schema = schema
         self.times = lru_cache(_TIMES)(serialize_time)
-        """Writes a time out."""
+        """Formats a time."""
         self.encoded = Encoded()
         self.forms = count()
-        """Of what its plans keep in `encoded`."""
+        """Numbers for what its plans keep in `encoded`."""
 
     def plan(self, document: DocumentNode, operation: OperationDefinitionNode) -> Plan | None:
-        """The plan of an operation of a valid document. None where it is Strawberry's to execute."""
+        """The plan of an operation of a valid document. None if it is left to Strawberry."""
         try:
             return Plan(self, document, operation)
         except NotCompiled:
@@ -80,7 +80,7 @@ class Compiler:
 
 
 class Plan:
-    """How to answer an operation. Raises NotCompiled when that cannot be planned."""
+    """How to answer an operation. Raises NotCompiled if it is left to Strawberry."""
 
     def __init__(self, compiler: Compiler, document: DocumentNode, operation: OperationDefinitionNode) -> None:
         schema = compiler.schema
@@ -101,10 +101,10 @@ class Plan:
         self._selections: dict[tuple[object, ...], _Selection] = {}
         fields = self._selection(VariableValues({}, dict(everything))).size
         self.size: int = _PER_FIELD * fields * min(_VARIANTS, 1 << len(everything))
-        """Bytes of memory that it may come to take, about."""
+        """Bytes of memory that it may take in time, about."""
 
     def bound(self, variables: Mapping[str, object] | None) -> Bound | None:
-        """The plan with these variables; None where they will not do, so that Strawberry is to say why."""
+        """The plan with these variables; None if they are invalid: Strawberry reports why."""
         try:
             values = self._variables.coerced(variables or {})
             selection = self._selection(values)
@@ -146,7 +146,7 @@ class Plan:
         definition = self._root.fields.get(name)
         if definition is None or name not in RESOLVERS:  # introspection
             raise NotCompiled(name)
-        if isinstance(definition.type, GraphQLNonNull):  # its failure would null the others too: none of ours does
+        if isinstance(definition.type, GraphQLNonNull):  # its failure would null the others too; ours has none of these
             raise NotCompiled(name)
         nodes = [each.node for each in details]
         return _Field(
@@ -163,7 +163,7 @@ class Plan:
 
 
 class Bound(NamedTuple):
-    """A plan with values for its variables. It may be followed several times."""
+    """A plan with values for its variables. It may be executed several times."""
 
     blank: dict[str, object]
     steps: _Steps
@@ -177,13 +177,13 @@ class Bound(NamedTuple):
 
 
 class _Selection(NamedTuple):
-    """Root fields, all conditions being settled."""
+    """Root fields, with all conditions decided."""
 
     blank: dict[str, object]
-    """The answer, in its order, with nulls for what is to come."""
+    """The answer with its fields in order, and nulls for those still to be resolved."""
     fields: Sequence[_Field]
     size: int
-    """In fields: how much memory it takes."""
+    """Memory that it takes, in fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +199,10 @@ class _Field:
     reads_back: bool
     encoded: Encoded
     form: int
-    """Under which `encoded` has what this field makes of session contexts."""
+    """The number under which `encoded` has what this field makes of session contexts."""
 
     async def answer(self, context: Context, arguments: Mapping[str, object], errors: list[GraphQLError]) -> object:
-        """Resolve it and project what comes of it. Null where that failed, which is added to the errors."""
+        """Resolve it, and project the result. Null after a failure, which is added to the errors."""
         try:
             value = await self.resolve(Call(context, self.key, self.reads_back), **arguments)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the field's error
@@ -212,7 +212,7 @@ class _Field:
         return self.project(value, (), self.key, errors)
 
     def _encoded(self, value: SessionContext, errors: list[GraphQLError]) -> object:
-        """Project it, or take what it has been projected to before."""
+        """Project it, or take the earlier result for the same session context."""
         known = self.encoded.get(value, self.form)
         if known is None:
             before = len(errors)
@@ -229,7 +229,7 @@ _Follow: TypeAlias = "Callable[[Context, _Steps, list[GraphQLError]], Awaitable[
 
 
 async def _side_by_side(context: Context, steps: _Steps, errors: list[GraphQLError]) -> dict[str, object]:
-    """All at once."""
+    """Concurrently."""
     if len(steps) == 1:
         ((field, arguments),) = steps
         return {field.key: await field.answer(context, arguments, errors)}
@@ -253,7 +253,7 @@ def _name(details: FieldDetailsList) -> str:
 
 
 def _spread(node: Node, fragments: Mapping[str, FragmentDefinitionNode]) -> Sequence[FragmentDefinitionNode]:
-    """The fragments that are spread below, at whatever depth."""
+    """The fragments that are spread below a node, at any depth."""
     found: dict[str, FragmentDefinitionNode] = {}
     pending = [node]
     while pending:
@@ -266,7 +266,7 @@ def _spread(node: Node, fragments: Mapping[str, FragmentDefinitionNode]) -> Sequ
 
 
 def _conditions(parts: Iterable[Node]) -> Mapping[str, bool]:
-    """Variables that fields depend on, and what selects most. Raises NotCompiled for any other directive."""
+    """Variables in conditions, each with the value that selects most. Raises NotCompiled for any other directive."""
     conditions: dict[str, bool] = {}
     for each in chain.from_iterable(map(nodes_of, parts)):
         if not isinstance(each, DirectiveNode):

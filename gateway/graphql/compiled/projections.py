@@ -1,6 +1,6 @@
-"""From what resolvers answer to what a selection asks for: errors, order and nulls as graphql-core has them.
+"""From what resolvers return to what a selection asks for: errors, order and nulls as graphql-core has them.
 
-A projection knows its selection by heart: all conditions (`@skip`, `@include`) are settled when it is made.
+A projection is made for one selection, with all conditions (`@skip`, `@include`) decided.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ __all__ = ["Path", "Projection", "Projector"]
 Path: TypeAlias = tuple[str | int, ...]
 
 Projection: TypeAlias = "Callable[[object, Path, str | int, list[GraphQLError]], object]"
-"""Makes an output of a value, of which it knows the path of the place around it and the key in that place.
+"""Makes the output of a value, given the path of what contains it and its key in that.
 
-It adds errors to those there are, and raises one that nulls the place around it.
+It appends errors, and raises one that nulls what contains the value.
 """
 
 _Complete: TypeAlias = "Callable[[object, Path, list[GraphQLError]], object]"
-"""The same for a value that is there, and errors raised as they come."""
+"""The same for a value that is not null; errors are raised."""
 
 _MOST_FIELDS: Final = 1000
-"""More are not compiled: a few fragments are enough to make them, and a plan holds them all."""
+"""More are not compiled: a few fragments are enough to make many fields, and a plan holds them all."""
 _AS_THEY_ARE: Final = {"String", "ID"}
 """Scalars whose values are the model's own."""
 
@@ -77,7 +77,7 @@ class Projector:
         self.conditions = conditions
         """Values of the variables in `@skip` and `@include`."""
         self.size = 0
-        """How many fields it has made projections of."""
+        """How many fields it has made projections for."""
         self._schema = schema
         self._times = times
         self._operation = operation
@@ -85,12 +85,12 @@ class Projector:
         self._variables = VariableValues({}, dict(conditions))
 
     def roots(self, type_: GraphQLObjectType) -> GroupedFieldSet:
-        """The fields at the top, as they are merged."""
+        """The root fields, merged."""
         collected = collect_fields(self._schema, self._fragments, self._variables, type_, self._operation)
         return collected.grouped_field_set
 
     def projection(self, parent: GraphQLObjectType, details: FieldDetailsList) -> Projection:
-        """Of one field's value."""
+        """The projection of one field."""
         nodes = [each.node for each in details]
         name = nodes[0].name.value
         return self._protected(parent.fields[name].type, details, nodes, f"{parent}.{name}")
@@ -241,7 +241,7 @@ def _by_class(completes: Mapping[type, _Complete]) -> _Complete:
 
 
 def _reader(attributes: Sequence[str]) -> Callable[[object], tuple[object, ...]]:
-    """Reads all of them at once."""
+    """Reads all these attributes at once."""
     if not attributes:
         return lambda _: ()
     if len(attributes) == 1:
@@ -252,7 +252,7 @@ def _reader(attributes: Sequence[str]) -> Callable[[object], tuple[object, ...]]
 
 
 def _attribute(field: GraphQLField) -> str:
-    """Where the value is to be found, if it takes no more to get it."""
+    """The attribute that holds the field's value, if it needs no resolver."""
     definition = field.extensions["strawberry-definition"]
     if isinstance(definition, StrawberryField) and definition.base_resolver is None and definition.python_name:
         return definition.python_name
