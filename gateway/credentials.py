@@ -1,4 +1,4 @@
-"""What callers show of themselves, in HTTP headers or gRPC metadata of the same names."""
+"""Callers' credentials, from HTTP headers or gRPC metadata of the same names."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["CallerCredentials"]
 
 
 class CallerCredentials(Struct, frozen=True):
-    """Each is None when it was not sent."""
+    """The credentials of one caller; None if not sent."""
 
     api_key: SecretStr | None = None
     """The caller's key at this gateway, from `x-api-key`."""
     access_token: SecretStr | None = None
-    """From `authorization: Bearer ...` (RFC 6750, 2.1): the shopper's Emporix token where it is about their own
-    session, else the caller's JWT."""
+    """From `authorization: Bearer ...` (RFC 6750, 2.1): the shopper's Emporix token, for their own session, or else the
+    caller's JWT."""
     saas_token: SecretStr | None = None
     """The shopper's Emporix customer token, from `saas-token`."""
     certificate_names: tuple[str, ...] = ()
@@ -28,7 +28,7 @@ class CallerCredentials(Struct, frozen=True):
 
     @classmethod
     def read(cls, header: Callable[[str], str | None], certificate_names: tuple[str, ...] = ()) -> CallerCredentials:
-        """Read them by looking up headers by their names in lower case."""
+        """Read them; `header` looks up a header by its name in lower case."""
         api_key, authorization, saas_token = header("x-api-key"), header("authorization"), header("saas-token")
         return cls(
             SecretStr(api_key) if api_key else None,

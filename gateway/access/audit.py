@@ -17,13 +17,13 @@ __all__ = ["Audit", "fingerprint"]
 
 
 class Audit:
-    """Writes the lines. `principal` is None for whoever could not be recognised."""
+    """Writes the lines. `principal` is None if the caller was not authenticated."""
 
     def __init__(self) -> None:
         self._log = structlog.stdlib.get_logger("gateway.audit")
 
     def wrote(self, principal: Principal, operation: str, tenant: str, session_id: str | None, outcome: str) -> None:
-        """A write came to its end: `applied`, `cancelled`, or the reason of the error."""
+        """A write has ended: `applied`, `cancelled`, or the reason of the error."""
         self._log.info("write", **_about(principal, operation, tenant, session_id), outcome=outcome)
 
     def refused(
@@ -34,7 +34,7 @@ class Audit:
         session_id: str | None,
         error: GatewayError,
     ) -> None:
-        """A caller was not let in, or not let do this."""
+        """A caller was not authenticated, or may not do this."""
         event = "authentication_failed" if principal is None else "refused"
         why = {} if error.__cause__ is None else {"why": type(error.__cause__).__name__}
         self._log.warning(event, **_about(principal, operation, tenant, session_id), outcome=error.reason, **why)
@@ -51,5 +51,5 @@ def _about(principal: Principal | None, operation: str, tenant: str, session_id:
 
 
 def fingerprint(session_id: str) -> str:
-    """Stands for a session id: the same for the same. Who knows the id finds its lines; nobody learns it from them."""
+    """Stands for a session id: whoever knows the id can find its lines, but nobody learns it from them."""
     return hashlib.sha256(session_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]

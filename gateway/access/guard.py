@@ -3,8 +3,8 @@
 Reading and writing any session of a tenant needs a permission of this gateway's. One's own session needs none: the
 shopper's Emporix token is passed on, and upstream decides.
 
-Who calls and what they may do is settled before their input is looked at (AIP-193, AIP-211): what a door makes of it is
-handed over as a function, and called once the caller is let in.
+Callers are authenticated and authorized before their input is looked at (AIP-193, AIP-211): so a door passes a
+function that converts the input, which is called once the caller is let in.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ if TYPE_CHECKING:
 __all__ = ["Authenticator", "Guard", "GuardedOwnSession", "GuardedSessions"]
 
 _SHOPPER: Final = Principal.of("shopper", "emporix-token", [], [])
-"""Whoever acts on a session of their own; upstream knows who that is."""
+"""Anybody who acts on their own session; upstream knows who that is."""
 
 
 class Authenticator:
-    """Recognises callers. With nothing configured, everybody is `ANYBODY`."""
+    """Authenticates callers. If none are configured, every caller is `ANYBODY`."""
 
     def __init__(
         self,
@@ -60,20 +60,20 @@ class Authenticator:
     ) -> None:
         self._keys = keys
         self.issuers = issuers
-        """Whose tokens are taken, if anybody's are."""
+        """Issuers whose tokens are accepted, if there are any."""
         self._certificates = certificates
         self.open_to_all = keys is None and issuers is None and not certificates
-        """Whether nothing is configured."""
+        """Whether no callers are configured."""
 
     def become(self, other: Authenticator) -> None:
-        """Recognise callers as `other` does, from now on."""
+        """Authenticate callers as `other` does, from now on."""
         self._keys, self.issuers, self._certificates = other._keys, other.issuers, other._certificates
         self.open_to_all = other.open_to_all
 
     async def principal(self, credentials: CallerCredentials, deadline: Deadline) -> Principal:
-        """Who is calling, by the first credential that was sent: API key, token, client certificate.
+        """The caller, by the first credential that it sent: API key, token, client certificate.
 
-        Raises CallerUnauthenticated, and IssuerUnavailable where that cannot be found out for now.
+        Raises CallerUnauthenticated, and IssuerUnavailable if a token cannot be verified for now.
         """
         if self.open_to_all:
             return ANYBODY
@@ -90,7 +90,7 @@ class Authenticator:
         raise CallerUnauthenticated(self._missing(credentials))
 
     def _missing(self, credentials: CallerCredentials) -> str:
-        """What this gateway would take. Frontends send the shopper's token, too, where it does not open anything."""
+        """The credentials that would be accepted. Frontends often send the shopper's token where it is of no use."""
         ways = {"`x-api-key`": self._keys, "a JWT in `authorization`": self.issuers}
         taken = [way for way, known in ways.items() if known is not None]
         if self._certificates:
@@ -102,7 +102,7 @@ class Authenticator:
 
 
 class Guard:
-    """Lets callers through to the use cases, holds them to their rates, and keeps the audit log."""
+    """Lets callers through to the use cases, enforces their rate limits, and keeps the audit log."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class Guard:
 
 
 class GuardedSessions:
-    """`SessionContexts`, for one request, which may have several calls.
+    """`SessionContexts` for one request, which may make several calls.
 
     Besides what that raises: CallerUnauthenticated, IssuerUnavailable, CallerNotPermitted, CallerRateLimited.
     """
@@ -158,7 +158,7 @@ class GuardedSessions:
     async def batch_get(
         self, tenant: str, session_ids: Sequence[str], deadline: Deadline, options: ReadOptions = FRESH_ENOUGH
     ) -> list[Found | GatewayError]:
-        """Read several; it counts as so many calls."""
+        """Read several; each counts as a call."""
         await self._check(Permission.READ, "batch_get", tenant, None, deadline, cost=len(session_ids))
         return await self._sessions.batch_get(tenant, session_ids, deadline, options)
 
@@ -234,7 +234,7 @@ class GuardedSessions:
         return principal
 
     async def _principal(self, deadline: Deadline) -> Principal:
-        """Who is calling, found out once for all calls of the request."""
+        """The caller, authenticated once for all calls of the request."""
         if self._caller is None:
             try:
                 self._caller = await self._authenticator.principal(self._credentials, deadline)
@@ -247,7 +247,7 @@ class GuardedSessions:
 
 
 class GuardedOwnSession:
-    """`OwnSessionContexts`, for one request, whose Emporix token is passed on.
+    """`OwnSessionContexts` for one request, whose Emporix token is passed on.
 
     Besides what that raises: CallerRateLimited.
     """
@@ -300,7 +300,7 @@ class GuardedOwnSession:
 
     @asynccontextmanager
     async def _refusals_logged(self, operation: str, tenant: str) -> AsyncIterator[None]:
-        """Log if the caller is not let in, be it by upstream."""
+        """Log if the caller is refused, by this gateway or by upstream."""
         try:
             yield
         except _REFUSALS as error:
@@ -323,7 +323,7 @@ async def _audited(
     *,
     but: tuple[type[GatewayError], ...] = (),
 ) -> AsyncIterator[None]:
-    """Log the write however it ends, `but` for errors of which others tell. A caller who goes away is an end too."""
+    """Log the write however it ends, except for errors in `but`, which are logged elsewhere."""
     outcome: str | None = "cancelled"
     try:
         yield

@@ -1,7 +1,7 @@
-"""An issuer's keys (RFC 7517): fetched in the background, kept, and found for a token.
+"""An issuer's keys (RFC 7517): fetched in the background, kept, and looked up for a token.
 
-Only one task fetches, whoever asks: it outlives callers who go away, and any number of callers who ask at a time cost
-the issuer one fetch. Whatever an issuer answers, the keys that are known stay until it has answered with better ones.
+Only one task fetches: it outlives callers who go away, and however many callers wait, the issuer gets one request.
+Whatever an issuer answers, the known keys stay until it has answered with good ones.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ Key: TypeAlias = RSAKey | ECKey | OKPKey
 ALGORITHMS: Final = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
 )
-"""Every signature there can be. None of them is made with a key that the issuer would have to share."""
+"""All algorithms that can be configured. They are asymmetric: the issuer shares no secret."""
 
 _MAX_DOCUMENT: Final = 512 * 1024
 _MAX_KEYS: Final = 100
 _KINDS: Final[dict[object, type[Key]]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
 _PUBLIC: Final = ("kty", "use", "key_ops", "alg", "kid", "n", "e", "crv", "x", "y")
-"""What is taken of a key: a private key that was published by mistake must not become one of ours."""
+"""Members of a key that are read: a private key that was published by mistake must not be loaded."""
 
 
 class Fetch(Protocol):
     """Fetches a document by GET."""
 
     async def __call__(self, url: str) -> bytes:
-        """Fetch it. Raises UpstreamError when it cannot be had."""
+        """Fetch it. Raises UpstreamError if that fails."""
         ...
 
 
@@ -77,9 +77,9 @@ class Timing:
     refresh: float = 300.0
     """Between fetches, give or take a tenth."""
     no_sooner: float = 10.0
-    """Between fetches that callers bring about, and after one that failed, twice as long each time."""
+    """Between fetches that callers cause, and after a failed one; it doubles with each failure."""
     patience: float = 3.0
-    """For which a caller waits for a fetch."""
+    """How long a caller waits for a fetch."""
     clock: Callable[[], float] = time.monotonic
 
 
@@ -98,7 +98,7 @@ class KeySet:
 
     @classmethod
     def parse(cls, document: bytes) -> KeySet:
-        """Read a JWK set, without keys that are of no use here (RFC 7517, 5). Raises ValueError when none is left."""
+        """Read a JWK set, ignoring keys that cannot be used (RFC 7517, 5). Raises ValueError if none is left."""
         entries = msgspec.json.decode(document, type=_Document).keys
         if len(entries) > _MAX_KEYS:
             raise ValueError("too many keys")
@@ -108,7 +108,7 @@ class KeySet:
         return cls(keys)
 
     def find(self, key_id: str | None, algorithm: str) -> Key | None:
-        """The key of this id; without an id, the only one that there is for the algorithm."""
+        """The key with this id; without an id, the only key for the algorithm."""
         if key_id is not None:
             return self._by_name.get((key_id, algorithm))
         fitting = self._by_algorithm.get(algorithm, ())
@@ -116,7 +116,7 @@ class KeySet:
 
 
 class IssuerKeys:
-    """The keys of one issuer. `keep` is to be run as a task for as long as they are wanted."""
+    """The keys of one issuer. `keep` has to run as a task for as long as they are needed."""
 
     def __init__(
         self, issuer: str, fetch: Fetch, timing: Timing, *, jwks_url: str | None, name: str, plain_http: bool
@@ -127,20 +127,20 @@ class IssuerKeys:
         self._jwks_url = jwks_url
         self._plain_http = plain_http
         self.known: KeySet | None = None
-        """Those that there are; another object after every fetch."""
+        """The known keys; a new object after every fetch."""
         self.problem: str | None = None
         """Why the last fetch failed, if it did."""
         self._url = ""
-        """What was fetched last, as it may be told."""
+        """The URL that was fetched last, without secrets."""
         self._began_at = float("-inf")
         self._failures = 0
         self._asked = asyncio.Event()
         self._done = asyncio.Event()
-        """No fetch is under way, nor is one asked for."""
+        """Set while no fetch is under way or requested."""
         self._log = structlog.stdlib.get_logger(__name__).bind(issuer=name)
 
     async def keep(self) -> None:
-        """Fetch the keys, and again and again."""
+        """Fetch the keys, again and again."""
         while True:
             self._done.clear()
             self._asked.clear()
@@ -155,7 +155,7 @@ class IssuerKeys:
         await self._done.wait()
 
     async def known_to(self, key_id: str | None, deadline: Deadline) -> KeySet | None:
-        """The keys, fetched once more if none has this id and it was not just done; None when there are none at all.
+        """The keys, fetched again if none has this id, unless that was just done; None if there are none.
 
         Waits for a fetch, but not for long.
         """
@@ -206,7 +206,7 @@ class IssuerKeys:
 
 
 def _without_secrets(url: str) -> str:
-    """Neither the user's part, which may hold a password, nor the query, which may hold a key. Raises ValueError."""
+    """The URL without user and password, and without the query, which may hold a key. Raises ValueError."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
@@ -233,7 +233,7 @@ class _Document(msgspec.Struct):
 
 
 def _usable(entry: Any) -> Key | None:
-    """A public key for signatures, of a kind and a size that are safe; None for any other, which spoils no more."""
+    """A public key for signatures, of a safe kind and size; None for any other, which is ignored."""
     try:
         if entry.get("use", "sig") != "sig" or "verify" not in entry.get("key_ops", ("verify",)):
             return None

@@ -1,6 +1,7 @@
 """API keys: `<name>-<secret>`, of which the configuration holds a salted hash.
 
-A secret of 192 random bits needs no slow hash: there is nothing to guess. The name is no secret; it finds the entry.
+A secret of 192 random bits needs no slow hash, since it cannot be guessed. The name is not secret; it identifies the
+entry.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ def hash_of(key: SecretStr) -> str:
 
 
 class KeyRing:
-    """All keys there are: by name, a hash and whose it is."""
+    """All keys: by name, the hash and the caller."""
 
     def __init__(self, keys: Mapping[str, tuple[str, Principal]]) -> None:
         self._keys = {name: (*_parts(hashed), principal) for name, (hashed, principal) in keys.items()}
         self._nobodys = (*_parts(hash_of(SecretStr(secrets.token_hex(_SECRET_BYTES)))), None)
 
     def principal(self, key: SecretStr) -> Principal:
-        """Whose key this is. Raises CallerUnauthenticated; a name that there is takes as long as one that is not."""
+        """The caller with this key. Raises CallerUnauthenticated; an unknown name takes as long as a known one."""
         secret = key.get_secret_value()
         salted, known, principal = self._keys.get(secret.rpartition("-")[0], self._nobodys)
         short = len(secret) <= _LONGEST_KEY
@@ -57,13 +58,13 @@ class KeyRing:
 
 
 def _digest(salted: hashlib._Hash, secret: str) -> bytes:
-    """`salted` has been given the salt already: to begin anew each time costs a quarter more."""
+    """`salted` has hashed the salt already: to do so each time costs a quarter more."""
     hashed = salted.copy()
     hashed.update(secret.encode("utf-8", "surrogatepass"))
     return hashed.digest()
 
 
 def _parts(hashed: str) -> tuple[hashlib._Hash, bytes]:
-    """What has been given the salt, and the digest."""
+    """The state of the hash after the salt, and the digest."""
     _, salt, digest = hashed.split(":")
     return hashlib.sha256(bytes.fromhex(salt)), bytes.fromhex(digest)

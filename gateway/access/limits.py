@@ -1,11 +1,11 @@
 """How many calls a caller may make: a token bucket for each caller and tenant.
 
-The buckets are in Redis where the cache is, and so are those of all gateways together; else, and for as long as Redis
-does not answer in its time, in the memory of this process. Then each process keeps to the rate by itself.
+If the cache is in Redis, the buckets are there too, and all gateways share them. Otherwise, and while Redis does not
+answer in time, they are in memory, and each process enforces the rate by itself.
 
-For a shopper's own session there is a bucket for each Emporix token, in memory alone: no trace of a token leaves the
-process. It holds back a shopper, or a page that runs wild. Whoever makes up tokens has a bucket for each of them, and
-is the business of what stands in front of the gateway and sees where calls come from.
+For a shopper's own session there is a bucket for each Emporix token, in memory only: no trace of a token leaves the
+process. It slows down a shopper, or a page that runs wild. Somebody who makes up tokens gets a bucket for each: that is
+for whatever is in front of the gateway to stop, which sees where calls come from.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Buckets", "LeashedBuckets", "MemoryBuckets", "RateLimits"]
 
 _MAX_BUCKETS: Final = 100_000
-"""In memory; past that, the one that was used least recently counts as full again."""
+"""In memory. Above that, the least recently used one is dropped, and so counts as full."""
 
 
 class Buckets(Protocol):
@@ -48,7 +48,7 @@ class MemoryBuckets:
 
     def __init__(self, clock: Callable[[], float], max_buckets: int = _MAX_BUCKETS) -> None:
         self._full_at: OrderedDict[str, float] = OrderedDict()
-        """What was used most recently is last."""
+        """The most recently used last."""
         self._max_buckets = max_buckets
         self._clock = clock
 
@@ -66,7 +66,7 @@ class MemoryBuckets:
 
 
 class LeashedBuckets:
-    """Buckets in Redis, on a leash: `budget` bounds each call, in seconds."""
+    """Buckets in Redis (`gateway.stores.leash`). `budget` bounds each call, in seconds."""
 
     def __init__(
         self, buckets: Buckets, observer: Observer, *, budget: float, clock: Callable[[], float] = time.monotonic
@@ -77,16 +77,16 @@ class LeashedBuckets:
         )
 
     async def spend(self, key: str, rate: Rate, cost: int) -> float | None:
-        """Take so many tokens; returns seconds to wait, or None when Redis does not say."""
+        """Take so many tokens; returns seconds to wait, or None if Redis does not answer."""
         return await self._leash.tried(
             "rate_limit", lambda: self._buckets.spend(key, interval=rate.interval, burst=rate.burst, cost=cost)
         )
 
 
 class RateLimits:
-    """Holds callers to their rates: `default` for who has none of their own, `own` for a shopper's own session.
+    """Enforces rate limits: `default` for callers without one, `own` for a shopper's own session.
 
-    `tenants` are those that there are. All others share a bucket, so that nobody gets more by making them up.
+    `tenants` are those that exist. All others share a bucket, so that nobody gets more calls by inventing tenants.
     """
 
     def __init__(
@@ -103,11 +103,11 @@ class RateLimits:
         self._own = own
         self._shared = shared
         self._memory = MemoryBuckets(clock)
-        self._own_memory = MemoryBuckets(clock)  # apart: whoever makes up tokens must not push callers' buckets out
+        self._own_memory = MemoryBuckets(clock)  # apart: made-up tokens must not push callers' buckets out
         self._hash_key = secrets.token_bytes(32)
 
     async def check(self, principal: Principal, tenant: str, cost: int = 1) -> None:
-        """Count a call, or several at once. Raises CallerRateLimited when it is one too many."""
+        """Count one or more calls. Raises CallerRateLimited if they exceed the rate."""
         rate = principal.rate or self._default
         if rate is None or rate.unbounded:
             return
@@ -120,7 +120,7 @@ class RateLimits:
             raise CallerRateLimited(wait)
 
     def check_own(self, token: SecretStr, tenant: str) -> None:
-        """Count a call about the session of whoever has this token. Raises CallerRateLimited."""
+        """Count a call for the session of this token. Raises CallerRateLimited."""
         if self._own is None or self._own.unbounded:
             return
         secret = token.get_secret_value().encode("utf-8", "surrogatepass")
@@ -131,5 +131,5 @@ class RateLimits:
 
 
 def _hashed(key: str) -> str:
-    """Of a bounded length, and legible to nobody who looks into Redis."""
+    """Of limited length, and unreadable for anybody who looks into Redis."""
     return f"rate:{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"

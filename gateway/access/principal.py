@@ -17,7 +17,7 @@ __all__ = ["ANYBODY", "Permission", "Principal"]
 
 
 class Permission(enum.StrEnum):
-    """What one may do with the sessions of a tenant."""
+    """What a caller may do with the sessions of a tenant."""
 
     READ = "sessions:read"
     WRITE = "sessions:write"
@@ -25,15 +25,15 @@ class Permission(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A caller who has been recognised. `tenants` is None for all tenants."""
+    """An authenticated caller. `tenants` is None for all tenants."""
 
     name: str
     kind: str
-    """How it was recognised: `key`, `jwt`, `certificate`, or `anybody` where access is not configured."""
+    """How it was authenticated: `key`, `jwt`, `certificate`, or `anybody` if access is not configured."""
     permissions: frozenset[Permission]
     tenants: frozenset[str] | None
     rate: Rate | None = None
-    """How many calls it may make for each tenant, if that is not what all may."""
+    """Its own rate limit per tenant, if it has one."""
 
     @classmethod
     def of(
@@ -50,4 +50,4 @@ class Principal:
 
 
 ANYBODY: Final = Principal.of("anybody", "anybody", Permission, ["*"])
-"""Whoever calls, where access is not configured."""
+"""Every caller, if access is not configured."""

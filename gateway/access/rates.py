@@ -1,4 +1,4 @@
-"""Token buckets, as the generic cell rate algorithm has them: one number for each bucket. Pure."""
+"""Token buckets by the generic cell rate algorithm, with one number for each bucket. Pure."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 __all__ = ["Rate", "spend"]
 
 _ROUNDING = 1e-6
-"""Seconds by which sums of floating-point numbers may be off."""
+"""Seconds by which sums of floats may be off."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A bucket of `burst` tokens, that gets `per_second` of them back; 0 a second is no bound at all."""
+    """A bucket of `burst` tokens that regains `per_second` of them; 0 per second means no limit."""
 
     per_second: float
     burst: int
     unbounded: bool = field(init=False)
-    """Whether there is nothing to keep to."""
+    """Whether there is no limit."""
     interval: float = field(init=False)
     """Seconds that one token takes to come back."""
 
@@ -28,15 +28,15 @@ class Rate:
 
     @classmethod
     def of(cls, per_second: float, burst: int | None) -> Rate:
-        """With as many at once as in a second, unless told otherwise."""
+        """A rate whose burst is, by default, what it allows in a second."""
         return cls(per_second, max(1, math.ceil(per_second)) if burst is None else burst)
 
 
 def spend(full_at: float, now: float, rate: Rate, cost: int) -> tuple[float, float]:
     """Take `cost` tokens out of a bucket that will be full at `full_at`.
 
-    Returns when it will be full now, and how many seconds there are to wait; if there are any, nothing was taken. Who
-    asks for more than the bucket holds takes all that it holds.
+    Returns when it will be full now, and how many seconds to wait; if that is not 0, nothing was taken. A cost above
+    the bucket's size takes all of it.
     """
     interval, burst = rate.interval, rate.burst
     after = max(full_at, now) + min(cost, burst) * interval

@@ -1,8 +1,8 @@
-"""JSON Web Tokens (RFC 7519) of callers, by issuers that the settings name. Signatures are joserfc's business.
+"""JSON Web Tokens (RFC 7519) of callers, from the issuers in the settings. Signatures are verified by joserfc.
 
-What costs least is looked at first: who claims to have made the token, with which algorithm, for whom and until when.
-Only one that is good but for its signature has that verified, with a key of its issuer for that very algorithm. Good
-ones are remembered for as long as they, and the keys, are good: that saves most of what a call costs here.
+The cheapest checks come first: issuer, algorithm, audience and expiry. Only then is the signature verified, with a key
+of the issuer for exactly this algorithm. Valid tokens are remembered for as long as they, and the keys, are valid: that
+saves most of the cost of a call here.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _MAX_TOKEN: Final = 8_192
 _MAX_SUBJECT: Final = 255
 """Characters (OpenID Connect Core 1.0, 2)."""
 _REMEMBERED: Final = 10_000
-"""Good tokens."""
+"""Valid tokens that are remembered."""
 _NOT_GOOD: Final = "the access token is not good: get a new one"
 _SUBJECTS: Final = ("sub", "client_id", "azp")
 """Claims that name the caller, the best first (RFC 9068, 2.2)."""
@@ -50,32 +50,32 @@ _SUBJECTS: Final = ("sub", "client_id", "azp")
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """Whose tokens are taken, and what their claims mean."""
+    """An issuer whose tokens are accepted, and what their claims mean."""
 
     name: str
     issuer: str
     audience: str
     algorithms: tuple[str, ...]
-    """At least one, and none but those of `gateway.access.jwks.ALGORITHMS`."""
+    """At least one, and only those in `gateway.access.jwks.ALGORITHMS`."""
     leeway: int
-    """Seconds that its clock and ours may differ."""
+    """Seconds by which its clock and ours may differ."""
     permissions_claim: str
-    """Claim that holds what the caller may do, a list or words with spaces between."""
+    """Claim with the caller's permissions: a list, or words separated by spaces."""
     permissions: Mapping[str, Permission]
-    """What stands for which permission."""
+    """Which words in it mean which permission."""
     jwks_url: str | None = None
     """Where its keys are; None asks its OIDC discovery document."""
     plain_http: bool = False
-    """Whether its discovery document may name a URL without TLS."""
+    """Whether its discovery document may contain a URL without TLS."""
     tenants_claim: str | None = None
     """Claim that holds the tenants; None for `tenants`, whatever the token says."""
     tenants: tuple[str, ...] = ()
     rate: Rate | None = None
-    """How many calls each of its callers may make."""
+    """The rate limit for each of its callers."""
 
 
 class TokenIssuers:
-    """All issuers, no two of one name. Enter it before use: it owns the tasks that fetch keys."""
+    """All issuers, whose names differ. Enter it before use: it owns the tasks that fetch keys."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class TokenIssuers:
         await self._tasks.__aexit__(*ended)
 
     def troubles(self) -> dict[str, str]:
-        """Issuers of whom there are no keys, so that none of their tokens can be verified, and why."""
+        """Issuers whose keys are not known, so that their tokens cannot be verified, and why."""
         return {
             each.issuer.name: each.keys.problem or "not fetched yet"
             for each in self._verifiers.values()
@@ -116,9 +116,9 @@ class TokenIssuers:
             await each.keys.tried()
 
     async def principal(self, token: SecretStr, deadline: Deadline) -> Principal:
-        """Whose token this is.
+        """The caller with this token.
 
-        Raises CallerUnauthenticated, with the same words whatever is wrong with it, and IssuerUnavailable.
+        Raises CallerUnauthenticated, with the same message whatever is wrong with the token, and IssuerUnavailable.
         """
         text = token.get_secret_value()
         if len(text) > _MAX_TOKEN:
@@ -137,7 +137,7 @@ class TokenIssuers:
 
 
 class _Header(msgspec.Struct):
-    """Of a token's header (RFC 7515, 4.1). One that says that something in it is critical is refused: nothing is."""
+    """A token's header (RFC 7515, 4.1). One with `crit` is refused: no extensions are supported."""
 
     alg: str
     kid: str | None = None
@@ -146,7 +146,7 @@ class _Header(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class _Parsed:
-    """A token, taken apart. None of it can be trusted yet."""
+    """A parsed token. None of it can be trusted yet."""
 
     text: str
     header: _Header
@@ -156,14 +156,14 @@ class _Parsed:
 
     @classmethod
     def of(cls, text: str) -> _Parsed:
-        """Take it apart. Raises ValueError when it is no JWT."""
+        """Parse it. Raises ValueError if it is not a JWT."""
         header, payload, _ = (urlsafe_b64decode(each + "=" * (-len(each) % 4)) for each in text.split("."))
         claims = msgspec.json.decode(payload, type=dict[str, Any])
         return cls(text, msgspec.json.decode(header, type=_Header), payload, claims, str(claims["iss"]))
 
 
 class _Registry(JWSRegistry):
-    """Those algorithms, and no others. joserfc's own has others where it is given none, and warns of some."""
+    """Only these algorithms. joserfc's registry allows others if it is given none, and warns about some."""
 
     def __init__(self, algorithms: tuple[str, ...]) -> None:
         if not algorithms or not ALGORITHMS.issuperset(algorithms):
@@ -195,7 +195,7 @@ class _Verifier:
         )
 
     async def verify(self, token: _Parsed, deadline: Deadline) -> _Good:
-        """Whose token this is. Raises IssuerUnavailable, JoseError or ValueError."""
+        """Verify a token. Raises IssuerUnavailable, JoseError or ValueError."""
         self._registry.get_alg(token.header.alg)
         self._claims.validate(token.claims)
         principal = _principal(self.issuer, token.claims)
@@ -212,7 +212,7 @@ class _Verifier:
 
 @dataclass(frozen=True, slots=True)
 class _Good:
-    """A token that was verified, and until when (Unix time) and with which keys that holds."""
+    """A verified token, and until when (Unix time) and with which keys that is valid."""
 
     principal: Principal
     verifier: _Verifier
@@ -221,7 +221,7 @@ class _Good:
 
 
 def _principal(issuer: Issuer, claims: Mapping[str, Any]) -> Principal:
-    """Whom the claims are about, and what they grant. Raises ValueError when they do not say whom."""
+    """The caller by the claims, with what they grant. Raises ValueError if they do not name one."""
     subject = next((claims[each] for each in _SUBJECTS if claims.get(each)), None)
     if not isinstance(subject, str) or len(subject) > _MAX_SUBJECT or not subject.isprintable():
         raise ValueError("no subject that could be written down")

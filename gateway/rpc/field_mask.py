@@ -22,10 +22,10 @@ __all__ = ["parse_path", "patch_from_message"]
 _SEGMENT = re.compile(r"`((?:[^`]|``)*)`|(\w+)")
 
 _MAX_PATHS: Final = 1_000
-"""Most that a mask may name. A session context has seven fields and some dozens of attributes, and who sets thousands
-of them needs no mask."""
+"""Paths that a mask may have. A session context has seven fields and some dozens of attributes; a caller that sets
+thousands of them needs no mask."""
 _MAX_NAMES: Final = MAX_NAMES + 1
-"""Most names in a path: `context`, and as many below it as a message can nest."""
+"""Names that a path may have: `context`, and as many below it as a message can nest."""
 
 
 def patch_from_message(message: pb.SessionContext, paths: Iterable[str], *, writable: Iterable[str]) -> Patch:
@@ -34,8 +34,8 @@ def patch_from_message(message: pb.SessionContext, paths: Iterable[str], *, writ
     No paths mean the fields that are set, an attribute at a time; `*` means all that is writable. A path without a
     value clears. Several paths mean their union, whatever their order, so that each value is converted once.
 
-    Raises InvalidArgument for a path that is none, for too many of them, and where the patch would write a number that
-    arrived rounded.
+    Raises InvalidArgument for an invalid path, for too many of them, and if the patch would write a number that arrived
+    rounded.
     """
     named = dict.fromkeys(paths)
     if len(named) > _MAX_PATHS:
@@ -98,13 +98,13 @@ def _set_paths(message: pb.SessionContext) -> Iterator[Path]:
 
 
 def _union(paths: Iterable[Path]) -> list[Path]:
-    """The paths without those that lie below another one, which says all that they say (AIP-161)."""
+    """The paths without those that lie below another one, which includes them (AIP-161)."""
     named = dict.fromkeys(paths)
     return [path for path in named if not any(path[:length] in named for length in range(1, len(path)))]
 
 
 def _check_exact(message: pb.SessionContext, assignments: Iterable[Assignment]) -> None:
-    """Raise InvalidArgument when an attribute would be written as it arrived, which is rounded."""
+    """Raise InvalidArgument if an attribute that arrived rounded would be written so."""
     written = {name for each in assignments for name in _attributes_set(each)}
     if rounded := [name for name in message.rounded_attributes if name in written]:
         raise InvalidArgument.of(

@@ -1,7 +1,7 @@
-"""grpc.health.v1: every service serves while the gateway is ready, and whoever watches hears of changes.
+"""grpc.health.v1: all services are SERVING while the gateway is ready, and watches are told of changes.
 
 grpcio-health-checking has a servicer too, but its watches never end by themselves, so that each holds up the shutdown
-for as long as it may; and their number has no bound, though they need no credential.
+for as long as possible; and their number has no limit, though they need no credential.
 """
 
 from __future__ import annotations
