@@ -1,4 +1,4 @@
-"""How long a caller will wait: one point in time, handed down with every call."""
+"""Deadlines: how long a caller will wait, as one point in time that is passed down with every call."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["Deadline"]
 _EARLY: Final = 0.002
 """Seconds."""
 _LONG: Final = 1.0
-"""Seconds from which on a bound may pass with others."""
+"""Seconds from which on bounds may share a timer."""
 _GRAIN: Final = 1 / 64
-"""Seconds by which it may be late then: far less than what callers have kept back of them for an answer."""
+"""Seconds by which they may be late then: far less than what is kept back of a caller's time for the answer."""
 _STILL: Final = 0.1
-"""Seconds late from which on it is this process that had no turn, and not the other side that took long."""
+"""A timer that is this many seconds late shows that this process stood still, not that the other side is slow."""
 _TO_LISTEN: Final = 0.02
-"""Seconds in which to take what came meanwhile."""
+"""Seconds to receive what arrived meanwhile."""
 
 
 class Deadline(Struct, frozen=True):
@@ -51,30 +51,30 @@ class Deadline(Struct, frozen=True):
 
     @property
     def passed(self) -> bool:
-        """Whether it has passed, or as good as that: timers of the event loop are early by up to a millisecond."""
+        """Whether it has passed, or nearly: timers of the event loop are early by up to a millisecond."""
         return self.remaining <= _EARLY
 
     def share(self, fraction: float) -> Deadline:
-        """The point at which so much of the remaining time is used up."""
+        """The point at which this share of the remaining time is used up."""
         return self if math.isinf(self.at) else Deadline.after(self.remaining * fraction)
 
     def bound(self, what: str, *, within: float = math.inf) -> AbstractContextManager[None]:
         """Cancel the block when the deadline passes, or after so many seconds if that is sooner.
 
-        Raises UpstreamTimeout then, naming what was being done. The block does not begin when the deadline has passed
-        already: that raises UpstreamNotAsked. A bound that is a second off or more is late by a 64th of one at most. If
-        the process itself stood still as it should have passed (it was stopped, or others had the processor), there is
-        a moment more for what came in that time.
+        Raises UpstreamTimeout then, naming what was being done. If the deadline has passed already, the block does not
+        begin, and UpstreamNotAsked is raised. A bound of a second or more may be late by up to a 64th of a second. If
+        the process itself stood still at that time (it was stopped, or got no CPU), it gets a moment more, to receive
+        what arrived meanwhile.
         """
         now = time.monotonic()
         return _Bound(what, now, min(self.at, now + within))
 
 
 class _Bound:
-    """`asyncio.timeout` written out, with its ways of telling whose cancellation it was.
+    """`asyncio.timeout`, reimplemented, with its way of telling whose cancellation it was.
 
-    A bound is laid around every exchange, and so it costs half. Like trio's `fail_at` it needs no `async`: neither to
-    enter nor to leave it waits for anything.
+    It is used for every exchange with upstream, and costs half as much. Like trio's `fail_at` it needs no `async`: it
+    does not wait on entering or leaving.
     """
 
     __slots__ = ("_at", "_cancelling", "_listened", "_now", "_passed", "_task", "_timer", "_together", "_what")
@@ -106,7 +106,7 @@ class _Bound:
             self._together = _Together.on(task.get_loop()).set(self, self._now, self._at)
 
     def passes(self) -> None:
-        """The time has come."""
+        """The time is up."""
         if self._task is None:
             return
         if not self._listened and time.monotonic() - self._at > _STILL:
@@ -123,7 +123,7 @@ class _Bound:
             self._timer.cancel()
         elif self._together is not None:
             self._together.discard(self)
-        # Nobody else wanted the task cancelled if there are no more that do than there were.
+        # If there are no more cancellations than before, nobody else has cancelled the task.
         if (
             self._passed
             and self._task is not None
@@ -134,9 +134,9 @@ class _Bound:
 
 
 class _Together:
-    """Bounds of one event loop that pass so soon after each other that one timer serves them.
+    """Bounds of one event loop that expire so close together that they share a timer.
 
-    Hardly any passes at all, and to make and drop a timer costs a twentieth of what asking upstream does.
+    Hardly any of them expires, and a timer of its own would cost a twentieth of what asking upstream does.
     """
 
     _latest: ClassVar[_Together | None] = None
@@ -144,18 +144,18 @@ class _Together:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._bounds: dict[int, set[_Bound]] = {}
-        """By the number of the grain of time at whose end they pass."""
+        """By the number of the `_GRAIN` at whose end they expire."""
 
     @classmethod
     def on(cls, loop: asyncio.AbstractEventLoop) -> _Together:
-        """Those of this loop. Where several run, in threads of their own, fewer bounds come together."""
+        """The bounds of this loop. If several loops run, in their own threads, fewer bounds share a timer."""
         latest = cls._latest
         if latest is None or latest.loop is not loop:
             latest = cls._latest = cls(loop)
         return latest
 
     def set(self, bound: _Bound, now: float, at: float) -> set[_Bound]:
-        """Have it pass with others, in the set of which it is from now on: never sooner, and `_GRAIN` later at most."""
+        """Have it expire together with others, whose set is returned: never sooner, and `_GRAIN` later at most."""
         grain = math.ceil(at / _GRAIN)
         bounds = self._bounds.get(grain)
         if bounds is None:

@@ -1,4 +1,4 @@
-"""What goes wrong in the gateway itself: the log has it under an id, and callers are told the id and nothing else."""
+"""Bugs in the gateway: the log has them under an id, and callers are told only this id."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["reported"]
 
 
 def reported(defect: Exception, log: BoundLogger, **about: object) -> str:
-    """Log a defect; returns what its caller is told."""
+    """Log a bug; returns the message for the caller."""
     incident = uuid.uuid4().hex
     log.error("defect", incident=incident, **about, exc_info=defect)
     return f"internal error; its id in the log is {incident}"

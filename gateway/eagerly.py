@@ -1,4 +1,4 @@
-"""Coroutines that are begun at once: most calls never wait, and what never waits needs no task, timer or watch."""
+"""Coroutines that start at once: most of them never wait, and then need neither a task nor a timer."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ Result = TypeVar("Result")
 
 
 class Begun(Generic[Result]):
-    """A coroutine that has run to its end, or to where it first waits.
+    """A coroutine that has run to its end, or to its first wait.
 
-    Awaiting it runs the rest, in the task that began it, as if it had been awaited from the first; so whoever begins
-    one goes on to await it, and may arm in between what bounds the wait. Beginning it raises what it raises before it
-    waits.
+    Await it to run the rest, in the same task, as if it had been awaited in the first place. In between, a timeout can
+    be set up, if it turns out to wait at all. What it raises before its first wait is raised at once.
     """
 
     __slots__ = ("_waits_for", "_work", "done", "result")
@@ -25,7 +24,7 @@ class Begun(Generic[Result]):
     def __init__(self, work: Coroutine[Any, None, Result]) -> None:
         self._work = work
         self.result: Result
-        """Once it is done."""
+        """Its result, once it is done."""
         self._waits_for: object = None
         self.done = False
         try:

@@ -1,4 +1,4 @@
-"""The session context as the whole gateway knows it: immutable, decoded once, with nothing lost.
+"""The session context as the whole gateway uses it: immutable, decoded once, with nothing lost.
 
 Shapes and names are those of the API reference (Emporix, Session Context service).
 """
@@ -65,7 +65,7 @@ class SessionContext(_Fields, frozen=True, kw_only=True, weakref=True):
     """One session context as upstream sent it.
 
     `additional_properties` are the top-level fields that this version of the gateway does not know. `source` is the
-    JSON document itself: what must survive a read-modify-write to the byte is taken from there.
+    JSON document itself, from which a read-modify-write takes what must not change by a byte.
     """
 
     additional_properties: dict[str, JSON] | None = None
@@ -75,8 +75,8 @@ class SessionContext(_Fields, frozen=True, kw_only=True, weakref=True):
 class Replacement(Struct, frozen=True, kw_only=True):
     """The whole new state that a caller wants a session context to have.
 
-    A field that is None is gone afterwards. `session_id`, `version` and `rounded_attributes` are not written: they say
-    what the state was made from, where the caller's message has them, and are checked against the request.
+    A field that is None is removed. `session_id`, `version` and `rounded_attributes` are not written: if the caller's
+    message has them, they say what the state is based on, and are checked against the request.
     """
 
     session_id: str | None = None
@@ -122,10 +122,10 @@ def decode_session_context(source: bytes) -> SessionContext:
 
 
 def decoded_size(source: bytes) -> int:
-    """Bytes of memory that JSON takes with all that is decoded from it, about: twice to thirty times as much.
+    """Bytes of memory that JSON takes together with all that is decoded from it, about: twice to thirty times as much.
 
-    That is told by its punctuation: there is a comma to each value, and a bracket to each container. A character takes
-    up to four bytes, wherever in a text the widest is.
+    This is estimated from its punctuation: there is a comma for each value, and a bracket for each container. All
+    characters of a text take as many bytes as its widest, up to four.
     """
     text = sys.getsizeof(source.decode(errors="replace"))
     containers = 150 * source.count(b"{") + 70 * source.count(b"[")
@@ -133,7 +133,7 @@ def decoded_size(source: bytes) -> int:
 
 
 def _utc(time: datetime | None) -> datetime | None:
-    """The same time in UTC. Raises ValueError for one that only another time zone has room for."""
+    """The same time in UTC. Raises ValueError if that is out of range."""
     try:
         return None if time is None else time.astimezone(UTC)
     except OverflowError:
@@ -155,6 +155,6 @@ UPSTREAM_NAMES: Final = dict(zip(_Fields.__struct_fields__, _Fields.__struct_enc
 _KNOWN = frozenset(UPSTREAM_NAMES.values())
 _known_fields: msgspec.json.Decoder[_Fields] = msgspec.json.Decoder(_Fields)
 _nothing_else: msgspec.json.Decoder[_Fields] = msgspec.json.Decoder(_FieldsAlone)
-"""In one pass, as nearly all documents can be decoded."""
+"""Decodes nearly all documents, in one pass."""
 _document = msgspec.json.Decoder(dict[str, Raw])
 _value: msgspec.json.Decoder[JSON] = msgspec.json.Decoder()

@@ -1,4 +1,4 @@
-"""What a tenant is called, and what is told again of a name that a caller has written."""
+"""Tenants' names, and how names that callers send are repeated in messages, logs and traces."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PATTERN: Final = rf"[a-z][a-z0-9]{{2,{_LONGEST - 1}}}"
 
 
 def shortened(tenant: str) -> str:
-    """The name, or as much of it as a tenant's name can have: callers may send any length."""
+    """The name, cut to the length of a tenant's name: callers may send any length."""
     return tenant if len(tenant) <= _LONGEST else f"{tenant[:_LONGEST]}…"
 
 
@@ -25,5 +25,5 @@ def readable(tenant: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with all that a terminal could take for more than text, or for a new line, written as an escape."""
+    """The text with control characters and new lines escaped, which a terminal would interpret."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

@@ -1,4 +1,4 @@
-"""What callers may send: pure checks that yield violations, so that one answer names all of them.
+"""Checks of callers' input. They are pure, and return violations, so that one answer names all of them.
 
 Field names are those of the protobuf contract; the GraphQL door spells them its own way.
 """
@@ -43,7 +43,7 @@ def tenant(value: str) -> Sequence[Violation]:
 
 
 def segment(field: str, value: str) -> Sequence[Violation]:
-    """A session id or attribute name: whatever can stand, percent-encoded, as one segment of a path.
+    """A session id or attribute name: anything that can be one segment of a path when percent-encoded.
 
     "." and ".." are refused since their encoded forms mean the same (RFC 3986, 6.2.2.2 and 5.2.4).
     """
@@ -65,7 +65,7 @@ def currency(field: str, value: str | None) -> Iterator[Violation]:
 
 
 def token(field: str, value: SecretStr) -> Iterator[Violation]:
-    """A token is visible ASCII, whatever it means (RFC 6750, 2.1 allows less), so that it can stand in a header."""
+    """A token is visible ASCII, so that it can be a header's value (RFC 6750, 2.1 allows less)."""
     if not _TOKEN.fullmatch(value.get_secret_value()):
         yield Violation(field, "is not a token: must be visible ASCII characters without spaces")
 

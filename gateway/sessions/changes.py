@@ -1,6 +1,6 @@
 """What a write makes of a session context. Pure: documents in, documents out.
 
-Documents are handled as raw JSON, member by member, so that what a change does not name survives to the byte, unknown
+Documents are handled as raw JSON, member by member, so that what a change does not name is kept byte for byte, unknown
 fields and large numbers included. Names of top-level fields are ours (`gateway.model.UPSTREAM_NAMES`).
 """
 
@@ -25,8 +25,8 @@ Path: TypeAlias = tuple[str, ...]
 """Where in the document: `("currency",)`, or into the attributes, `("context", "shoe size")`, at any depth."""
 
 _Members: TypeAlias = "dict[str, Raw | _Members]"
-"""An object of a document. A member that a path has led into is open, and is encoded with the whole at the end: so each
-object is decoded once, and encoded once, however many changes are made to it. All others are as they came."""
+"""An object of a document. A member that a path leads into is decoded, and encoded with the whole at the end: so each
+object is decoded once, and encoded once, however many changes are made to it. All others stay as they came."""
 
 
 class Clear(enum.Enum):
@@ -36,12 +36,12 @@ class Clear(enum.Enum):
 
 
 CLEAR: Final = Clear.CLEAR
-"""The value of a field that is to be gone; not the same as null, which an attribute may have."""
+"""The value of a field that is removed; not the same as null, which an attribute may be."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One field or attribute, and what it becomes."""
+    """One field or attribute, and its new value."""
 
     path: Path
     value: JSON | Clear
@@ -49,10 +49,10 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """Changes some fields and attributes of whatever is there, in the order given.
+    """Changes some fields and attributes of the current state, in the order given.
 
-    `session_id` and `version` are not written: they say what the changes were made from, where the caller's message
-    has them, and are checked against the request.
+    `session_id` and `version` are not written: if the caller's message has them, they say what the changes are based
+    on, and are checked against the request.
     """
 
     assignments: tuple[Assignment, ...]
@@ -62,15 +62,15 @@ class Patch:
     def whole(self, current: SessionContext) -> bytes:
         """The whole document with the changes made, for upstream's PUT.
 
-        Raises InvalidArgument when a path leads into an attribute that is not an object.
+        Raises InvalidArgument if a path leads into an attribute that is not an object.
         """
         return msgspec.json.encode(self._applied(current))
 
     def partial(self, current: SessionContext) -> bytes:
         """The version and the top-level fields that change, for upstream's PATCH, which replaces `context` as a whole.
 
-        Raises as `whole`, and InvalidArgument when the changes were made from another session: which one is the
-        caller's own is not known before it has been read.
+        Raises as `whole`, and InvalidArgument if the changes are based on another session: which one is the caller's
+        own is not known before it has been read.
         """
         if self.session_id not in {None, current.session_id}:
             raise InvalidArgument.of("session_context.session_id", "is not the id of your session")
@@ -91,7 +91,7 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """Puts a whole new state in the place of whatever is there."""
+    """Replaces the current state as a whole."""
 
     session_id: str
     replacement: Replacement
@@ -101,14 +101,14 @@ class Replace:
     def document(self) -> bytes:
         """The whole document, for upstream's PUT.
 
-        A known field that is gone is sent as null: whether upstream replaces or merges is not documented, and null
-        reads the same both ways.
+        A known field without a value is sent as null: whether upstream replaces or merges is not documented, and null
+        means the same for both.
         """
         metadata = {} if self.version is None else {"metadata": {"version": self.version}}
         return msgspec.json.encode({"sessionId": self.session_id, **self._fields(), **metadata})
 
     def is_in(self, current: SessionContext) -> bool:
-        """Whether the session context is what this makes of it."""
+        """Whether the session context is as this makes it."""
         document = msgspec.json.decode(current.source)
         return all(_has(document, (name,), CLEAR if value is None else value) for name, value in self._fields().items())
 
@@ -122,12 +122,12 @@ class Replace:
 
 
 def is_same(one: SessionContext, other: SessionContext) -> bool:
-    """Whether two session contexts say the same, whatever their versions."""
+    """Whether two session contexts are the same but for their versions."""
     return _same(_said(one), _said(other))
 
 
 def _said(context: SessionContext) -> JSON:
-    """A document but for its version, and for what upstream leaves out or not (see `_has`)."""
+    """A document without its version, and without what upstream may leave out (see `_has`)."""
     document = msgspec.json.decode(context.source, type=dict[str, JSON])
     return {
         name: value
@@ -141,7 +141,7 @@ def _upstream_path(path: Path) -> Path:
 
 
 def _assign(document: _Members, path: Path, value: JSON | Clear) -> None:
-    """Make one change to a document. What is cleared is null at the top, and gone inside of an object."""
+    """Make one change to a document. A cleared value becomes null at the top level, and is removed inside an object."""
     *outer, last = path
     members = document
     for name in outer:
@@ -157,9 +157,9 @@ def _assign(document: _Members, path: Path, value: JSON | Clear) -> None:
 
 
 def _opened(members: _Members, name: str) -> _Members:
-    """The object that a member holds, to be changed in place; an empty one where there is nothing.
+    """The object that a member holds, to be changed in place; an empty one if there is none.
 
-    Raises InvalidArgument when the member holds something else.
+    Raises InvalidArgument if the member holds something else.
     """
     member = members.get(name)
     if isinstance(member, dict):
@@ -175,7 +175,7 @@ def _opened(members: _Members, name: str) -> _Members:
 
 
 def _object(source: bytes | Raw) -> _Members:
-    """An object, its members as they came. Raises ValidationError for anything else."""
+    """An object, with its members as they came. Raises ValidationError for anything else."""
     members: _Members = msgspec.json.decode(source, type=dict[str, Raw])
     return members
 
@@ -187,8 +187,8 @@ def _is_absent(member: Raw | _Members | None) -> bool:
 def _has(document: JSON, path: Path, value: JSON | Clear) -> bool:
     """Whether a document holds a value at a path.
 
-    Upstream leaves out top-level fields that are null and a `context` without attributes, so these are the same as
-    absent. Inside `context` they are not: an attribute that is null or empty is there.
+    Upstream leaves out top-level fields that are null, and a `context` without attributes, so these count as absent.
+    Inside `context` they do not: an attribute may be null or empty.
     """
     for name in path:
         if not isinstance(document, dict) or name not in document:

@@ -21,7 +21,7 @@ __all__ = ["batch", "expected_version", "patch", "read_options", "replacement", 
 
 
 def batch(session_ids: Sequence[str], largest: int) -> Iterator[Violation]:
-    """At most so many ids, each of them good."""
+    """At most so many ids, each of them valid."""
     if len(session_ids) > largest:
         yield Violation("session_ids", f"must be at most {largest}, are {len(session_ids)}")
         return
@@ -30,14 +30,14 @@ def batch(session_ids: Sequence[str], largest: int) -> Iterator[Violation]:
 
 
 def expected_version(value: int | None, *, required: bool = False) -> Iterator[Violation]:
-    """A version, and given where one is required: nobody overwrites by accident."""
+    """A version, which may be required, so that nobody overwrites by accident."""
     if required and value is None:
         yield Violation("expected_version", "is required: pass the metadata.version that you have read")
     yield from validation.version("expected_version", value)
 
 
 def read_options(value: ReadOptions) -> Sequence[Violation]:
-    """An age and a version that can be."""
+    """A valid age and version."""
     found = validation.version("read_options.min_version", value.min_version)
     if value.max_age is None or value.max_age >= 0:
         return found
@@ -55,7 +55,7 @@ def saas_token(value: SecretStr | None) -> Iterator[Violation]:
 
 
 def replacement(value: Replacement, session_id: str, version: int | None) -> Iterator[Violation]:
-    """A whole new state, made from this session at this version."""
+    """A whole new state, based on this session at this version."""
     yield from _origin(value, session_id, version)
     if value.rounded_attributes:
         yield Violation(
@@ -71,9 +71,9 @@ def replacement(value: Replacement, session_id: str, version: int | None) -> Ite
 
 
 def patch(value: Patch, allowed: Collection[str], session_id: str | None, version: int | None) -> Iterator[Violation]:
-    """Changes, all of them to fields that may be changed, made from this session at this version.
+    """Changes, all of them to fields that may be changed, based on this session at this version.
 
-    `session_id` is None for the caller's own session, whose id is known once it is read.
+    `session_id` is None for the caller's own session, whose id is known only when it has been read.
     """
     yield from _origin(value, session_id, version)
     if not value.assignments:
@@ -90,14 +90,14 @@ def patch(value: Patch, allowed: Collection[str], session_id: str | None, versio
 
 
 def _names(field: str, names: Iterable[str]) -> Iterator[Violation]:
-    """The field has attributes of these names: it is to say that not it is empty, or too long, but one of these."""
+    """The names of a field's attributes: the message says that it is about a name, not about the field."""
     for name in names:
         for each in validation.segment(field, name):
             yield Violation(each.field, f"the name of an attribute {each.message}")
 
 
 def _origin(value: Replacement | Patch, session_id: str | None, version: int | None) -> Iterator[Violation]:
-    """What a caller's message says that it was made from is what the request is for, where both say it."""
+    """If the caller's message says what it is based on, it has to agree with the request."""
     if None not in {value.session_id, session_id} and value.session_id != session_id:
         yield Violation("session_context.session_id", "is not the session_id of the request")
     if None not in {value.version, version} and value.version != version:

@@ -1,8 +1,8 @@
-"""The use cases: what one may do with session contexts, whichever door one comes in by.
+"""The use cases: what callers can do with session contexts, the same for both doors.
 
-Every method checks its input whole before anything is sent: InvalidArgument names every violation. A write returns the
-session context as it stands afterwards, unless the options say that it is not wanted. All other errors are those of
-`gateway.errors`, as they come from below.
+Every method checks all of its input before anything is sent: InvalidArgument names every violation. A write returns the
+session context as it is afterwards, unless the options say that it is not needed. All other errors are passed on from
+below.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WRITABLE: Final = frozenset({*SCALAR_FIELDS, "context"})
 OWN_WRITABLE: Final = frozenset({"site_code", "currency", "target_location", "language", "context"})
 """What upstream's PATCH applies; it ignores all else (API reference, operation 6)."""
 _READABLE: Final = 512
-"""Sessions whose names are known to be good."""
+"""Sessions whose tenant and id are known to be valid."""
 
 
 class SessionContexts:
@@ -67,7 +67,7 @@ class SessionContexts:
     async def batch_get(
         self, tenant: str, session_ids: Sequence[str], deadline: Deadline, options: ReadOptions = FRESH_ENOUGH
     ) -> list[Found | GatewayError]:
-        """Read several side by side: what was found, or why not, in the order of the ids. Each id is read once."""
+        """Read several concurrently: what was found, or the error, in the order of the ids. Each id is read once."""
         validation.check(
             validation.tenant(tenant), checks.batch(session_ids, self._max_batch), checks.read_options(options)
         )
@@ -94,7 +94,7 @@ class SessionContexts:
         upsert: bool = False,
         saas_token: SecretStr | None = None,
     ) -> Written:
-        """Replace the expected version, or with `upsert` create what does not exist."""
+        """Replace the expected version, or with `upsert` create a session context that does not exist."""
         session = self._session(
             tenant,
             session_id,
@@ -117,7 +117,7 @@ class SessionContexts:
     async def patch(
         self, tenant: str, session_id: str, patch: Patch, options: WriteOptions, *, saas_token: SecretStr | None = None
     ) -> Written:
-        """Change some fields and attributes, and leave the others as they are to the byte."""
+        """Change some fields and attributes, and leave the others unchanged, byte for byte."""
         checked = checks.patch(patch, WRITABLE, session_id, options.expected_version)
         return await self._patch(tenant, session_id, patch, options, saas_token, checked)
 
@@ -131,7 +131,7 @@ class SessionContexts:
         *,
         saas_token: SecretStr | None = None,
     ) -> Written:
-        """Set an attribute, whether or not it is there."""
+        """Set an attribute, whether or not it exists."""
         named = validation.segment("attribute_name", name)
         with _blaming("value"):
             if options.expected_version is not None:
@@ -148,7 +148,7 @@ class SessionContexts:
         *,
         saas_token: SecretStr | None = None,
     ) -> Written:
-        """Remove an attribute; that it is not there is no failure."""
+        """Remove an attribute; a missing one is no failure."""
         named = validation.segment("attribute_name", name)
         with _blaming("attribute_name"):
             if options.expected_version is not None:
@@ -171,7 +171,7 @@ class SessionContexts:
         return await self._writer.change(tenant, session, change, options)
 
     def _session(self, tenant: str, session_id: str, *violations: Iterable[Violation]) -> CachedSession:
-        """The session, all input being good."""
+        """The session. Raises InvalidArgument for any violation."""
         validation.check(validation.tenant(tenant), validation.segment("session_id", session_id), *violations)
         return self._client.session(tenant, session_id)
 
@@ -190,14 +190,14 @@ class OwnSessionContexts:
         return await self._own(tenant, access_token, checks.read_options(options)).get(options, deadline)
 
     async def update(self, tenant: str, access_token: SecretStr, patch: Patch, options: WriteOptions) -> Written:
-        """Change some fields and attributes; upstream replaces `context` as a whole, so the others are sent along."""
+        """Change some fields and attributes; upstream replaces `context` as a whole, so all attributes are sent."""
         checked = checks.patch(patch, OWN_WRITABLE, None, options.expected_version)
         return await self._update(tenant, access_token, patch, options, checked)
 
     async def add_attribute(
         self, tenant: str, access_token: SecretStr, name: str, value: JSON, options: WriteOptions
     ) -> Written:
-        """Set an attribute, whether or not it is there."""
+        """Set an attribute, whether or not it exists."""
         named = validation.segment("attribute_name", name)
         with _blaming("value"):
             if options.expected_version is not None:
@@ -206,7 +206,7 @@ class OwnSessionContexts:
             return await self._writer.add_attribute(own, name, value, options)
 
     async def remove_attribute(self, tenant: str, access_token: SecretStr, name: str, options: WriteOptions) -> Written:
-        """Remove an attribute; that it is not there is no failure."""
+        """Remove an attribute; a missing one is no failure."""
         named = validation.segment("attribute_name", name)
         with _blaming("attribute_name"):
             if options.expected_version is not None:
@@ -226,7 +226,7 @@ class OwnSessionContexts:
         return await self._writer.change(tenant, own, Change(patch.partial, own.write, patch.is_in), options)
 
     def _own(self, tenant: str, access_token: SecretStr, *violations: Iterable[Violation]) -> CachedOwnSession:
-        """The caller's session, all input being good. Raises Unauthenticated for a token that can be none."""
+        """The caller's session. Raises InvalidArgument for any violation, Unauthenticated for a malformed token."""
         validation.check(validation.tenant(tenant), *violations)
         if any(validation.token("authorization", access_token)):
             raise Unauthenticated("the Emporix access token is missing: send `authorization: Bearer <token>`")
@@ -240,10 +240,10 @@ def _setting(name: str, value: JSON | Clear) -> Patch:
 
 @contextmanager
 def _blaming(field: str) -> Iterator[None]:
-    """Blame a field of the request for what is wrong with a session context that the request does not have.
+    """Name a field of the request in violations that are about the resulting session context.
 
-    A change to one attribute is refused by the whole document that it makes, here for its size and upstream for
-    whatever reason.
+    A change of one attribute is refused because of the whole document that results, by us for its size, and by upstream
+    for any reason; but the request has no `session_context`.
     """
     try:
         yield
@@ -255,7 +255,7 @@ def _blaming(field: str) -> Iterator[None]:
 
 
 async def _check_absent(session: CachedSession, deadline: Deadline) -> None:
-    """Raise InvalidArgument when there is a session context: without a version it may only be created."""
+    """Raise InvalidArgument if there is a session context: without a version it can only be created."""
     try:
         current = await session.read(deadline)
     except SessionNotFound:

@@ -1,4 +1,4 @@
-"""What became of a versioned write whose answer was lost. Pure: values in, a verdict out."""
+"""Decides what became of a versioned write whose answer was lost. Pure: values in, a verdict out."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class Verdict(enum.Enum):
 
     APPLIED = enum.auto()
     NOT_APPLIED = enum.auto()
-    """Not yet, at least: it may be on its way still. Repeating it is safe, as only one of the two can match."""
+    """Not yet, at least: it may still be on its way. It can be repeated, since only one of the two can match."""
     REFUSED = enum.auto()
     """Another writer came first."""
     UNKNOWN = enum.auto()
 
 
 class Rival(enum.Enum):
-    """What is known of other writes to the place of the same version."""
+    """What is known of other writes that replace the same version."""
 
     NONE = enum.auto()
     POSSIBLE = enum.auto()
-    """One is under way that would leave the same behind, so that what is there may be its doing."""
+    """One is in progress that writes the same, and so may have made what is there."""
     CERTAIN = enum.auto()
-    """One was acknowledged, and it has had the place."""
+    """One was acknowledged, and so has replaced the version."""
 
 
 def settle(
@@ -42,19 +42,19 @@ def settle(
 ) -> Verdict:
     """Decide by what a read finds after the lost answer.
 
-    `expected` is the version that the write named, None for a creation; `current` is what was read, None when there
-    is no session context; `is_there` tells whether `current` holds what was written; `upsert` that the write creates
-    when there is nothing to replace.
+    `expected` is the version that the write named, None for a creation; `current` is what was read, None if there is no
+    session context; `is_there` tells whether `current` contains what was written; `upsert` that the write creates a
+    session context if there is none.
 
-    The only thing assumed of upstream's versions is that every write raises them (live use: attribute writes too). So
-    a version that moved by one was moved by one write, and if what we wrote is not there, that one was not ours. Had
-    it moved by more, ours may have been applied and overwritten since: calling that a conflict would make the caller
-    apply it twice. Where ours may have created, at whatever version, that holds for every version there can be.
+    The only assumption about upstream's versions is that every write raises them (live use: attribute writes too). So a
+    version that is higher by one is the result of one write, and if what we wrote is not there, that was not ours. If
+    it is higher by more, ours may have been applied and overwritten since: calling that a conflict would make the
+    caller apply it twice. If ours may have created the session context, the same holds for any version.
 
-    That what we wrote is there shows that ours was applied, unless another wrote the very same to the place of the
-    same version. Such a one is known as a rival if it was under way in this process at the same time, or has ended here
-    having read just what was read now. One that is not known is not seen, and we take its write for ours: who counts
-    does well to write a value of his own along with the count.
+    If what we wrote is there, ours was applied, unless another write of the very same replaced the same version. Such a
+    rival is known if it was in progress in this process at the same time, or ended here having read just what was read
+    now. An unknown one goes unnoticed, and we take its write for ours: callers that count should also write a value of
+    their own.
     """
     if current is None:
         return Verdict.NOT_APPLIED

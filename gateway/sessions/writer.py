@@ -1,4 +1,4 @@
-"""Every write there is, made safe: one place for both doors and for both kinds of session."""
+"""Makes all writes safe, for both doors and for both kinds of session."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ __all__ = ["Change", "Send", "WriteOptions", "Writer", "Written"]
 
 
 Send: TypeAlias = "Callable[[bytes, Deadline], Awaitable[None]]"
-"""Sends a document upstream, once."""
+"""Sends a document to upstream, once."""
 
 
 @dataclass(frozen=True, slots=True)
 class WriteOptions:
-    """What a caller says about a write, whatever it writes."""
+    """Options of a write, of whatever kind."""
 
     deadline: Deadline
     expected_version: int | None = None
@@ -44,10 +44,10 @@ class WriteOptions:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of a write that succeeded.
+    """The result of a write that succeeded.
 
-    `session_context` is None when it was not asked for, or could not be read afterwards. `attempts` is how many times
-    the write was sent upstream.
+    `session_context` is None if it was not requested, or could not be read afterwards. `attempts` is how many times the
+    write was sent to upstream.
     """
 
     session_context: SessionContext | None
@@ -56,7 +56,7 @@ class Written:
 
 @dataclass(slots=True)
 class _Tally:
-    """What one write took, over all of its rounds."""
+    """Counts for one write, over all of its attempts."""
 
     attempts: int = 0
     answers_lost: int = 0
@@ -64,7 +64,7 @@ class _Tally:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change to whatever is there: the document that makes it, how that is sent, and whether it has been made."""
+    """A change of the current state: the document that makes it, how to send that, and whether it has been made."""
 
     render: Callable[[SessionContext], bytes]
     send: Send
@@ -73,7 +73,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """One change under way."""
+    """A change in progress."""
 
     tenant: str
     resource: Readable
@@ -99,10 +99,10 @@ class Writer:
     async def replace(
         self, tenant: str, resource: Readable, change: Replace, send: Send, options: WriteOptions, *, upsert: bool
     ) -> Written:
-        """Write a whole new state to the place of the expected version, or of nothing, if none is expected.
+        """Replace the expected version by a whole new state, or create it, if no version is expected.
 
-        `upsert` tells that what is sent creates a session context when there is none, whatever version is expected.
-        Raises VersionConflict, SessionNotFound, WriteOutcomeUnknown; InvalidArgument when it is too large.
+        `upsert` tells that the request creates a session context if there is none, whatever version is expected. Raises
+        VersionConflict, SessionNotFound, WriteOutcomeUnknown; InvalidArgument if it is too large.
         """
         document = change.document()
         self._check_size(document)
@@ -122,9 +122,9 @@ class Writer:
                 raise await _with_current(conflict, change.version, resource, options.deadline) from None
 
     async def change(self, tenant: str, resource: Readable, change: Change, options: WriteOptions) -> Written:
-        """Read, render the document anew, and write it to the place of the version that was read.
+        """Read, render the new document, and replace the version that was read.
 
-        Without an expected version it is done again when another writer comes first. Raises as `replace`.
+        Without an expected version this is repeated if another writer comes first. Raises as `replace`.
         """
         with self._observed("patch") as tally, self._contest.entered() as entrant:
             current = await resource.read(options.deadline)
@@ -145,7 +145,7 @@ class Writer:
             raise await _with_current(conflict, expected, work.resource, work.options.deadline) from None
 
     async def _change_until_done(self, work: _Work, current: SessionContext | None) -> Written:
-        """Change whatever is there; `current` is what was just read, if anything was."""
+        """Change the current state, whatever it is; `current` has just been read, unless it is None."""
         deadline = work.options.deadline
         while True:
             current = current or await work.resource.read(deadline)
@@ -155,10 +155,10 @@ class Writer:
                 if work.tally.attempts >= self._max_attempts:
                     raise await _with_current(conflict, None, work.resource, deadline) from None
             await backoff(work.tally.attempts, deadline)
-            current = None  # whatever the conflict told of is old by now
+            current = None  # what the conflict came with is old by now
 
     async def _write(self, work: _Work, current: SessionContext) -> Written:
-        """Write the change to the place of what was read."""
+        """Replace what was read by what the change makes of it."""
         document = work.change.render(current)
         self._check_size(document)
         insists = work.options.expected_version is not None
@@ -173,9 +173,9 @@ class Writer:
         return await self._carry_out(write, work.tally, work.options)
 
     async def add_attribute(self, resource: Resource, name: str, value: JSON, options: WriteOptions) -> Written:
-        """Set an attribute by upstream's own endpoint, which checks no version. Setting it twice is setting it once.
+        """Set an attribute by upstream's own endpoint, which checks no version. Doing it twice has the same result.
 
-        Raises SessionNotFound, WriteOutcomeUnknown; InvalidArgument when the value is too large.
+        Raises SessionNotFound, WriteOutcomeUnknown; InvalidArgument if the value is too large.
         """
         self._check_size(msgspec.json.encode(value))
         is_in = Patch((Assignment(("context", name), value),)).is_in
@@ -216,7 +216,7 @@ class Writer:
 
     @contextmanager
     def _observed(self, operation: str) -> Iterator[_Tally]:
-        """Report the write however it ends; a caller who goes away is an end too."""
+        """Report the write however it ends, also if the caller goes away."""
         tally, outcome = _Tally(), "cancelled"
         try:
             yield tally
@@ -229,16 +229,16 @@ class Writer:
 
 
 def _place(tenant: str, current: SessionContext) -> Place:
-    """That of what was read."""
+    """The place of what was read."""
     return tenant, current.session_id, current.metadata.version
 
 
 async def _with_current(
     conflict: VersionConflict, expected: int | None, resource: Readable, deadline: Deadline
 ) -> VersionConflict:
-    """The conflict as the caller is told of it, with the session context as it stands, if it can be read.
+    """The conflict as the caller gets it, with the current session context if it can be read.
 
-    Raises SessionNotFound when the 404 that told of the conflict meant that after all.
+    Raises SessionNotFound if the 404 that was taken for a conflict meant that after all.
     """
     current = conflict.current
     if current is None:
@@ -252,17 +252,17 @@ async def _with_current(
 
 
 def _is_evidence_in(is_in: Callable[[SessionContext], bool], before: SessionContext, after: SessionContext) -> bool:
-    """Whether what was read afterwards shows that the change was made to what was read before.
+    """Whether what was read after the write shows that the change was made to what was read before it.
 
-    A change that changes nothing is there whoever wrote last: after that one, all has to be as it was.
+    A change that changes nothing is there whoever wrote last: then everything has to be as it was.
     """
     return is_same(before, after) if is_in(before) else is_in(after)
 
 
 async def _read_back(write: VersionedWrite | UnversionedWrite, deadline: Deadline) -> SessionContext | None:
-    """Read after a write that was acknowledged. That it cannot be read is no failure of the write.
+    """Read after a write that was acknowledged. If that fails, the write has succeeded all the same.
 
-    Raises WriteDiscarded when the version did not move and what was written is not there (seen in live use).
+    Raises WriteDiscarded if the version did not change and what was written is not there (seen in live use).
     """
     version = write.version if isinstance(write, VersionedWrite) else None
     try:
