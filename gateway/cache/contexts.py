@@ -1,10 +1,10 @@
-"""Session contexts, read through the cache: wraps a client for upstream, and offers what it offers and more.
+"""Session contexts, read through the cache: wraps the client for upstream, with the same methods and more.
 
-Reads go by `get`, which may answer from the cache. `read` is always upstream's own; what it brings back is kept. Writes
-mark the session before and after. Whoever calls has been let in already.
+`get` may answer from the cache. `read` always asks upstream, and keeps the answer. Writes mark the session before and
+after. Callers have been authorized already.
 
-A shopper's own session and the same session by its id are kept apart: they are read with different tokens, and may not
-be shown to the same people. But a write by either way counts for both.
+A shopper's own session and the same session by its id are cached separately: they are read with different tokens, and
+may not be shown to the same people. But a write by either way counts for both.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["CachedClient", "CachedOwnSession", "CachedSession", "Client", "Readable", "Resource", "marked_by"]
 
 _SESSION_IDS_KEPT: Final = 3_600.0
-"""Seconds for which it is remembered which session a token belongs to. It never changes (API reference)."""
+"""Seconds for which it is remembered which session a token belongs to. That never changes (API reference)."""
 
 
 class Readable(Protocol):
@@ -50,7 +50,7 @@ class Readable(Protocol):
 
 
 class Resource(Readable, Protocol):
-    """One whose attributes can be written, too. No version is checked then."""
+    """One whose attributes can also be written. No version is checked."""
 
     async def add_attribute(self, name: str, value: JSON, deadline: Deadline) -> None:
         """Set an attribute."""
@@ -88,9 +88,9 @@ class Client(Protocol):
 
 
 class CachedClient:
-    """Reads through `managed`, and shoppers' own sessions through `own`; without these, upstream is asked, always.
+    """Reads through `managed`, and shoppers' own sessions through `own`; without these, upstream is always asked.
 
-    There is no `own` without `managed`, by which writes are marked. `uncached` are tenants for which nothing is kept;
+    There is no `own` without `managed`, which marks writes. `uncached` are tenants for which nothing is kept;
     `session_ids` remembers which session a token belongs to.
     """
 
@@ -130,13 +130,13 @@ class CachedClient:
         )
 
     def _own_key(self, tenant: str, access_token: SecretStr) -> str:
-        """Stands for a token, and tells nothing of it: a keyed hash, whose key lives and dies with this process."""
+        """Stands for a token, and reveals nothing: a keyed hash, whose key exists only in this process."""
         digest = hashlib.blake2b(access_token.get_secret_value().encode(), key=self._hash_key, digest_size=24)
         return f"own:{tenant}:{digest.hexdigest()}"
 
 
 class CachedSession:
-    """One session of a tenant, which is read through the cache as a `Subject`. Methods raise TenantNotConfigured."""
+    """One session of a tenant, a `Subject` of the cache. Methods raise TenantNotConfigured."""
 
     __slots__ = ("_cache", "_client", "_tenant", "key", "session_id", "until")
 
@@ -181,7 +181,7 @@ class CachedSession:
             return await inner.remove_attribute(name, deadline)
 
     async def fetch(self, deadline: Deadline) -> SessionContext:
-        """Ask upstream; what it answers is not kept."""
+        """Ask upstream, without keeping the answer."""
         return await self._inner().read(deadline)
 
     def _writing(self) -> AbstractAsyncContextManager[None]:
@@ -189,12 +189,12 @@ class CachedSession:
         return nullcontext() if self._cache is None else self._cache.writing(self.key)
 
     def _inner(self) -> ManagedResource:
-        """The way to upstream, made when it is needed: most reads do not come that far."""
+        """The client for it, made when needed: most reads do not need it."""
         return self._client.session(self._tenant, self.session_id)
 
 
 class CachedOwnSession:
-    """The session that a token belongs to, a `Subject` too. `managed` is told of writes, `own` is read through."""
+    """The session that a token belongs to, also a `Subject`. Writes mark `managed`; reads go through `own`."""
 
     def __init__(
         self,
@@ -244,7 +244,7 @@ class CachedOwnSession:
             return await self._inner.remove_attribute(name, deadline)
 
     async def fetch(self, deadline: Deadline) -> SessionContext:
-        """Ask upstream; what it answers is not kept. If it refuses the token, what was kept for that goes."""
+        """Ask upstream, without keeping the answer. If it refuses the token, what was kept for that is dropped."""
         try:
             context = await self._inner.read(deadline)
         except Unauthenticated:
@@ -259,7 +259,7 @@ class CachedOwnSession:
 
     @asynccontextmanager
     async def _writing(self, deadline: Deadline) -> AsyncIterator[None]:
-        """Around a write. Which session it is must be known first, since the same one is kept by its id."""
+        """Around a write. The session's id must be known first, since the session is also cached by its id."""
         if self._managed is None:
             yield
             return
@@ -268,7 +268,7 @@ class CachedOwnSession:
             yield
 
     async def _find_session_id(self, deadline: Deadline) -> str:
-        """Ask upstream. A failure of that is none that leaves a write in doubt: nothing has been written yet."""
+        """Ask upstream. A failure leaves no doubt about the write, since nothing has been written yet."""
         try:
             return (await self.fetch(deadline)).session_id
         except GatewayError as error:
@@ -278,18 +278,18 @@ class CachedOwnSession:
 
 
 def session_key(tenant: str, session_id: str) -> str:
-    """Under which key a session is kept, and under which writes mark it."""
+    """The key under which a session is kept, and under which writes mark it."""
     return f"ctx:{tenant}:{session_id}"
 
 
 def marked_by(key: str, entry: Entry) -> str | None:
-    """Under which key writes mark what an own session's entry holds: that of the session, where there is one."""
+    """The key under which writes mark an own session's entry: that of the session by its id, if there is one."""
     tenant = key.split(":")[1]
     return None if entry.context is None else session_key(tenant, entry.context.session_id)
 
 
 async def _uncached(subject: Subject, options: ReadOptions, deadline: Deadline) -> Found:
-    """Ask upstream, past all caches. Raises as `ReadThrough.get`."""
+    """Ask upstream, without a cache. Raises as `ReadThrough.get`."""
     try:
         context = await subject.fetch(deadline)
     except SessionNotFound:
@@ -304,7 +304,7 @@ class _Claims(msgspec.Struct):
 
 
 def _expiry(token: SecretStr) -> float:
-    """When a token expires, in Unix time, if it is a JWT that says so (RFC 7519, 4.1.4). Upstream verifies it."""
+    """When a token expires, in Unix time, if it is a JWT that says so (RFC 7519, 4.1.4). It is verified by upstream."""
     try:
         _, claims, _ = token.get_secret_value().split(".")
         return msgspec.json.decode(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)), type=_Claims).exp

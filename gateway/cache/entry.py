@@ -1,4 +1,4 @@
-"""What is kept of a read."""
+"""A cache entry: what is kept of a read."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _OVERHEAD: Final = 800
 class Entry(Struct, frozen=True):
     """What a read found, and when.
 
-    `context` is None for "there is no such session context". `stored_at` is when the read was sent, in Unix time
-    (seconds): what changed later may be missing from it. `generation` is when that was, as this process counts.
-    After `until`, in Unix time, it is not to be served whatever its age.
+    `context` is None if there is no such session context. `stored_at` is when the read was sent, in Unix time
+    (seconds): later changes may be missing. `generation` is the same in this process's generations. After `until`, in
+    Unix time, it is not served, whatever its age.
     """
 
     context: SessionContext | None
@@ -43,14 +43,14 @@ class Entry(Struct, frozen=True):
         return None if self.context is None else self.context.metadata.version
 
     def stored(self) -> StoredEntry:
-        """As it goes to Redis: upstream's own bytes, empty for a session context that does not exist."""
+        """The entry as stored in Redis: upstream's own bytes, empty for a session context that does not exist."""
         if self.context is None:
             return StoredEntry(0, self.stored_at, b"")
         return StoredEntry(self.context.metadata.version, self.stored_at, self.context.source)
 
     @classmethod
     def read(cls, stored: StoredEntry, generation: Generation, stored_by: float) -> Entry | None:
-        """As it comes from Redis; None when it cannot be read.
+        """An entry from Redis; None if it cannot be decoded.
 
         `stored_by` is when it was stored at the latest: the clock of the machine that stored it may be ahead.
         """

@@ -1,4 +1,4 @@
-"""Single flight: however many ask for the same at a time, it is fetched once."""
+"""Single flight: however many callers ask for the same at the same time, it is fetched once."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Value = TypeVar("Value")
 
 @dataclass(slots=True)
 class Flight(Generic[Value]):
-    """A fetch under way, and how many wait for it."""
+    """A fetch in progress, and how many wait for it."""
 
     task: asyncio.Task[Value | Exception]
     waiting: int = 0
 
 
 class Flights(Generic[Value]):
-    """Fetches under way, by key. Enter it before use: it owns their tasks, and no fetch outlives it."""
+    """Fetches in progress, by key. Enter it before use: it owns their tasks, and no fetch outlives it."""
 
     def __init__(self) -> None:
         self._tasks = TaskGroup()
@@ -42,10 +42,10 @@ class Flights(Generic[Value]):
         await self._tasks.__aexit__(*ended)
 
     async def join(self, key: str, fetch: Callable[[], Awaitable[Value]]) -> tuple[Value, bool]:
-        """What `fetch` brings, or what one that is under way for this key does; tells which.
+        """The result of `fetch`, or of one that is in progress for this key; tells which.
 
-        A failure reaches every caller as an error of its own. A caller who gives up leaves the others alone; when all
-        have, the fetch is given up too.
+        Every caller gets its own copy of an error. A caller that is cancelled does not affect the others; when all are,
+        the fetch is cancelled too.
         """
         flight = self._flights.get(key)
         joined = flight is not None
@@ -66,12 +66,12 @@ class Flights(Generic[Value]):
         return result, joined
 
     def run_behind(self, key: str, fetch: Callable[[], Awaitable[Value]]) -> None:
-        """Fetch without waiting for it, unless that is under way."""
+        """Fetch in the background, unless a fetch is in progress."""
         if key not in self._flights:
-            self._depart(key, fetch).waiting += 1  # for itself: it is not given up when nobody waits
+            self._depart(key, fetch).waiting += 1  # for itself: it is not cancelled when nobody waits
 
     def forget(self, key: str) -> None:
-        """Let later callers begin anew: what is under way may bring back something that has become too old for them."""
+        """Let later callers start a new fetch: the result of the one in progress may be too old for them."""
         self._flights.pop(key, None)
 
     def _depart(self, key: str, fetch: Callable[[], Awaitable[Value]]) -> Flight[Value]:
@@ -80,7 +80,7 @@ class Flights(Generic[Value]):
             try:
                 return await fetch()
             except GatewayError as error:
-                return error.with_traceback(None)  # this frame among them, which would hold it in turn
+                return error.with_traceback(None)  # this frame is in it, and would refer to it in turn
             except Exception as error:  # noqa: BLE001 - raised again for each caller
                 return error
             finally:
@@ -91,6 +91,6 @@ class Flights(Generic[Value]):
         return flight
 
     def _landed(self, key: str, flight: Flight[Value]) -> None:
-        """No longer to be joined. Another may have taken its place."""
+        """It can no longer be joined. Another may have taken its place."""
         if self._flights.get(key) is flight:
             del self._flights[key]

@@ -1,4 +1,4 @@
-"""Whether a cached entry may answer a read. Pure: ages, versions and wishes in, a verdict out.
+"""Whether a cached entry may answer a read. Pure: age, version and options in, a verdict out.
 
 Terms are those of HTTP caching (RFC 9111), of its stale windows (RFC 5861), and of `Cache-Status` (RFC 9211).
 """
@@ -19,59 +19,58 @@ __all__ = ["FRESH_ENOUGH", "CacheStatus", "Policy", "ReadOptions", "Use", "combi
 
 
 class ReadOptions(Struct, frozen=True):
-    """What a caller asks of a read."""
+    """A caller's requirements for a read."""
 
     max_age: float | None = None
-    """Oldest answer that will do, in seconds; 0 asks upstream. None leaves it to the gateway's settings."""
+    """Maximum age of the answer, in seconds; 0 asks upstream. With None, the gateway's settings decide."""
     min_version: int | None = None
-    """Lowest version that will do: one that the caller has seen."""
+    """Minimum version: one that the caller has seen."""
 
     def stricter(self, max_age: float | None) -> ReadOptions:
-        """These, and an answer no older than so many seconds."""
+        """These options, with this maximum age if it is lower."""
         if max_age is None:
             return self
         return ReadOptions(max_age if self.max_age is None else min(max_age, self.max_age), self.min_version)
 
 
 FRESH_ENOUGH: Final = ReadOptions()
-"""No wish of one's own."""
+"""No requirements: the settings decide."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How long entries are good for. All times are in seconds."""
+    """How long entries are used. All times are in seconds."""
 
     ttl: float
     """An entry is fresh for so long."""
     stale_while_revalidate: float = 0.0
-    """For so long after that it is served at once while one refresh runs behind (RFC 5861, 3)."""
+    """For so long after that, it is served at once while it is refreshed in the background (RFC 5861, 3)."""
     stale_if_error: float = 0.0
-    """For so long after that it is served when upstream fails (RFC 5861, 4)."""
+    """For so long after `ttl`, it is served if upstream fails (RFC 5861, 4)."""
     missing_ttl: float = 0.0
-    """How long "there is no such session context" is good for; 0 keeps no such entry."""
+    """How long the absence of a session context is remembered; 0 means not at all."""
 
     @property
     def lifetime(self) -> float:
-        """How long an entry can be of any use."""
+        """How long an entry can be used at all."""
         return max(self.ttl + max(self.stale_while_revalidate, self.stale_if_error), self.missing_ttl)
 
 
 class Use(enum.Enum):
-    """What an entry is good for."""
+    """What an entry may be used for."""
 
     FRESH = enum.auto()
     STALE = enum.auto()
-    """May be served now, and is to be refreshed behind."""
+    """May be served now, and has to be refreshed in the background."""
     IF_ERROR = enum.auto()
     """May be served if upstream fails."""
     NONE = enum.auto()
 
 
 def use_of(age: float, version: int | None, policy: Policy, options: ReadOptions) -> Use:
-    """Decide what an entry of this age, in seconds, is good for. `version` is None for "no such session context".
+    """Decide how an entry of this age, in seconds, may be used. `version` is None if there is no session context.
 
-    Who names a largest age wants no stale answer (RFC 9111, 5.2.1.1: not without `max-stale`), and who names a version
-    none that is lower.
+    A caller that sets a maximum age gets no stale answer (RFC 9111, 5.2.1.1: not without `max-stale`).
     """
     if options is FRESH_ENOUGH and version is not None and age < policy.ttl:  # nearly always
         return Use.FRESH
@@ -94,11 +93,11 @@ def _young_enough(age: float, options: ReadOptions) -> bool:
 
 
 class CacheStatus(Struct, frozen=True):
-    """Where an answer came from, in the words of RFC 9211.
+    """Where an answer came from, in the terms of RFC 9211.
 
-    `hit` means that it was served without going to upstream; else `fwd` says why that was done: `miss`, `stale`,
-    `request` (the caller's own wish), or `bypass` (no cache). `ttl` is the remaining freshness in seconds, negative
-    when stale; `age` the answer's age in seconds.
+    `hit` means that it was served without asking upstream; otherwise `fwd` says why upstream was asked: `miss`,
+    `stale`, `request` (the caller wanted it), or `bypass` (no cache). `ttl` is the remaining freshness in seconds,
+    negative if stale; `age` is the answer's age in seconds.
     """
 
     hit: bool = False
@@ -130,7 +129,7 @@ class CacheStatus(Struct, frozen=True):
 
 
 def combined(statuses: Iterable[CacheStatus]) -> CacheStatus:
-    """Of an answer that several reads went into: as old as the oldest, and a hit if all were."""
+    """The status of an answer made of several reads: as old as the oldest, and a hit if all are."""
     all_of_them = list(statuses)
     if not all_of_them:
         return CacheStatus()
@@ -147,10 +146,9 @@ def combined(statuses: Iterable[CacheStatus]) -> CacheStatus:
 
 
 def parse_cache_control(value: str | None) -> float | None:
-    """The largest age, in seconds, that a request's `Cache-Control` allows (RFC 9111, 5.2.1), None if it says nothing.
+    """The maximum age, in seconds, that a request's `Cache-Control` allows (RFC 9111, 5.2.1); None if it has none.
 
-    `no-cache` and `no-store` ask upstream. Directives that are unknown, or make no sense, are passed over as the RFC
-    wants.
+    `no-cache` and `no-store` ask upstream. Unknown and invalid directives are ignored, as the RFC says.
     """
     if not value:
         return None

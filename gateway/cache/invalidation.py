@@ -1,8 +1,8 @@
-"""Keeps this process's memory in step with the others': it listens to what they write.
+"""Invalidates entries in this process's memory when other processes write.
 
-Whether it is in step is proved by asking: every half second it sends a PING on the very connection that brings the
-messages, and the PONG comes after all that was said before it. With no PONG for `max_silence` seconds the memory is not
-used, which bounds how old an answer it can give; and what it held then is forgotten.
+To know that no message is missing, it sends a PING every half second on the connection that brings the messages: the
+PONG comes after everything that was published before. Without a PONG for `max_silence` seconds the memory is not used,
+which limits how old its answers can be, and what it holds is dropped.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LOG_EVERY: Final = 60.0
 
 
 class Invalidations:
-    """Listens while it is entered. `listener` is lent: whoever made it closes it."""
+    """Listens while it is entered. It does not close `listener`."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Invalidations:
 
     @property
     def in_step(self) -> bool:
-        """Whether all writes are known that ended more than `max_silence` seconds ago."""
+        """Whether all writes that ended more than `max_silence` seconds ago are known."""
         return self._clock() - self._in_step_as_of < self._max_silence
 
     async def __aenter__(self) -> Self:
@@ -80,7 +80,7 @@ class Invalidations:
                 await asyncio.sleep(random.uniform(0.25, 0.75))  # noqa: S311 - jitter
 
     async def _listen(self, messages: PubSub, patience: asyncio.Timeout) -> None:
-        """Take messages until the connection is lost, or silent for too long: then raise TimeoutError."""
+        """Handle messages until the connection is lost, or silent for too long: then raise TimeoutError."""
         loop = asyncio.get_running_loop()
         patience.reschedule(loop.time() + self._max_silence)
         await messages.subscribe(self._channel)
@@ -100,7 +100,7 @@ class Invalidations:
                 self._take(message)
 
     async def _pause(self, messages: PubSub) -> None:
-        """Until it is time for the next PING, take what comes."""
+        """Handle messages until it is time for the next PING."""
         until = time.monotonic() + _PING_EVERY
         while (remaining := until - time.monotonic()) > 0:
             message = await messages.get_message(timeout=remaining)
@@ -109,7 +109,7 @@ class Invalidations:
 
     def _take(self, message: Mapping[str, Any]) -> None:
         if message["type"] == "subscribe":
-            self._marks.fold()  # what was said until now is not known; what is said from now on will be
+            self._marks.fold()  # messages before this one are not known; later ones will be
             return
         parsed = parse_message(message["data"]) if message["type"] == "message" else None
         if parsed is not None and parsed[0] != self._origin:

@@ -1,13 +1,13 @@
-"""What writes and reads leave behind in this process, so that no older answer is kept or served after them.
+"""Marks of writes, and floors of versions, in this process: no older answer is kept or served after them.
 
-Every write raises the generation of its session, before it is sent and after it has ended. A read notes the generation
-when it begins; what it brings back may be kept only if no write has raised the generation since, and none is under way.
+Every write raises the generation of its session, before it is sent and after it has ended. A read takes the generation
+when it begins; its result may be kept only if no write has raised the generation since, and none is in progress.
 
-Every version seen is a floor for its session: nothing lower is kept or served, by whatever way it was read. A lower one
-that upstream itself answers later is passed on, and not kept: a replica of upstream's that is behind, or a session made
-anew. Marks and floors outlast every read in flight and every entry.
+Every version seen is a floor for its session: no lower version is kept or served, however it was read. If upstream
+itself answers with a lower one later, that is passed on, but not kept: upstream has a replica that is behind, or the
+session was created again. Marks and floors outlast every read in progress and every entry.
 
-Pure but for the clock, which is handed in.
+Pure but for the clock, which is passed in.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 __all__ = ["Generation", "Marks", "WriterId"]
 
 Generation = NewType("Generation", int)
-"""When a read began, in generations."""
+"""When a read began."""
 
 WriterId = NewType("WriterId", int)
-"""One write under way."""
+"""One write in progress."""
 
 _MAX_MARKS: Final = 100_000
-"""Marks that are kept; past that, the oldest is folded into one that counts for every session. As many floors; past
-that, the one that was seen the longest ago is forgotten."""
+"""Marks that are kept. Above that, the oldest is merged into one that counts for every session. The same number of
+floors; above that, the oldest is dropped."""
 
 _OTHERS: Final = WriterId(0)
-"""What more writes under way than `MAX_WRITERS` count as."""
+"""Stands for all writes in progress, if there are more than `MAX_WRITERS`."""
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class _Mark:
     until: float
     generation: int = 0
     writers: dict[WriterId, float] = field(default_factory=dict)
-    """Writes under way, and until when each counts as such, whatever became of whoever sent it."""
+    """Writes in progress, and until when each counts as such, even if its process has gone."""
 
 
 class _Floor(Struct, frozen=True, gc=False):
@@ -57,8 +57,8 @@ class _Floor(Struct, frozen=True, gc=False):
 class Marks:
     """The marks and floors of all sessions.
 
-    `lifetime` is how long each counts, in seconds: longer than any read takes and than any entry lives. `open_for` is
-    how long a write that never ended counts as under way.
+    `lifetime` is how long each counts, in seconds: longer than any read takes and any entry lives. `open_for` is how
+    long a write whose end is not known counts as in progress.
     """
 
     def __init__(
@@ -70,23 +70,23 @@ class Marks:
         self._max_marks = max_marks
         self._marks: OrderedDict[str, _Mark] = OrderedDict()
         self._floors: OrderedDict[str, _Floor] = OrderedDict()
-        """Apart from the marks: no number of reads folds those."""
+        """Separate from the marks, so that reads, however many, do not push out marks."""
         self._generation = 0
         self._written = 0
-        """The generation of the last write, whichever session's."""
+        """The generation of the last write, of any session."""
         self._folded = 0
         """A generation that counts for every session."""
         self._folded_writers_until: float | None = None
-        """Until when a write under way counts for every session."""
+        """Until when a write in progress counts for every session."""
 
     def generation(self) -> Generation:
         """For a read that begins now."""
         return Generation(self._generation)
 
     def allows(self, key: str | None, generation: Generation, version: int | None = None) -> bool:
-        """Whether what a read that began at `generation` brought back is still good, its version included.
+        """Whether the result of a read that began at `generation`, with this version, may be kept and served.
 
-        `key` is None when it is not known which session's writes count: then all do.
+        `key` is None if it is not known which session's writes count: then all do.
         """
         if generation < self._folded or (self._folded_writers_until and self._clock() < self._folded_writers_until):
             return False
@@ -101,14 +101,14 @@ class Marks:
         return mark.generation <= generation and all(until <= self._clock() for until in mark.writers.values())
 
     def lets_pass(self, key: str | None, generation: Generation, version: int | None) -> bool:
-        """Whether it may be passed on, though not kept: then a floor that was seen before the read does not count."""
+        """As `allows`, for passing on an answer without keeping it: floors from before the read do not count."""
         floor = None if key is None else self._floors.get(key)
         if floor is not None and floor.seen <= generation:
             version = floor.version
         return self.allows(key, generation, version)
 
     def saw(self, key: str, version: int) -> None:
-        """Somebody has been told of this version, or is about to be."""
+        """A caller has got this version, or is about to."""
         now = self._clock()
         before = self._floors.get(key)
         if before is None or before.until <= now or before.version < version:
@@ -133,7 +133,7 @@ class Marks:
         return writer
 
     def close(self, key: str, writer: WriterId | None = None) -> None:
-        """A write has ended, and it is known how; one whose outcome is not known is left open: it may yet come through.
+        """A write has ended with a known outcome. One with an unknown outcome stays open: it may still be applied.
 
         `writer` is None for a write of another process.
         """
@@ -142,12 +142,12 @@ class Marks:
             mark.writers.pop(writer, None)
 
     def fold(self) -> None:
-        """Count everything that has been read so far as out of date."""
+        """Treat everything that has been read so far as out of date."""
         self._generation += 1
         self._folded = self._generation
 
     def _raised(self, key: str) -> _Mark:
-        """The session's mark at a new generation, as the youngest of all."""
+        """The session's mark, raised to a new generation, and the newest of all."""
         now = self._clock()
         self._drop_expired(now)
         self._generation += 1
@@ -164,6 +164,6 @@ class Marks:
         return mark
 
     def _drop_expired(self, now: float) -> None:
-        """The oldest come first, as every mark lives equally long."""
+        """The oldest come first, since all marks live equally long."""
         while self._marks and next(iter(self._marks.values())).until <= now:
             self._marks.popitem(last=False)

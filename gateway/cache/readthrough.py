@@ -33,11 +33,11 @@ _STALE_IF_ERROR: Final = CacheRead("stale_if_error", collapsed=False)
 
 
 class Subject(Protocol):
-    """What is read."""
+    """What is read through the cache."""
 
     key: str
     until: float
-    """Until when (Unix time) it may be kept."""
+    """Until when it may be kept (Unix time)."""
 
     @property
     def session_id(self) -> str | None:
@@ -56,7 +56,7 @@ class Found(Struct, frozen=True):
 
 
 class NotThere(SessionNotFound):
-    """There is no such session context, and this is where that is known from."""
+    """There is no such session context; `status` tells where that is known from."""
 
     def __init__(self, session_id: str | None, status: CacheStatus) -> None:
         super().__init__(session_id)
@@ -64,7 +64,7 @@ class NotThere(SessionNotFound):
 
 
 class Fetched(Struct, frozen=True):
-    """What a read of upstream brought back, and whether it was kept."""
+    """The result of a read of upstream, and whether it was kept."""
 
     entry: Entry
     stored: bool
@@ -73,7 +73,7 @@ class Fetched(Struct, frozen=True):
 class ReadThrough:
     """Answers reads from the cache, and keeps what upstream answers.
 
-    A read of upstream for all who wait may take `longest_read` seconds. Each who waits has a deadline of its own.
+    A read of upstream that several callers share may take `longest_read` seconds. Each caller has its own deadline.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class ReadThrough:
         self._clock = clock
 
     async def get(self, subject: Subject, options: ReadOptions, deadline: Deadline) -> Found:
-        """Answer from the cache where that will do, else from upstream.
+        """Answer from the cache if the options allow, otherwise from upstream.
 
         Raises NotThere, MinVersionNotReached, and what the subject's `fetch` raises.
         """
@@ -120,7 +120,7 @@ class ReadThrough:
             return self._served(subject, entry, self._age(entry), _STALE_IF_ERROR, error)
 
     async def read(self, subject: Subject, deadline: Deadline) -> SessionContext:
-        """Ask upstream, whatever there is, and keep what it answers. Raises SessionNotFound, and what `fetch` does."""
+        """Ask upstream in any case, and keep the answer. Raises SessionNotFound, and what `fetch` raises."""
         _, ticket = await self._tiers.look(subject.key)
         entry = (await self._fetch(subject, ticket, deadline)).entry
         if entry.context is None:
@@ -132,12 +132,12 @@ class ReadThrough:
         await self._tiers.forget(key)
 
     def saw(self, key: str, version: int) -> None:
-        """Somebody was told of this version by another way than through here: nothing lower is served from now on."""
+        """A caller got this version in another way: nothing lower is served from now on."""
         self._tiers.saw(key, version)
 
     @asynccontextmanager
     async def writing(self, key: str) -> AsyncIterator[None]:
-        """Around a write: what has been read before, or is being read, will not be served after it."""
+        """Around a write: nothing that was read before it, or is being read, is served after it."""
         write = await self._tiers.open(key)
         self._flights.forget(key)
         try:
@@ -154,7 +154,7 @@ class ReadThrough:
     async def _forwarded(
         self, subject: Subject, entry: Entry | None, ticket: Ticket, options: ReadOptions, deadline: Deadline
     ) -> Found:
-        """Ask upstream, by oneself or together with others who ask for the same."""
+        """Ask upstream, alone or together with others that ask for the same."""
         why = self._why(entry, options)
         with deadline.bound("the read"):
             if options.max_age == 0:
@@ -172,9 +172,9 @@ class ReadThrough:
     async def _together(
         self, subject: Subject, ticket: Ticket, options: ReadOptions, deadline: Deadline
     ) -> tuple[Fetched, bool]:
-        """What a read under way brings back, if it will do; else what a new one does. Tells whether it was another's.
+        """The result of a read in progress, if it is good enough, or else of a new one; tells whether it was shared.
 
-        One that began before a newer version was seen, by this caller or by anybody, or before a write, does not do.
+        A read that began before a write, or before a higher version was seen by any caller, is not good enough.
         """
         for _ in range(2):
             fetched, collapsed = await self._flights.join(subject.key, partial(self._fetch, subject, ticket))
@@ -196,12 +196,12 @@ class ReadThrough:
         return Fetched(entry, await self._tiers.keep(subject.key, entry, ticket))
 
     def _serves_if_error(self, key: str, entry: Entry, options: ReadOptions) -> bool:
-        """Whether what was found may be served now that upstream has failed: a write may have come meanwhile."""
+        """Whether the entry may be served now that upstream has failed: there may have been a write since."""
         use = use_of(self._age(entry), entry.version, self._policy, options)
         return use is Use.IF_ERROR and self._tiers.still_good(key, entry)
 
     def _why(self, entry: Entry | None, options: ReadOptions) -> str:
-        """Why upstream is asked, in the words of RFC 9211: a fresh entry was not good enough for this caller."""
+        """Why upstream is asked, in the terms of RFC 9211; `request` if this caller did not accept a fresh entry."""
         if options.max_age == 0:
             return "request"
         if entry is None:
@@ -209,7 +209,7 @@ class ReadThrough:
         return "request" if self._ttl(entry, self._age(entry)) > 0 else "stale"
 
     def _will_do(self, subject: Subject, entry: Entry, options: ReadOptions) -> bool:
-        """Whether what somebody else's read brought back is what this caller asks for."""
+        """Whether the result of another caller's read meets this caller's options."""
         young = options.max_age is None or self._age(entry) < options.max_age
         high_enough = (entry.version or 0) >= (options.min_version or 0)
         return young and high_enough and self._tiers.good_now(subject.key, entry)
@@ -217,7 +217,7 @@ class ReadThrough:
     def _served(
         self, subject: Subject, entry: Entry, age: float, event: CacheRead, error: UpstreamError | None = None
     ) -> Found:
-        """What the cache has. No hit where upstream was asked first, and failed with `error` (RFC 9211, 2.1)."""
+        """Answer with an entry. It is no hit if upstream was asked first, and failed with `error` (RFC 9211, 2.1)."""
         self._observer.cache_read(event)
         ttl = self._ttl(entry, age)
         if error is None:
@@ -227,23 +227,23 @@ class ReadThrough:
         return found(subject, entry.context, status)
 
     def _ttl(self, entry: Entry, age: float) -> float:
-        """Seconds for which it is fresh yet; negative when it is stale."""
+        """Seconds for which it is still fresh; negative if it is stale."""
         return (self._policy.missing_ttl if entry.context is None else self._policy.ttl) - age
 
     def _age(self, entry: Entry) -> float:
-        """Seconds; this machine's clock may have been set back."""
+        """Its age in seconds; not negative, even if this machine's clock was set back."""
         return max(0.0, self._clock() - entry.stored_at)
 
 
 def new_enough(context: SessionContext, options: ReadOptions) -> SessionContext:
-    """What upstream has answered, if the caller has not seen a higher version. Raises MinVersionNotReached."""
+    """Upstream's answer, if its version is high enough. Raises MinVersionNotReached."""
     if options.min_version is not None and context.metadata.version < options.min_version:
         raise MinVersionNotReached(options.min_version, context.metadata.version)
     return context
 
 
 def found(subject: Subject, context: SessionContext | None, status: CacheStatus) -> Found:
-    """What a read has come to; the request that it is made for knows from where. Raises NotThere for nothing."""
+    """The result of a read, whose source is recorded with the request. Raises NotThere if there is none."""
     current().answered_from("hit" if status.hit else status.fwd)
     if context is None:
         raise NotThere(subject.session_id, status)

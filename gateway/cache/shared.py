@@ -1,8 +1,8 @@
-"""The shared cache, on a leash (`gateway.stores.leash`).
+"""The shared cache in Redis, with a time limit for each operation (`gateway.stores.leash`).
 
-Nothing here ever fails: when Redis is down, slow or wrong, there is no entry, and nothing is kept. A mark that could
-not be set is remembered and set as soon as Redis is back; until then this process does without the shared entry of
-that session. (Other processes may go on to serve theirs until its time to live is over.)
+Nothing here ever fails: if Redis is down, slow or wrong, there is no entry, and nothing is kept. A mark that could not
+be set is remembered, and set as soon as Redis is back; until then this process does not use the shared entry of that
+session. (Other processes may serve theirs until its time to live is over.)
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _MAX_OWED: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What was found, if anything that can be trusted, and as of when in this process's generations.
+    """The entry that was found, if it can be trusted, and as of when in this process's generations.
 
-    `lease` is for putting something in its place; None when nothing is to be put.
+    `lease` is needed to put an entry; None if nothing may be put.
     """
 
     entry: StoredEntry | None
@@ -77,13 +77,13 @@ class SharedCache:
         self._open_for = open_for
         self._lease_lifetime = lease_lifetime
         self.origin = secrets.token_hex(8)
-        """This process, in marks' names and messages."""
+        """Identifies this process in the names of marks and in messages."""
         self._max_owed = max_owed
         self._count = itertools.count()
         self._owed: dict[str, int] = {}
-        """Marks that could not be set, each by a number of its own: to set one does not settle what came after it."""
+        """Marks that could not be set, each with a number: setting one does not settle a later one for the same key."""
         self._distrusted_until = float("-inf")
-        """Entries are not trusted that may have been read before then."""
+        """Entries that may have been read before then are not trusted."""
         self._looks = Flights[Looked]()
         self._settling: asyncio.Task[None] | None = None
         self._tasks = TaskGroup()
@@ -98,22 +98,22 @@ class SharedCache:
         await self._tasks.__aexit__(*ended)
 
     async def connect(self, patience: float) -> None:
-        """Have a connection made, within so many seconds, if it can be.
+        """Try to connect, within so many seconds.
 
-        The first operation would take longer than its budget over that, and Redis would be left alone for a while.
+        Otherwise the first operation would exceed its budget while it connects, and Redis be left alone for a while.
         """
         with contextlib.suppress(Exception):
             async with asyncio.timeout(patience):
                 await self._store.probe()
 
     async def usable(self) -> bool:
-        """Whether Redis does what it is for, in its time: it is read and written, which PING would not tell."""
+        """Whether Redis can be read and written in time, which PING would not tell."""
         return bool(await self._tried("probe", self._store.probe))
 
     async def get(self, key: str, as_of: Generation) -> Looked:
-        """Look for an entry, now, which is `as_of`; or see what somebody finds who is looking for it already.
+        """Look for an entry, now, which is `as_of`; or share the result of a look in progress.
 
-        What that finds is as of when it began.
+        That result is as of when it began.
         """
         if key in self._owed:
             self._settle_soon()
@@ -130,15 +130,15 @@ class SharedCache:
         return Looked(entry if trusted else None, lease, as_of)
 
     def _kept_at(self, entry: StoredEntry) -> float:
-        """When it was kept at the latest, as Redis has counted.
+        """When it was stored at the latest, going by its time to live in Redis.
 
-        The clock of the machine that stored it may be ahead. Marks live longer than entries, by as much as a read takes
-        and more: so what was kept since, but read before, is not taken for younger than it is.
+        The clock of the machine that stored it may be ahead. Marks live longer than entries, by more than a read takes:
+        so an entry that was read before, and stored since, does not look younger than it is.
         """
         return self._clock() - (self._mark_lifetime - entry.expires_in)
 
     async def put(self, key: str, entry: StoredEntry, lease: str, *, ttl: float) -> bool:
-        """Keep an entry; false when it was refused, or could not be kept."""
+        """Keep an entry; false if it was refused, or could not be kept."""
         return bool(await self._tried("put", lambda: self._store.put(key, entry, lease, ttl=ttl)))
 
     async def forget(self, key: str) -> None:
@@ -176,7 +176,7 @@ class SharedCache:
         return bool(await self._tried(operation, mark))
 
     def _name(self) -> str:
-        """A name that no other process and no other call gives."""
+        """A name that is unique among all processes and calls."""
         return f"{self.origin}-{next(self._count)}"
 
     async def _tried(self, operation: str, call: Callable[[], Awaitable[Result]]) -> Result | None:
@@ -187,7 +187,7 @@ class SharedCache:
 
     def _owe(self, key: str) -> None:
         self._owed[key] = next(self._count)
-        if len(self._owed) > self._max_owed:  # rather than remember them all, trust nothing that was kept until now
+        if len(self._owed) > self._max_owed:  # rather than remember them all, trust nothing that was stored until now
             self._owed.clear()
             self._distrusted_until = self._clock()
 
@@ -196,7 +196,7 @@ class SharedCache:
             self._settling = self._tasks.create_task(self._settle(), name="set marks that are owed")
 
     async def _settle(self) -> None:
-        """Set the marks that are owed, if Redis answers again. Until one is set, it is owed."""
+        """Set the marks that are owed, if Redis answers again. A mark is owed until it is set."""
         while self._owed:
             key, debt = next(iter(self._owed.items()))
             if not await self._mark("mark", key):
@@ -206,15 +206,15 @@ class SharedCache:
 
 
 EVERYTHING: Final = "*"
-"""In a message, in the place of a key."""
+"""In a message, instead of a key."""
 
 
 def message_of(origin: str, key: str) -> bytes:
-    """What is told to all processes about a write: whose, and of which session."""
+    """The message to all processes about a write: from which process, and of which session."""
     return f"{origin} {key}".encode()
 
 
 def parse_message(message: bytes) -> tuple[str, str] | None:
-    """Origin and key; None for a message that is not one of ours."""
+    """Origin and key; None if the message is not one of ours."""
     origin, _, key = message.decode("utf-8", "replace").partition(" ")
     return (origin, key) if key else None

@@ -1,10 +1,10 @@
 """The tiers of the cache: memory, Redis, or memory in front of Redis. Keeps writes and reads apart.
 
-remembered  the entry there is in memory
-look        the entry there is, and a ticket that says as of when
-keep        what a read brought back, if no write has come between (the ticket tells) and nothing newer has been seen
-open        before a write: the entry goes, and reads in flight will not be kept
-close       after it
+remembered  the entry in memory
+look        the entry in any tier, and a ticket that says as of when
+keep        store the result of a read, if there was no write since its ticket, and no higher version was seen
+open        before a write: drop the entry, and do not keep what is being read
+close       after a write
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 __all__ = ["LARGEST", "OpenWrite", "Ticket", "TieredCache"]
 
 LARGEST: Final = 262_144
-"""Bytes of a session context that is kept. Most have a few thousand: one that is larger would push out hundreds of
-them, and Redis serves nobody else while it sends one."""
+"""Bytes of the largest session context that is kept. Most have a few thousand: a larger one would push out hundreds of
+them, and Redis serves nobody else while it sends it."""
 
 
 class Ticket(Struct, frozen=True):
-    """As of when something was looked for. `shared` is None when nothing is to be put into the shared cache."""
+    """As of when an entry was looked for. `shared` is None if nothing may be put into the shared cache."""
 
     local: Generation
     shared: str | None = None
 
 
 class OpenWrite(Struct, frozen=True):
-    """A write under way."""
+    """A write in progress."""
 
     local: WriterId
     shared: str | None = None
@@ -50,8 +50,8 @@ class OpenWrite(Struct, frozen=True):
 class TieredCache:
     """Entries by key, in whatever tiers there are. Never fails.
 
-    `lifetime` is how long an entry is kept, in seconds; `marked_by` tells under which key writes mark what an entry
-    holds, where that is another than its own; None when that is not known, so that any write may count.
+    `lifetime` is how long an entry is kept, in seconds. `marked_by` tells under which key writes mark an entry, if that
+    is not its own key; it returns None if that is not known, so that any write may count.
     """
 
     def __init__(
@@ -76,16 +76,16 @@ class TieredCache:
         self._clock = clock
 
     def remembered(self, key: str) -> Entry | None:
-        """What is in memory and may still be served as far as writes go. Nothing waits."""
+        """The entry in memory, unless a write forbids serving it. Nothing waits."""
         if self._memory is None or not (self._invalidations is None or self._invalidations.in_step):
             return None
         entry = self._memory.peek(key)
         return entry if entry is not None and self.good(key, entry) else None
 
     async def look(self, key: str, entry: Entry | None = None) -> tuple[Entry | None, Ticket]:
-        """The newest entry that may still be served as far as writes go, and a ticket for what takes its place.
+        """The newest entry, unless a write forbids serving it, and a ticket for what replaces it.
 
-        `entry` is what is remembered, and not good enough for whoever asks.
+        `entry` is the one in memory, which is not good enough for this caller.
         """
         generation = self._marks.generation()
         if self._shared is None:
@@ -100,10 +100,10 @@ class TieredCache:
         return entry if entry is not None and self.good(key, entry) else None, Ticket(generation, looked.lease)
 
     async def keep(self, key: str, entry: Entry, ticket: Ticket) -> bool:
-        """Keep what a read brought back that began with this ticket.
+        """Keep the result of a read that began with this ticket.
 
-        False when a write stands against it, or a newer version that has been seen, or it is too large, or nothing can
-        keep it: Redis is in trouble, and there is no memory in front of it.
+        False if a write or a higher version forbids it, if it is too large, or if nothing can keep it: Redis fails, and
+        there is no memory in front of it.
         """
         self._saw(key, entry)
         fits = entry.context is None or len(entry.context.source) <= LARGEST
@@ -113,7 +113,7 @@ class TieredCache:
         return kept
 
     async def forget(self, key: str) -> None:
-        """Drop an entry that upstream's own answer contradicts."""
+        """Drop an entry that upstream's answer contradicts."""
         if self._memory is not None:
             await self._memory.delete(key)
         if self._shared is not None:
@@ -127,32 +127,32 @@ class TieredCache:
         return OpenWrite(writer, None if self._shared is None else await self._shared.open(key))
 
     async def close(self, key: str, write: OpenWrite) -> None:
-        """After a write whose outcome is known; all others stay open for a time."""
+        """After a write whose outcome is known. All others stay open for a time."""
         if self._shared is not None and write.shared is not None:
             await self._shared.close(key, write.shared)
         self._marks.close(key, write.local)
 
     def good(self, key: str, entry: Entry) -> bool:
-        """Whether neither a write stands against what was read, nor a higher version that has been seen.
+        """Whether an entry may be served: no write and no higher version forbids it, and its times are plausible.
 
-        Nor the clock: what it says was read later than now was read before it was set back, nobody knows how long ago.
+        An entry from the future was read before this machine's clock was set back, nobody knows how long ago.
         """
         return entry.stored_at <= self._clock() < entry.until and self._marks.allows(
             key if self._marked_by is None else self._marked_by(key, entry), entry.generation, entry.version
         )
 
     def still_good(self, key: str, entry: Entry) -> bool:
-        """As `good`, of what was looked up some time ago: writes of other processes must have been heard of since."""
+        """As `good`, for an entry that was looked up some time ago: writes of other processes must be known since."""
         return (self._invalidations is None or self._invalidations.in_step) and self.good(key, entry)
 
     def good_now(self, key: str, entry: Entry) -> bool:
-        """As `good`, of what upstream has just answered: no higher version counts that was seen before it was asked."""
+        """As `good`, for upstream's latest answer: higher versions that were seen before it was asked do not count."""
         return entry.stored_at <= self._clock() < entry.until and self._marks.lets_pass(
             key if self._marked_by is None else self._marked_by(key, entry), entry.generation, entry.version
         )
 
     def saw(self, key: str, version: int) -> None:
-        """Somebody was told of this version by a way that leads past this cache. `key` is the one that writes mark."""
+        """A caller got this version without this cache. `key` is the one that writes mark."""
         self._marks.saw(key, version)
 
     def _saw(self, key: str, entry: Entry) -> None:
@@ -161,7 +161,7 @@ class TieredCache:
             self._marks.saw(marked, entry.version)
 
     async def _share(self, key: str, entry: Entry, ticket: Ticket) -> bool:
-        """Keep in Redis, if that is there and is to be asked; false when memory is not to keep it either, or cannot."""
+        """Keep in Redis, if there is one and the ticket allows; false if memory must not keep it either."""
         if self._shared is None:
             return True
         if ticket.shared is None:
@@ -169,7 +169,7 @@ class TieredCache:
         return await self._shared.put(key, entry.stored(), ticket.shared, ttl=self._remaining(entry))
 
     async def _remember(self, key: str, entry: Entry) -> bool:
-        """Keep in memory; false when a write or a newer read stands against it. Nothing comes in between."""
+        """Keep in memory; false if a write or a newer read forbids it. No other task runs in between."""
         if not self.good(key, entry):
             return False
         if self._memory is None:
@@ -181,11 +181,11 @@ class TieredCache:
         return True
 
     def _read(self, stored: StoredEntry, as_of: Generation) -> Entry | None:
-        """An entry from Redis, no younger than Redis has counted; None when it cannot be read.
+        """An entry from Redis, no younger than its time to live there says; None if it cannot be decoded.
 
-        By its `stored_at` alone it would look younger than it is by as much as the clock of the machine that stored it
-        is ahead. What is left of that error is the time that a put and a look are on their way; the budget of Redis
-        bounds each of them. All gateways are taken to keep entries for equally long.
+        By its `stored_at` alone it would look too young if the clock of the machine that stored it is ahead. What
+        remains of that error is the time that a put and a look take, each of which is limited by the budget. All
+        gateways are assumed to keep entries for equally long.
         """
         counted = max(0.0, self._lifetime - stored.expires_in)
         return Entry.read(stored, as_of, stored_by=self._clock() - counted)
@@ -195,5 +195,5 @@ class TieredCache:
 
 
 def _newer(one: Entry, other: Entry) -> bool:
-    """By version; of the same version, by when it was read."""
+    """By version; with the same version, by when it was read."""
     return ((one.version or 0), one.stored_at) > ((other.version or 0), other.stored_at)

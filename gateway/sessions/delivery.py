@@ -1,6 +1,6 @@
-"""Writes, delivered: sent, and when the answer is lost, settled by reading back.
+"""Delivers writes: sends them, and if the answer is lost, reads back to find out whether they were applied.
 
-What to write is for `changes`, what a finding means is for `versioning` to say.
+`changes` says what is written, and `versioning` what a finding means.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["UnversionedWrite", "VersionedWrite", "backoff"]
 
 _ATTEMPT_SHARE: Final = 0.6
-"""How much of the remaining time one attempt may take, so that there is time left to settle what became of it."""
+"""Share of the remaining time that one attempt may take, so that there is time left to find out its outcome."""
 
 _READS: Final = 3
 """How often reading back is tried."""
@@ -42,7 +42,7 @@ _READS: Final = 3
 class _Write:
     """A write that may have to be sent more than once.
 
-    `send` sends it once; `is_in` tells whether a session context holds what it writes.
+    `send` sends it once; `is_in` tells whether a session context contains what it writes.
     """
 
     resource: Readable
@@ -53,13 +53,13 @@ class _Write:
     """Failures after which it was not known whether the write had been applied."""
 
     async def _attempt(self, deadline: Deadline) -> GatewayError | None:
-        """Send once. Returns a failure that leaves something to find out, and raises all others."""
+        """Send once. Returns a failure after which the outcome has to be found out, and raises all others."""
         await backoff(self.attempts, deadline)
         self.attempts += 1
         try:
             await self.send(deadline.share(_ATTEMPT_SHARE))
         except SessionNotFound:
-            raise  # which settles all: nothing is left that could have been written to
+            raise  # nothing can have been written
         except GatewayError as error:
             if error.leaves_doubt:
                 self.lost.append(error)
@@ -69,7 +69,7 @@ class _Write:
         return None
 
     async def _current(self, deadline: Deadline) -> SessionContext:
-        """Read back after a lost answer, again if need be. Raises SessionNotFound, or else WriteOutcomeUnknown."""
+        """Read back after a lost answer, repeatedly if necessary. Raises SessionNotFound, or WriteOutcomeUnknown."""
         for attempt in range(_READS):
             await backoff(attempt, deadline)
             last = attempt == _READS - 1
@@ -84,12 +84,12 @@ class _Write:
         raise self._unknown(deadline) from failure
 
     def _check_repeatable(self, failure: GatewayError, deadline: Deadline) -> None:
-        """Raise WriteOutcomeUnknown after a failure that a repetition would only meet again."""
+        """Raise WriteOutcomeUnknown after a failure that would only occur again."""
         if not isinstance(failure, VersionConflict) and not _passes(failure):
             raise self._unknown(deadline) from failure
 
     def _given_up(self, deadline: Deadline) -> GatewayError:
-        """What to say when all attempts are used up: a server error that was read back is certain, all else is not."""
+        """The error when all attempts are used up: after server errors alone it is certain that nothing was written."""
         certain = all(isinstance(error, UpstreamFault) for error in self.lost)
         return self.lost[-1] if certain and self.lost else self._unknown(deadline)
 
@@ -99,11 +99,11 @@ class _Write:
 
 @dataclass(slots=True, kw_only=True)
 class VersionedWrite(_Write):
-    """A write to one place, that of a version or of nothing. `entrant` is what other writes of this process see of it.
+    """A write that replaces one version, or creates. `entrant` is what other writes of this process see of it.
 
-    Repeating it is safe: only one of the repetitions can find the version that it names. `insists` tells that the
-    caller named the version, and so must not be told of success when another has had the place; who named none is
-    content with what he wants being there. `upsert` tells that it creates when there is nothing to replace.
+    It can be repeated, since only one attempt can find the version that it names. `insists` tells that the caller named
+    the version, and so must not be told of success if another write has replaced it; a caller that named none only
+    wants its change to be there. `upsert` tells that it creates a session context if there is none.
     """
 
     place: Place
@@ -117,10 +117,10 @@ class VersionedWrite(_Write):
         return self.place[-1]
 
     async def run(self, deadline: Deadline, *, max_attempts: int) -> SessionContext | None:
-        """Write; return the session context after it, if it had to be read to settle what became of the write.
+        """Write; return the session context after it, if that had to be read to find out the outcome.
 
-        Raises VersionConflict, with what was read if it had to be, and SessionNotFound; WriteOutcomeUnknown when it
-        cannot be settled; whatever else it raises means that nothing was written.
+        Raises VersionConflict, with what was read if anything was, and SessionNotFound; WriteOutcomeUnknown if the
+        outcome cannot be found out. After any other error nothing was written.
         """
         with self.entrant.going_for(self.place, self.is_in):
             while self.attempts < max_attempts:
@@ -157,7 +157,7 @@ class VersionedWrite(_Write):
         return verdict
 
     async def _current_or_none(self, deadline: Deadline) -> SessionContext | None:
-        """Read back; None when there is no session context."""
+        """Read back; None if there is no session context."""
         try:
             return await self._current(deadline)
         except SessionNotFound:
@@ -166,10 +166,10 @@ class VersionedWrite(_Write):
 
 @dataclass(slots=True)
 class UnversionedWrite(_Write):
-    """A write that upstream checks no version for, and whose repetition has the same result."""
+    """A write for which upstream checks no version, and which can be repeated with the same result."""
 
     async def run(self, deadline: Deadline, *, max_attempts: int) -> SessionContext | None:
-        """As `VersionedWrite.run`, but for conflicts, of which there are none."""
+        """As `VersionedWrite.run`, without conflicts."""
         while self.attempts < max_attempts:
             failure = await self._attempt(deadline)
             if failure is None:
@@ -182,12 +182,12 @@ class UnversionedWrite(_Write):
 
 
 async def backoff(attempt: int, deadline: Deadline) -> None:
-    """Wait before a repetition: full jitter, up to 40 ms doubling to half a second, and not past the deadline."""
+    """Wait before a repetition: with full jitter, from 40 ms doubling to half a second, but not past the deadline."""
     if attempt:
         delay = random.uniform(0, min(0.5, 0.02 * 2**attempt))  # noqa: S311 - jitter
         await asyncio.sleep(min(delay, max(0.0, deadline.remaining)))
 
 
 def _passes(error: GatewayError) -> bool:
-    """Whether the same may succeed a moment later."""
+    """Whether the same request may succeed a moment later."""
     return error.leaves_doubt or isinstance(error, UpstreamUnreachable | UpstreamNotAsked)
