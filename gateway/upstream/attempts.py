@@ -1,7 +1,6 @@
-"""One attempt at upstream, and what stands around it.
+"""One attempt to send a request to upstream: through the breaker and the limiter, and observed.
 
-The breaker lets it through, it takes its place among the calls under way, it is put down to the request that it is made
-for, and what becomes of it is told.
+Its time is added to the request that it is made for.
 """
 
 from __future__ import annotations
@@ -39,19 +38,19 @@ if TYPE_CHECKING:
 __all__ = ["Attempts"]
 
 _RETRY_AFTER: Final = 1.0
-"""Seconds after which who found no place may come again."""
+"""Seconds after which a rejected caller may try again."""
 _LOG_EVERY: Final = 10.0
-"""Seconds between two lines of the log about connections that fail."""
+"""Seconds between two log lines about failed connections."""
 
 
 class Attempts:
-    """Sends when the breaker allows it and there is a place.
+    """Sends a request if the breaker allows it and the limiter has a place.
 
-    To the breaker, a 5xx, a broken connection and a call of `slow` seconds or more count against upstream, a 4xx does
-    not. A deadline of the caller's own that passes sooner says nothing, and neither does a caller who goes away.
+    For the breaker, a 5xx, a broken connection and a call of `slow` seconds or more are failures; a 4xx is not. A
+    caller's own deadline that passes sooner, or a caller that goes away, counts as neither.
 
-    The request's id goes along, and its time with upstream is counted. Where several requests wait for one answer, that
-    is put down to the first of them. The wait for a place is none of upstream's, and neither is that to try again.
+    The request's id is sent along, and its time with upstream is measured. If several requests wait for one answer, the
+    time is added to the first of them. Waiting for a place, or before a retry, does not count as time with upstream.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class Attempts:
         self._log = structlog.stdlib.get_logger(__name__)
 
     async def __call__(self, request: httpx.Request, deadline: Deadline) -> Answer:
-        """See `gateway.upstream.http.Send`. Raises UpstreamSpared when it is not sent at all."""
+        """See `gateway.upstream.http.Send`. Raises UpstreamSpared if it is not sent at all."""
         began = self._clock()
         before = self._breaker.state
         admitted = self._breaker.admit(began)
@@ -120,7 +119,7 @@ class Attempts:
             self._log.warning("upstream_failed", outcome=outcome, cause=cause)
 
     async def _place(self, deadline: Deadline) -> None:
-        """Wait for one. Raises UpstreamSpared when there is none in time."""
+        """Wait for a place. Raises UpstreamSpared if there is none in time."""
         if self._limiter.is_full():
             cause = "full"
         elif await self._limiter.wait(deadline):
@@ -132,7 +131,7 @@ class Attempts:
 
 
 def _judged(error: UpstreamError) -> tuple[bool | None, str]:
-    """What a failure says to the breaker, and what it is called."""
+    """What a failure means for the breaker, and its name in metrics."""
     match error:
         case UpstreamNotTaken() | UpstreamTooLarge():
             return None, "not_taken"
@@ -141,6 +140,6 @@ def _judged(error: UpstreamError) -> tuple[bool | None, str]:
         case UpstreamUnavailable():
             return False, "lost"
         case UpstreamTimeout():
-            return None, "timeout"  # it says something if it took long
+            return None, "timeout"  # it counts if it took long
         case _:
             return False, "malformed"

@@ -1,4 +1,4 @@
-"""Whose token a request carries: the gateway's own for the tenant, or the caller's; and whose a 401 is about."""
+"""Adds a token to requests, the gateway's own for the tenant or the caller's, and handles a 401."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _WHOSE: Final = "upstream refuses a token, and cannot be asked whose"
 
 
 class ServiceTokenAuth:
-    """Lends the tenant's service token; after a 401 drops it and exchanges once more with a new one.
+    """Adds the tenant's service token; after a 401, drops it and repeats the request once with a new one.
 
-    A refused request was not carried out, so that a write may be sent again too.
+    A refused request was not carried out, so a write may be repeated too.
     """
 
     def __init__(self, tokens: ServiceTokens, tenant: str) -> None:
@@ -44,11 +44,11 @@ class ServiceTokenAuth:
 
 
 class BesideSaasTokenAuth:
-    """Lends the tenant's service token to a request that shows a customer's saas-token besides.
+    """Adds the tenant's service token to a request that also has a customer's saas-token.
 
-    A 401 can be about either of them. `alone` exchanges with the service token by itself, as `ServiceTokenAuth` does,
-    and so tells which: else a customer whose token has expired would have all others of the tenant wait for new ones,
-    and be refused when those do not help.
+    A 401 can be about either of them. `alone` sends a request with the service token only, as `ServiceTokenAuth` does,
+    which tells which one it is. Otherwise a customer with an expired token would make all others of the tenant wait for
+    new service tokens, and fail if those do not help.
     """
 
     def __init__(self, tokens: ServiceTokens, tenant: str, alone: Callable[[Deadline], Awaitable[Answer]]) -> None:
@@ -66,7 +66,7 @@ class BesideSaasTokenAuth:
         return answer
 
     async def _is_own_good(self, deadline: Deadline) -> bool:
-        """Raises UpstreamUnreachable when that cannot be found out: nothing has come of what was refused."""
+        """Raises UpstreamUnreachable if that cannot be found out: the refused request had no effect."""
         try:
             answer = await self._alone(deadline)
         except UpstreamError as error:
@@ -86,7 +86,7 @@ class BesideSaasTokenAuth:
 
 
 class CallerTokenAuth:
-    """Lends the caller's own Emporix token as it came."""
+    """Adds the caller's own Emporix token, unchanged."""
 
     def __init__(self, access_token: SecretStr) -> None:
         self._access_token = access_token

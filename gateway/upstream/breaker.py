@@ -1,10 +1,10 @@
-"""Leaving upstream alone while it keeps failing (Nygard, Release It!: the circuit breaker).
+"""The circuit breaker (Nygard, Release It!): upstream is left alone while it keeps failing.
 
-Closed, calls go through and are counted. When, of those of the last seconds, too many have failed, it opens: calls are
-refused at once. After a while it is half open: a few probes go through, and close it if all are well or open it again.
+While it is closed, calls pass and are counted. If too many of the last seconds' calls have failed, it opens: calls are
+rejected at once. After a while it is half open: a few probes pass, and close it if all succeed, or open it again.
 
 No library fits: purgatory counts failures in a row, not a rate, and reads the wall clock; pybreaker and circuitbreaker
-are untyped, the first knows asyncio only through Tornado; aiobreaker and hyx have had no release in years.
+are untyped, and the first supports asyncio only through Tornado; aiobreaker and hyx have had no release in years.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Final
 __all__ = ["Breaker", "Rules", "State"]
 
 _SLOTS: Final = 10
-"""Parts of the window: it moves on by one of them at a time."""
+"""Parts of the window, which moves by one part at a time."""
 
 
 class State(enum.Enum):
-    """What becomes of a call."""
+    """State of the circuit breaker."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -32,13 +32,13 @@ class Rules:
     """When it opens, and for how long. All times are in seconds."""
 
     failure_rate: float
-    """Opens when so large a share of the calls in the window has failed."""
+    """Opens when this share of the calls in the window has failed."""
     min_calls: int
-    """Opens only when there are so many calls in the window."""
+    """Opens only if there are this many calls in the window."""
     window: float
     open_for: float
     probes: int
-    """Calls in a row that have to be well to close it."""
+    """Calls in a row that have to succeed to close it."""
 
 
 class Breaker:
@@ -54,7 +54,7 @@ class Breaker:
         self.state = State.CLOSED
 
     def admit(self, now: float) -> int | None:
-        """Let a call through, and return what `record` wants to have back; None when it is refused."""
+        """Let a call pass, and return what `record` needs; None if it is rejected."""
         if self.state is State.CLOSED:
             return self._epoch
         if self.state is State.OPEN:
@@ -67,11 +67,11 @@ class Breaker:
         return self._epoch
 
     def wait(self, now: float) -> float:
-        """Seconds after which a refused call may go through."""
+        """Seconds after which a rejected call may pass."""
         return max(0.0, self._until - now) if self.state is State.OPEN else self._rules.open_for
 
     def record(self, admitted: int, *, well: bool | None, now: float) -> None:
-        """A call has ended; None when that says nothing about upstream. One of an earlier state does not count."""
+        """A call has ended, `well` or not; None if it says nothing. Calls from an earlier state do not count."""
         if admitted != self._epoch:
             return
         if self.state is State.HALF_OPEN:

@@ -1,11 +1,11 @@
 """The eight operations of the REST API (API reference, Session Context service), typed.
 
-Four are about any session of a tenant and carry the gateway's own token (`Session`), four about the session that the
-caller's token belongs to and carry that token (`OwnSession`); both kinds offer the same four methods. Each call is one
-exchange; nothing is tried again here, save what `gateway.upstream.auth` replays after a 401.
+Four are about any session of a tenant, with the gateway's own token (`Session`), and four about the session that the
+caller's token belongs to, with that token (`OwnSession`). Both kinds have the same four methods. Each call is one
+exchange; nothing is retried here, except what `gateway.upstream.auth` repeats after a 401.
 
-Every method raises InvalidArgument for a value that cannot stand in a path or that upstream refuses, SessionNotFound,
-UpstreamError when upstream fails, and what a refused token means for whose it was.
+Every method raises InvalidArgument for a value that cannot be part of a path or that upstream refuses, SessionNotFound,
+UpstreamError if upstream fails, and, for a refused token, what that means for its owner.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SessionContextClient:
         self._http = http
         self._tokens = tokens
         self._exchanges: dict[str, _Exchange] = {}
-        """By tenant, with the gateway's own token. There are no more of them than tenants configured."""
+        """By tenant, with the gateway's own token. There are at most as many as configured tenants."""
 
     def session(self, tenant: str, session_id: str) -> Session:
         """Any session of a tenant. Raises TenantNotConfigured."""
@@ -77,7 +77,7 @@ class Session:
     async def write(
         self, document: bytes, deadline: Deadline, *, saas_token: SecretStr | None = None, upsert: bool = False
     ) -> None:
-        """PUT the whole document, `metadata.version` being the current one: raises VersionConflict when it is not.
+        """PUT the whole document. Raises VersionConflict if its `metadata.version` is not the current one.
 
         Upstream refuses it without a `saas_token`.
         """
@@ -91,12 +91,12 @@ class Session:
         await exchange.write("PUT", target, deadline, document, self._session_id, headers=headers, versioned=True)
 
     async def add_attribute(self, name: str, value: JSON, deadline: Deadline) -> None:
-        """POST an attribute, which sets it whether or not it is there. No version is checked."""
+        """POST an attribute, which sets it whether or not it exists. No version is checked."""
         target = paths.attributes(self._tenant, self._session_id)
         await self._exchange.write("POST", target, deadline, _attribute(name, value), self._session_id)
 
     async def remove_attribute(self, name: str, deadline: Deadline) -> bool:
-        """DELETE an attribute; false when it, or the session, was not there."""
+        """DELETE an attribute; false if it, or the session, does not exist."""
         target = paths.attribute(self._tenant, self._session_id, name)
         return await self._exchange.delete(target, deadline, self._session_id)
 
@@ -116,23 +116,23 @@ class OwnSession:
         """PATCH with the document: its top-level fields replace those there are, `context` as a whole.
 
         Upstream applies `siteCode`, `currency`, `targetLocation`, `language` and `context`, and ignores all others.
-        Raises VersionConflict when its `metadata.version` is not the current one.
+        Raises VersionConflict if its `metadata.version` is not the current one.
         """
         await self._exchange.write("PATCH", paths.own_session(self._tenant), deadline, document, versioned=True)
 
     async def add_attribute(self, name: str, value: JSON, deadline: Deadline) -> None:
-        """POST an attribute, which sets it whether or not it is there. No version is checked."""
+        """POST an attribute, which sets it whether or not it exists. No version is checked."""
         await self._exchange.write("POST", paths.own_attributes(self._tenant), deadline, _attribute(name, value))
 
     async def remove_attribute(self, name: str, deadline: Deadline) -> bool:
-        """DELETE an attribute; false when it, or the session, was not there."""
+        """DELETE an attribute; false if it, or the session, does not exist."""
         return await self._exchange.delete(paths.own_attribute(self._tenant, name), deadline)
 
 
 class _Exchange:
-    """What the operations have in common: headers, credentials, and what an answer means.
+    """What the operations have in common: headers, credentials, and the meaning of answers.
 
-    Each is told which session it is about, by its id; None for the caller's own.
+    `session_id` is the id of the session that a call is about; None for the caller's own.
     """
 
     def __init__(self, http: Http, headers: httpx.Headers, auth: Auth, authority: Authority) -> None:
@@ -146,7 +146,7 @@ class _Exchange:
         return _Exchange(self._http, self._headers, CallerTokenAuth(access_token), Authority.CALLER)
 
     def beside_saas_token(self, tokens: ServiceTokens, tenant: str, path: str) -> _Exchange:
-        """The same, for a request that shows a saas-token; `path` is of what can be read without."""
+        """The same, for a request with a saas-token; `path` can be read without one."""
 
         def alone(deadline: Deadline) -> Awaitable[Answer]:
             return self._http.send("GET", path, deadline=deadline, headers=self._headers, auth=self._auth)
@@ -161,7 +161,7 @@ class _Exchange:
             context = decode_session_context(answer.body)
         except (ValueError, RecursionError) as error:
             raise UpstreamMalformed("upstream's answer is not a session context") from error
-        if session_id not in {None, context.session_id}:  # what was read so must not be shown, kept or written back
+        if session_id not in {None, context.session_id}:  # it must not be shown, kept or written back
             raise UpstreamMalformed("upstream's answer is another session's context")
         return context
 
@@ -186,7 +186,7 @@ class _Exchange:
 
     async def delete(self, target: str, deadline: Deadline, session_id: str | None = None) -> bool:
         answer = await self._http.send("DELETE", target, deadline=deadline, headers=self._headers, auth=self._auth)
-        if answer.status == 404:  # its words do not tell which of the two is missing: they may hold the name
+        if answer.status == 404:  # its text does not tell which of the two is missing, as it may contain the name
             return False
         if answer.status not in {200, 204}:
             raise self._error(answer, session_id)

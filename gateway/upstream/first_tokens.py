@@ -1,4 +1,4 @@
-"""Gets the first token of each tenant at the start: what is wrong with one is known before a caller needs it."""
+"""Gets the first token of each tenant at startup, so that problems are known before a caller needs one."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["obtaining_first_tokens"]
 
 _AT_A_TIME: Final = 10
 _WAIT: Final = 1.0
-"""Seconds to the next try, where the failure names none."""
+"""Seconds until the next try, if the error does not say."""
 
 
 @asynccontextmanager
 async def obtaining_first_tokens(
     tokens: ServiceTokens, tenants: Collection[str], tell: Callable[[Collection[str]], None]
 ) -> AsyncIterator[None]:
-    """While the block runs, try until each tenant has had a token; `tell` of those that have not, whenever one has."""
+    """While the block runs, try until each tenant has had a token; after each, `tell` which have not."""
     tell(tenants)
     async with TaskGroup() as tasks:
         tasks.create_task(_obtain(tokens, tenants, tell), name="obtain first tokens")
@@ -44,7 +44,7 @@ async def _obtain(tokens: ServiceTokens, tenants: Collection[str], tell: Callabl
             await asyncio.sleep(wait)
 
     async def one_try(tenant: str) -> float:
-        """Returns the seconds to wait after a failure, which is in the log already."""
+        """Returns the seconds to wait after a failure, which has been logged."""
         try:
             await tokens.get(tenant, Deadline.never())  # which is bounded by itself
         except UpstreamError as error:

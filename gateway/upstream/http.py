@@ -1,8 +1,7 @@
-"""One exchange with upstream: a request goes out, a whole and bounded answer comes back.
+"""One exchange with upstream: a request is sent, and a complete answer of limited size is received.
 
-Speaks to an `httpx.AsyncBaseTransport` and leaves out `httpx.AsyncClient`: a gateway must not keep upstream's cookies
-from one caller to the next nor follow its redirects with a token in hand, and the client's own machinery costs more
-than the rest of the exchange.
+Uses an `httpx.AsyncBaseTransport` without `httpx.AsyncClient`: a gateway must not keep upstream's cookies from one
+caller to the next, nor follow redirects with a token; and the client costs more than the rest of the exchange.
 """
 
 from __future__ import annotations
@@ -41,15 +40,15 @@ _LITTLE: Final = 262_144
 _RETRY_AFTER: Final = 1.0
 """Seconds after which there may be room again."""
 _USER_AGENT: Final = (b"user-agent", b"session-gateway")
-"""Goes along with every request (RFC 9110, 10.1.5): firewalls in front of an API may refuse those without one."""
+"""Sent with every request (RFC 9110, 10.1.5): firewalls in front of an API may refuse requests without one."""
 _WINDOWS: Final = {"gzip": (31,), "x-gzip": (31,), "deflate": (15, -15)}
-"""By coding, what zlib is told of it: some servers leave out what should stand around deflate's (RFC 9110, 8.4.1.2)."""
+"""By coding, zlib's `wbits`: some servers send deflate without the zlib header (RFC 9110, 8.4.1.2)."""
 _MEMBERS: Final = 100
-"""Of an encoded answer, that are read: each costs a copy of all that come after it."""
+"""Members of an encoded answer that are read: each costs a copy of all that follow it."""
 
 
 class Answer(Struct, frozen=True):
-    """Upstream's whole answer. `head` is there for its fields; `body` is never shown to a caller."""
+    """Upstream's complete answer. `head` has its header fields; `body` is never shown to a caller."""
 
     status: int
     head: httpx.Response
@@ -57,7 +56,7 @@ class Answer(Struct, frozen=True):
 
 
 class Exchange(Protocol):
-    """Sends a request with this value of the header `authorization`. May be called again."""
+    """Sends a request with this value of the header `authorization`. Can be called again."""
 
     def __call__(self, authorization: str) -> Awaitable[Answer]:
         """Send it."""
@@ -65,15 +64,15 @@ class Exchange(Protocol):
 
 
 class Auth(Protocol):
-    """Lends a request its credentials."""
+    """Adds credentials to a request."""
 
     def __call__(self, exchange: Exchange, deadline: Deadline) -> Awaitable[Answer]:
-        """Exchange with them, again if need be; what it waits for besides ends with the deadline."""
+        """Exchange with credentials, again if necessary. Everything else it waits for ends with the deadline."""
         ...
 
 
 class Send(Protocol):
-    """Sends one request, and comes back with the whole answer by the deadline. May be called again with the same."""
+    """Sends one request, and returns the complete answer by the deadline. Can be called again with the same."""
 
     def __call__(self, request: httpx.Request, deadline: Deadline) -> Awaitable[Answer]:
         """Send it. Raises UpstreamTimeout, UpstreamUnavailable or UpstreamMalformed."""
@@ -81,10 +80,10 @@ class Send(Protocol):
 
 
 class Http:
-    """Sends requests to one base URL. The transport is lent: whoever made it closes it.
+    """Sends requests to one base URL. It does not close the transport.
 
-    A transport may tell, by the extension `unsent` of a request, that it has not begun to send it: if the time is up
-    then, that leaves no doubt about a write.
+    A transport may tell, by a request's extension `unsent`, that it has not begun to send it: if the time is up then,
+    there is no doubt about a write.
 
     `timeout` bounds one exchange, in seconds; a caller's deadline that comes sooner bounds it further. `max_answer` is
     the largest answer that is read, in bytes. `policy` is laid around each of the exchanges.
@@ -110,7 +109,7 @@ class Http:
         """Bytes of large answers that have come so far, and not whole."""
 
     def headers(self, headers: Mapping[str, str]) -> httpx.Headers:
-        """These and those that go along with every request, for `send`: who sends the same often makes them once."""
+        """These and the common headers, for `send`. Callers that send the same headers often make them once."""
         given = ((name.encode(), value.encode()) for name, value in headers.items())
         return httpx.Headers([(b"host", self._host), _USER_AGENT, *given])
 
@@ -124,11 +123,11 @@ class Http:
         content: bytes | None = None,
         auth: Auth | None = None,
     ) -> Awaitable[Answer]:
-        """Send, with whatever further exchanges `auth` asks for.
+        """Send a request, with whatever further exchanges `auth` makes.
 
-        `target` is an encoded path with its query. Headers that the method of that name has made are sent as they are.
-        Raises UpstreamTimeout, UpstreamUnavailable when no whole answer came, UpstreamMalformed when it cannot be read,
-        and what `auth` raises.
+        `target` is an encoded path with its query. Headers that were made by `headers` are sent as they are. Raises
+        UpstreamTimeout, UpstreamUnavailable if no complete answer was received, UpstreamMalformed if it cannot be
+        decoded, and what `auth` raises.
         """
         made = headers if isinstance(headers, httpx.Headers) else self.headers(headers)
         if auth is None:
@@ -148,7 +147,7 @@ class Http:
         return request
 
     async def _exchange(self, request: httpx.Request, deadline: Deadline) -> Answer:
-        """One exchange, and the meaning of its failures."""
+        """One exchange, with its failures as errors by meaning."""
         try:
             with deadline.bound("asking upstream", within=self._timeout):
                 response = await self._transport.handle_async_request(request)
@@ -202,15 +201,15 @@ class Http:
 
 
 def cause_of(error: UpstreamError) -> str | None:
-    """Why a connection failed, if that is what did, for the log. Callers are not told: it names addresses."""
+    """Why a connection failed, if one did, for the log. Callers are not told, since it contains addresses."""
     cause = error.__cause__
     return str(cause) or type(cause).__name__ if isinstance(cause, httpx.TransportError) else None
 
 
 class _Request(httpx.Request):
-    """A request of parts that are ready, of which httpx would make anew what it can be given.
+    """A request made of ready parts, without httpx's own processing of them.
 
-    Its URL is the origin, parsed once; path and query go along as an extension
+    Its URL is the origin, parsed once; path and query are an extension
     (https://www.python-httpx.org/advanced/extensions/#target).
     """
 
@@ -227,8 +226,8 @@ class _Request(httpx.Request):
 def _decoded(body: bytes, coding: str, max_size: int) -> bytes:
     """Out of an encoding, which servers may choose where none was asked for (RFC 9110, section 12.5.3).
 
-    Not by httpx, which decodes all of it, and each of several codings, before anybody can see how large it gets: a few
-    KB can stand for GB. An encoding that is not known is left as it is.
+    Not with httpx, which decodes everything, and several codings, before the size can be checked: a few KB can stand
+    for GB. An unknown coding is left as it is.
     """
     if "," in coding:
         raise httpx.DecodingError("an answer in several encodings")

@@ -1,6 +1,6 @@
-"""A bound on the calls that are under way, with a short queue: beyond it, callers hear at once that it is too much.
+"""Limits the calls in progress, with a short queue; calls beyond that are rejected at once.
 
-The bound is fixed: none that adapts measured better than one near what upstream works on (docs/capacity.md).
+The limit is fixed: in measurements no adaptive one was better than one near what upstream works on (docs/capacity.md).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["Limiter"]
 
 
 class Limiter:
-    """So many calls at a time, and so many more that wait for so many seconds at most, first come, first served."""
+    """At most so many calls at a time; so many more wait, each so many seconds at most, first come, first served."""
 
     def __init__(self, *, max_concurrent: int, max_queued: int, max_wait: float) -> None:
         self._free = max_concurrent
@@ -27,7 +27,7 @@ class Limiter:
 
     @property
     def in_flight(self) -> int:
-        """Calls that are under way."""
+        """Calls in progress."""
         return self._max_concurrent - self._free
 
     def take(self) -> bool:
@@ -38,11 +38,11 @@ class Limiter:
         return False
 
     def is_full(self) -> bool:
-        """Whether there is no room to wait either."""
+        """Whether the queue is full."""
         return len(self._queue) >= self._max_queued
 
     async def wait(self, deadline: Deadline) -> bool:
-        """Wait for a place; false when none came in time."""
+        """Wait for a place; false if there was none in time."""
         mine = asyncio.get_running_loop().create_future()
         self._queue.append(mine)
         try:
@@ -54,14 +54,14 @@ class Limiter:
         return not self._withdraw(mine)
 
     def give_back(self) -> None:
-        """Give a place to whoever has waited longest, or have it free."""
+        """Give the place to whoever has waited longest, or free it."""
         if self._queue:
             self._queue.popleft().set_result(None)
         else:
             self._free += 1
 
     def _withdraw(self, mine: asyncio.Future[None]) -> bool:
-        """Leave the queue; false when the place has been given already."""
+        """Leave the queue; false if the place has been given already."""
         if mine.done():
             return False
         self._queue.remove(mine)

@@ -1,7 +1,7 @@
-"""From upstream's refusals to errors by meaning.
+"""From upstream's error answers to errors by meaning.
 
-Pure: an operation, a status, headers and a body in, an error out. The body's text is looked at to tell meanings apart
-where the status does not; none of it is passed on.
+Pure: a status, headers and a body in, an error out. The body's text is searched where the status is ambiguous; none of
+it is passed on.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["Authority", "error_for", "retry_after"]
 
 
 _LONGEST_WAIT: Final = 3600.0
-"""Seconds. Who asks for more is mistaken, and must not put this gateway out of service for longer."""
+"""Seconds. A longer time is taken for an error, which must not put this gateway out of service."""
 
 
 class Authority(enum.Enum):
@@ -52,9 +52,9 @@ class Authority(enum.Enum):
 def error_for(answer: Answer, *, authority: Authority, session_id: str | None, versioned: bool) -> GatewayError:
     """What a status that is not a success means.
 
-    `session_id` is None for the caller's own session. `versioned` tells that the request carried a version and so was
-    a PUT or PATCH. Such a one's 404 is a conflict unless its text says that the session is missing (live use); whoever
-    gets a conflict reads the current session context to tell of it, and that read settles the doubt.
+    `session_id` is None for the caller's own session. `versioned` tells that the request contained a version, and so
+    was a PUT or PATCH. For these, a 404 is a conflict unless its text says that the session is missing (live use);
+    after a conflict the current session context is read, which removes the doubt.
     """
     text = _texts(answer.body)
     match answer.status:
@@ -66,7 +66,7 @@ def error_for(answer: Answer, *, authority: Authority, session_id: str | None, v
             return _forbidden(authority, text, versioned=versioned)
         case 404:
             return _not_found(text, session_id, versioned=versioned)
-        case 409 | 412 if versioned:  # what named no version can be in conflict with none
+        case 409 | 412 if versioned:  # without a version there is no conflict
             return VersionConflict(None, None)
         case 429:
             return RateLimited("upstream's rate limit is reached", retry_after=retry_after(answer))
@@ -103,7 +103,7 @@ def _bad_request(status: int, text: str) -> GatewayError:
 
 
 def _violations(text: str) -> list[Violation]:
-    """The fields that upstream names, by our names; its own words stay here."""
+    """The fields that upstream names, with our names; its text is not passed on."""
     named = [
         Violation(f"session_context.{ours}", "is refused by upstream")
         for theirs, ours in _FIELDS.items()
@@ -133,13 +133,13 @@ def _not_found(text: str, session_id: str | None, *, versioned: bool) -> Gateway
 
 
 _FIELDS: Final = {UPSTREAM_NAMES[name].lower(): name for name in (*SCALAR_FIELDS, "context")}
-"""Fields as they stand in upstream's lowered words, and our names for them."""
+"""Upstream's names of fields, in lower case, and ours."""
 
 
 def _texts(body: bytes) -> str:
-    """All words in an error body, lowered, for looking things up in; empty when it is not JSON.
+    """All strings in an error body, in lower case, to be searched; empty if it is not JSON.
 
-    The platform has at least five shapes of error; which one comes is not promised for any status.
+    The platform has at least five shapes of errors, and does not say which one comes with which status.
     """
     try:
         document: JSON = msgspec.json.decode(body)
@@ -149,7 +149,7 @@ def _texts(body: bytes) -> str:
 
 
 def _strings(value: JSON) -> Iterator[str]:
-    """All strings but names and addresses, however deep: what comes from upstream must not use up the stack."""
+    """All string values at any depth, but for links. No recursion: upstream's answer must not exhaust the stack."""
     left = [value]
     while left:
         match left.pop():

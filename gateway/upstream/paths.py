@@ -1,4 +1,4 @@
-"""Paths of the eight operations, built so that no value can reach another path."""
+"""Paths of the eight operations, built so that no value can lead to another path."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""Sending again what may be sent again, as often as a budget allows.
+"""Retries of requests, within a budget.
 
-Reads may be, and what upstream has provably not begun on: a request that found no connection, that the server at its
-other end has not taken on (HTTP/2), or that was answered 429.
-A write whose answer is lost is none of these: what became of it, `gateway.sessions.delivery` finds out.
+Reads are retried, and requests that upstream has certainly not started on: those that found no connection, that the
+server did not accept (HTTP/2), or that were answered 429. A write whose answer is lost is not: what became of it is for
+`gateway.sessions.delivery` to find out.
 
-Tenacity repeats, counts and waits with full jitter. It is asked once the first attempt has failed, as it costs what
-dozens of attempts do here that succeed. Not stamina, which stands on it: what that asks before a repetition knows
-neither which attempt failed nor how long the wait would be, so that jitter and bounds would be decided here again; and
-its switches and its log and metric of each repetition belong to the whole process.
+Tenacity repeats, counts and waits with full jitter. It is only used once the first attempt has failed, since it costs
+as much as dozens of successful attempts. Not stamina, which is built on it: its hook before a retry knows neither which
+attempt failed nor how long the wait would be, so that jitter and limits would have to be decided here again; and its
+switches, its log and its metric belong to the whole process.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ if TYPE_CHECKING:
 __all__ = ["Budget", "Retrying"]
 
 _End: TypeAlias = Answer | UpstreamUnavailable
-"""What an attempt ended with: a failure that may be repeated is not raised until it is known not to be."""
+"""The result of an attempt: a failure that may be retried is raised only when it is not."""
 
 _RESERVE: Final = 10.0
-"""Repetitions that may be saved up."""
+"""Retries that may be saved up."""
 _JITTER: Final = wait_random_exponential(multiplier=0.05, max=1.0)
 """Between nothing and 50 ms, 100 ms, and so on, up to a second."""
 _TRANSIENT: Final = frozenset({502, 503, 504})
 
 
 class Budget:
-    """How many repetitions there may be: a share of all requests, and a few a second besides.
+    """How many retries are allowed: a share of all requests, plus a few per second.
 
-    Pure but for the clock that is passed in, in seconds. Of any number of requests in any time, no more are repeated
-    than `ratio * requests + per_second * seconds`, and what was saved up: at most 10.
+    Pure; times are passed in, in seconds. Of any number of requests in any time, at most `ratio * requests + per_second
+    * seconds` are retried, plus what was saved up, which is at most 10.
     """
 
     def __init__(self, ratio: float, per_second: float, now: float) -> None:
@@ -59,11 +59,11 @@ class Budget:
         self._then = now
 
     def earn(self) -> None:
-        """A request has come."""
+        """Count a request."""
         self._left = min(_RESERVE, self._left + self._ratio)
 
     def spend(self, now: float) -> bool:
-        """Take one repetition, if there is one."""
+        """Take one retry, if there is one."""
         self._left = min(_RESERVE, self._left + self._per_second * max(0.0, now - self._then))
         self._then = now
         if self._left < 1.0:
@@ -73,7 +73,7 @@ class Budget:
 
 
 class Retrying:
-    """Sends up to `max_attempts` times, and waits in between: with full jitter, and for as long as upstream asks."""
+    """Sends up to `max_attempts` times, and waits in between, with full jitter, and as long as upstream asks for."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Retrying:
         self._clock = clock
 
     async def __call__(self, request: httpx.Request, deadline: Deadline) -> Answer:
-        """See `gateway.upstream.http.Send`. What the last attempt ended with is what this ends with."""
+        """See `gateway.upstream.http.Send`. The result is that of the last attempt."""
         self._budget.earn()
         try:
             end: _End = await self._send(request, deadline)
@@ -103,11 +103,11 @@ class Retrying:
             try:
                 raise end
             finally:
-                del end  # whose traceback has this frame: the two would hold each other
+                del end  # whose traceback has this frame: the two would refer to each other
         return end
 
     async def _go_on(self, first: _End, request: httpx.Request, deadline: Deadline) -> _End:
-        """Repeat until an attempt ends otherwise or there is to be none; the first has ended already."""
+        """Retry until an attempt need not, or must not, be repeated; the first has ended already."""
         ended = [first]
 
         async def attempt() -> _End:
@@ -129,7 +129,7 @@ class Retrying:
         return await again(attempt)
 
     def _is_enough(self, state: RetryCallState, deadline: Deadline) -> bool:
-        """The budget is asked last: who asks and gets a repetition has it."""
+        """The budget is asked last, since asking takes a retry from it."""
         return (
             self._used_up(state) or state.upcoming_sleep >= deadline.remaining or not self._budget.spend(self._clock())
         )
@@ -157,7 +157,7 @@ def _wait(state: RetryCallState) -> float:
 
 
 def _may_follow(end: _End, method: str) -> bool:
-    """Whoever this gateway itself turns away must not be put off by waiting here."""
+    """A call that this gateway itself rejects is not retried: its caller should hear of it at once."""
     if isinstance(end, Answer):
         return end.status == 429 or (end.status in _TRANSIENT and method == "GET")
     return not isinstance(end, UpstreamSpared | UpstreamNotTaken) and (

@@ -1,8 +1,8 @@
 """The gateway's own access tokens for upstream, one per tenant: kept, shared by all requests, and renewed.
 
-One token request per tenant is under way at a time, whoever waits for it; a token in use is renewed ahead of its
-expiry, so that no request waits for that (there are no refresh tokens: another is asked for); a failure is told to all
-at once and not tried again before a back-off.
+At most one token request per tenant is in progress, however many callers wait for it. A token in use is renewed before
+it expires, so that no caller waits for that (there are no refresh tokens, so a new one is requested). After a failure
+all callers get the error at once, and the next request is made after a back-off.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["ServiceTokens"]
 
 _YOUNG: Final = 10.0
-"""A token refused within so many seconds of its making points at something a new token does not mend."""
+"""If a token is refused within so many seconds of being issued, a new one will probably not help."""
 
 
 class ServiceTokens:
@@ -72,12 +72,11 @@ class ServiceTokens:
         await self._tasks.__aexit__(*ended)
 
     async def get(self, tenant: str, deadline: Deadline) -> ServiceToken:
-        """The tenant's token, asked for now if there is none.
+        """The tenant's token, requested now if there is none.
 
-        Raises TenantNotConfigured; GatewayCredentialsRefused when the token endpoint refuses the credentials;
-        UpstreamNotAsked when there is none by the deadline, and another UpstreamError when there is none to be had.
-        None of them leaves a doubt about the request that was to carry it. Cancelling a caller does not stop the
-        request under way.
+        Raises TenantNotConfigured; GatewayCredentialsRefused if the token endpoint refuses the credentials;
+        UpstreamNotAsked if there is none by the deadline, and another UpstreamError if it cannot be obtained. None of
+        them leaves doubt about the request that needed it. Cancelling a caller does not stop the token request.
         """
         mine = self._tenants[tenant]
         return mine.held() or await mine.obtained(deadline)
@@ -87,25 +86,25 @@ class ServiceTokens:
         await self._tenants[tenant].drop(token)
 
     def accepted(self, tenant: str) -> None:
-        """Upstream took the tenant's token: whatever was refused before, the credentials are good."""
+        """Upstream accepted the tenant's token: whatever was refused before, the credentials are valid."""
         self._tenants[tenant].accepted()
 
     def renew_with(self, credentials: Mapping[str, ClientCredentials]) -> None:
-        """Use other credentials from now on, for tenants that there are; a token stays in use until the next is had."""
+        """Use other credentials from now on, for known tenants. A token stays in use until there is a new one."""
         for tenant, each in credentials.items():
             self._tenants[tenant].renew_with(each)
 
     def troubles(self) -> dict[str, str]:
-        """Tenants that are not served, or will not be once their token has expired, and why."""
+        """Tenants that cannot be served, or will not be when their token has expired, and why."""
         return {name: trouble for name, each in self._tenants.items() if (trouble := each.trouble()) is not None}
 
     def check(self, tenant: str) -> None:
-        """Raise TenantNotConfigured for a tenant that there are no credentials for."""
+        """Raise TenantNotConfigured for a tenant without credentials."""
         self._tenants[tenant]
 
 
 class _Tenants(dict[str, "_TenantToken"]):
-    """Whoever looks for one that there is not gets TenantNotConfigured."""
+    """Looking up an unknown tenant raises TenantNotConfigured."""
 
     def __missing__(self, tenant: str) -> _TenantToken:
         raise TenantNotConfigured(tenant)
@@ -113,7 +112,7 @@ class _Tenants(dict[str, "_TenantToken"]):
 
 @dataclass(slots=True)
 class _Backoff:
-    """Not before then, and why."""
+    """When the next request may be made, and the error until then."""
 
     error: UpstreamError | None = None
     cause: str | None = None
@@ -130,13 +129,13 @@ class _Backoff:
         return self.until - time.monotonic()
 
     def check(self) -> None:
-        """Raise the failure, as an error of the caller's own, while it is too early to try again."""
+        """Raise a copy of the error while it is too early to try again."""
         if self.error is not None and (remaining := self.until - time.monotonic()) > 0:
             raise _again(self.error, remaining)
 
 
 class _TenantToken:
-    """One tenant's token: kept in the store, fetched by one task at a time, renewed by another."""
+    """One tenant's token: kept in the store, fetched by one task at a time, and renewed by another."""
 
     def __init__(
         self,
@@ -161,11 +160,11 @@ class _TenantToken:
         self._refusals = _Backoff()
         self._refused_young = False
         self._used = asyncio.Event()
-        """Whether somebody has asked for the token since it was obtained."""
+        """Whether the token has been used since it was obtained."""
         self._log = structlog.stdlib.get_logger(__name__).bind(tenant=tenant)
 
     def held(self) -> ServiceToken | None:
-        """The token, if there is one: what nearly every request needs, and no more."""
+        """The token, if there is one, which is all that nearly every request needs."""
         self._used.set()
         return self._store.peek(self._tenant)
 
@@ -178,7 +177,7 @@ class _TenantToken:
         except UpstreamTimeout as error:
             raise UpstreamNotAsked(error.message) from error
         if isinstance(result, UpstreamError):
-            raise copy.copy(result)  # one error for each that waits, so that none grows another's traceback
+            raise copy.copy(result)  # a copy for each caller, so that their tracebacks do not mix
         return result
 
     async def drop(self, token: ServiceToken) -> None:
@@ -191,7 +190,7 @@ class _TenantToken:
         self._refused_young = False
 
     def trouble(self) -> str | None:
-        """What the last request for a token met, or upstream has against the token."""
+        """Why the last token request failed, or why upstream refuses the token."""
         if self._failures.error is not None:
             cause = self._failures.cause
             return self._failures.error.message + (f": {cause}" if cause is not None else "")
@@ -213,12 +212,12 @@ class _TenantToken:
 
     async def _fetch_anew(self) -> None:
         if self._fetching is not None and not self._fetching.done():
-            await asyncio.wait([self._fetching])  # it was sent with the old ones
+            await asyncio.wait([self._fetching])  # with the old credentials
         self._failures = _Backoff()
         await self._fetched()
 
     def _count_refusal(self, *, young: bool) -> None:
-        """A token may be revoked at any moment; but when new ones are refused in a row, do not hammer the endpoint."""
+        """A token may be revoked at any time; but if new ones are refused in a row, back off."""
         if young and self._refused_young:
             self._refusals.start(
                 GatewayCredentialsRefused("upstream refuses one new token of the gateway after another")
@@ -228,7 +227,7 @@ class _TenantToken:
         self._refused_young = young
 
     async def _fetched(self) -> ServiceToken | UpstreamError:
-        """Join the request under way, or start one. Failures are values here: no task of the group ever raises."""
+        """Join the request in progress, or start one. Failures are returned: no task of the group ever raises."""
         if self._fetching is None or self._fetching.done():
             self._fetching = self._tasks.create_task(self._fetch(), name=f"fetch token of {self._tenant}")
         return await asyncio.shield(self._fetching)
@@ -267,13 +266,13 @@ class _TenantToken:
         self._used.clear()
         if self._renewing is not None:
             self._renewing.cancel()
-        # It goes on long after the request that happened to need the first token, and is no part of that.
+        # It outlives the request that happened to need the first token, and is not part of it.
         self._renewing = self._tasks.create_task(
             self._renew(token), name=f"renew token of {self._tenant}", context=self._context.copy()
         )
 
     async def _renew(self, token: ServiceToken) -> None:
-        """Fetch a new token ahead of the expiry, once somebody has asked for this one; if nobody does, let it lapse."""
+        """Fetch a new token before this one expires, if it has been used; otherwise let it expire."""
         await asyncio.sleep(token.renew_at - time.monotonic())
         try:
             async with asyncio.timeout(token.expires_at - time.monotonic()):
@@ -281,21 +280,21 @@ class _TenantToken:
         except TimeoutError:
             return
         while time.monotonic() < token.expires_at:
-            result = await self._fetched()  # success makes a new token and, with it, a new task in place of this one
+            result = await self._fetched()  # success also starts a new task in place of this one
             if isinstance(result, ServiceToken):
                 return
             await asyncio.sleep(max(0.0, self._failures.until - time.monotonic()))
 
 
 def _again(error: UpstreamError, remaining: float) -> UpstreamError:
-    """The same, for another caller, who may come back after so many seconds."""
+    """A copy for another caller, who may try again after so many seconds."""
     another = copy.copy(error)
     another.retry_after = remaining
     return another
 
 
 def _without_token(error: UpstreamError) -> UpstreamError:
-    """What a request that cannot be sent for want of a token ends with: unlike its cause, it leaves no doubt."""
+    """The error of a request that cannot be sent without a token. Unlike its cause, it leaves no doubt."""
     if isinstance(error, GatewayCredentialsRefused | RateLimited):
         return error
     message = f"no token could be obtained: {error.message}"

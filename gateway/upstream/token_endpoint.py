@@ -1,4 +1,4 @@
-"""The token endpoint: one request for an access token, and what its answer means (RFC 6749, 4.4 and 5)."""
+"""The token endpoint: one request for an access token, and the meaning of the answer (RFC 6749, 4.4 and 5)."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ __all__ = ["ClientCredentials", "ServiceToken", "obtain_token"]
 
 SCOPE: Final = "sessioncontext.context_manage"
 _EARLIER_SCOPE: Final = "session_context.context_manage"
-"""The scope's name until February 2026; a client may still have that one."""
+"""The scope's name until February 2026, which clients may still have."""
 _WITHOUT_SCOPE: Final = 60.0
-"""Seconds for which a token without the scope is good enough: by then, the client may have been given it."""
+"""Seconds for which a token without the scope is used: the client may be granted it meanwhile."""
 
 _TIMEOUT: Final = 10.0
-"""Seconds that the request may take, with all that it waits for."""
+"""Seconds that the request may take in total."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ async def obtain_token(http: Http, tenant: str, credentials: ClientCredentials) 
 
 
 async def _asked(http: Http, tenant: str, credentials: ClientCredentials) -> Answer:
-    """Apart from what reads the answer: the traceback of a failure to do so must not hold the form with the secret."""
+    """Separate from parsing the answer: the traceback of a failure there must not contain the form with the secret."""
     form = {
         "grant_type": "client_credentials",
         "client_id": credentials.client_id,
@@ -80,7 +80,7 @@ async def _asked(http: Http, tenant: str, credentials: ClientCredentials) -> Ans
 
 
 class _TokenAnswer(Struct):
-    """What the token endpoint answers (RFC 6749, 5.1). `expires_in` is in seconds, and by some endpoints a string."""
+    """What the token endpoint answers (RFC 6749, 5.1). `expires_in` is in seconds; some endpoints send a string."""
 
     access_token: Annotated[str, Meta(pattern=r"^[\x21-\x7e]+\Z")]
     expires_in: Annotated[float, Meta(gt=0, le=sys.float_info.max)]

@@ -1,8 +1,8 @@
-"""The way out: an `httpx.AsyncBaseTransport` over connections of our own.
+"""The transport to upstream: an `httpx.AsyncBaseTransport` with connections of our own.
 
-httpx's cost several times the rest of an exchange, and other clients do what a gateway must not. Here nothing is done
-that was not asked for: no redirect is followed, no cookie kept, no proxy of the environment obeyed, no answer decoded,
-nothing sent again. Every error says truly whether a request may have reached upstream.
+httpx's own costs several times as much as the rest of an exchange, and other clients do what a gateway must not. This
+one follows no redirects, keeps no cookies, ignores proxies in the environment, decodes no answers and repeats nothing.
+Its errors tell reliably whether a request may have reached upstream.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ __all__ = ["Transport"]
 
 _PORTS: Final = {"http": 80, "https": 443}
 _CONTROL: Final = bytes([*range(9), *range(10, 32), 127])
-"""What neither a request's line nor a field may hold (RFC 9110, section 5.5): it could end one, and begin another."""
+"""Forbidden in a request's line and fields (RFC 9110, section 5.5): they could end one, and begin another."""
 _NO_FIELDS: Final = httpx.Headers()
 
 
 class Transport(httpx.AsyncBaseTransport):
     """Connections to upstream, kept between requests. Belongs to the event loop on which it is first used.
 
-    `connect_timeout` bounds the making of one, in seconds. Time-outs of a request (`extensions["timeout"]`) and the
-    number of requests at a time are left to whoever sends them: to cancel one closes its connection, or its stream.
-    `ca_file` holds certificates of CAs, in PEM, that are trusted besides the system's. `http2` makes connections by
-    that, where upstream has it too; without it, all are by HTTP/1.1, and so are those that have no TLS.
+    `connect_timeout` bounds connecting, in seconds. Other timeouts (`extensions["timeout"]` is ignored) and the number
+    of concurrent requests are up to the caller: cancelling a request closes its connection, or its stream. `ca_file`
+    has CA certificates, in PEM, that are trusted in addition to the system's. `http2` makes connections with HTTP/2, if
+    upstream offers it; without it, and without TLS, connections use HTTP/1.1.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Transport(httpx.AsyncBaseTransport):
             self._tls.load_verify_locations(ca_file)
         self._origins: dict[tuple[str, str, int | None], Origin] = {}
         self._latest: tuple[httpx.URL, Origin] | None = None
-        """What the last request was for: whoever sends many may send them all to the very same URL."""
+        """The last request's URL object and origin: most callers use the same URL object for all requests."""
 
     async def __aexit__(
         self,
@@ -79,11 +79,11 @@ class Transport(httpx.AsyncBaseTransport):
             await origin.aclose()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request, whose body is bytes, and come back with the answer's head.
+        """Send a request, whose body is bytes, and return when the answer's head has arrived.
 
-        The request's `extensions["unsent"]` is true as long as nothing of it has been sent, for whoever cancels this.
-        Raises httpx.TransportError; ValueError for what must not stand in a request; TypeError for a
-        body that is not bytes.
+        While nothing of the request has been sent, its `extensions["unsent"]` is true, for callers that cancel it.
+        Raises httpx.TransportError; ValueError for what a request must not contain; TypeError for a body that is not
+        bytes.
         """
         sent = _bytes_of(request)
         origin = self._origin(request.url)
@@ -98,7 +98,7 @@ class Transport(httpx.AsyncBaseTransport):
         except BaseException:
             answer.close()
             raise
-        # Most answers are all there by now.
+        # Most answers have arrived completely by now.
         return _Response(answer, httpx.ByteStream(answer.rest()) if answer.ended else _Body(answer), request)
 
     async def _connect(self, origin: Origin) -> Connection:
@@ -144,9 +144,9 @@ def _bytes_of(request: httpx.Request) -> bytes:
 
 
 class _Response(httpx.Response):
-    """An answer whose fields are read when somebody looks at them, as nobody does at those of most answers.
+    """An answer whose header fields are parsed only when needed, which most are not.
 
-    `extensions["identity"]` tells beforehand that the content is in no encoding (RFC 9110, section 8.4).
+    `extensions["identity"]` tells that the content has no encoding (RFC 9110, section 8.4).
     """
 
     def __init__(self, answer: Incoming, stream: httpx.ByteStream | _Body, request: httpx.Request) -> None:
@@ -170,7 +170,7 @@ def _is_encoded(fields: list[tuple[bytes, bytes]]) -> bool:
 
 
 class _Body(httpx.AsyncByteStream):
-    """Its own iterator: what has come already is read without a wait."""
+    """The rest of an answer's body. It is its own iterator, which does not wait for what has already arrived."""
 
     def __init__(self, answer: Incoming) -> None:
         self._answer = answer
@@ -185,5 +185,5 @@ class _Body(httpx.AsyncByteStream):
         return part
 
     async def aclose(self) -> None:
-        """Close the connection, unless all of the body has come: then it has been given back."""
+        """Close the connection, unless the whole body has arrived: then it has been returned already."""
         self._answer.close()
