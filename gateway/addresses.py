@@ -1,4 +1,4 @@
-"""Addresses, as URLs and messages write them."""
+"""Network addresses in URLs and messages."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ __all__ = ["authority", "is_safe"]
 
 
 def authority(host: str, port: int) -> str:
-    """Host and port as RFC 3986, 3.2 writes them: an IPv6 address stands in brackets."""
+    """Host and port as in RFC 3986, 3.2, with IPv6 addresses in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_safe(url: str) -> bool:
-    """Whether nobody on the way to this URL can change what comes from it: HTTPS, or this very machine.
+    """Whether nobody on the network can change what comes from this URL: it is HTTPS, or on this machine.
 
-    Raises ValueError for what is no URL.
+    Raises ValueError if it is not a URL.
     """
     parts = urlsplit(url)
     return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1", "::1"})

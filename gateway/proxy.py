@@ -1,4 +1,4 @@
-"""An HTTP proxy on the way to upstream: it makes tunnels (RFC 9110, section 9.3.6), and reads nothing that has TLS."""
+"""An HTTP proxy between gateway and upstream, which makes tunnels (CONNECT; RFC 9110, section 9.3.6)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ __all__ = ["Proxy"]
 _LONGEST_ANSWER: Final = 64 * 1024
 """Bytes."""
 _host: Final = re.compile(r"[0-9A-Za-z._:-]+").fullmatch
-"""A name, or an address, without brackets if it is of IPv6."""
+"""A name or an address, for IPv6 without brackets."""
 _status: Final = re.compile(rb"HTTP/1\.[01] (\d{3})[ \r]").match
 
 
 class Proxy(Struct, frozen=True):
-    """Where it is, and what it wants to see."""
+    """Its address and credentials."""
 
     host: str
     port: int
@@ -35,7 +35,7 @@ class Proxy(Struct, frozen=True):
 
     @classmethod
     def of(cls, url: SecretStr) -> Self:
-        """By a URL, in which there may be a user's name and password. Raises ValueError, which does not repeat it."""
+        """The proxy at a URL, which may contain user and password. Raises ValueError, whose text has no part of it."""
         try:
             parts = urlsplit(url.get_secret_value())
             host, port = parts.hostname, parts.port or 80
@@ -49,7 +49,7 @@ class Proxy(Struct, frozen=True):
         return cls(host, port, SecretStr(f"Basic {base64.b64encode(credentials).decode()}"))
 
     async def tunnel(self, connection: socket.socket, host: str, port: int) -> None:
-        """Have a connection to the proxy lead to this host from here on. Raises OSError."""
+        """Make a connection to the proxy a tunnel to this host. Raises OSError."""
         loop = asyncio.get_running_loop()
         target = authority(host, port)
         fields = f"CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n"

@@ -1,7 +1,7 @@
-"""aiocache's base class and the serializer that does nothing, and no more of it.
+"""aiocache's base class and its null serializer, imported without redis-py.
 
-aiocache imports redis-py along with itself wherever that is installed: 20 MiB of a worker, of no use to whoever
-keeps nothing in Redis. So it finds none (https://docs.python.org/3/reference/import.html#the-module-cache).
+aiocache imports redis-py if that is installed: 20 MiB for each worker, which are of no use without Redis. So the import
+is made to fail (https://docs.python.org/3/reference/import.html#the-module-cache).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Token buckets in Redis or Valkey, shared by all gateways: `gateway.access.rates.spend`, in one step and by its clock.
 
-A key holds when its bucket will be full, in microseconds of Unix time, and is gone when it is. What cannot be read, or
-lies further ahead than an empty bucket takes to fill, is none of ours and counts as no more than that.
+A key holds when its bucket will be full, in microseconds of Unix time, and expires then. A value that is not a number,
+or further ahead than an empty bucket takes to fill, is not ours: it counts as a full or an empty bucket.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _SHA: Final = hashlib.sha1(_SPEND.encode(), usedforsecurity=False).hexdigest()
 
 
 class RedisBuckets:
-    """Buckets below one prefix. Raises what `RedisStore` does when Redis cannot do it."""
+    """Buckets under one prefix. Raises what `RedisStore` raises if Redis fails."""
 
     def __init__(self, client: Client, prefix: str) -> None:
         self._client = client
         self._prefix = prefix
 
     async def spend(self, key: str, *, interval: float, burst: int, cost: int) -> float:
-        """Take so many tokens, each of which comes back in `interval` seconds; returns seconds to wait, 0 for none."""
+        """Take so many tokens, one of which comes back every `interval` seconds; returns seconds to wait, or 0."""
         arguments = (f"{self._prefix}{key}", repr(interval * 1e6), burst, cost)
         try:
             wait = await self._client.evalsha(_SHA, 1, *arguments)

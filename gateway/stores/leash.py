@@ -1,4 +1,4 @@
-"""Redis on a leash: it gets a little time for each operation, and a rest when it does not keep to it."""
+"""Keeps Redis on a leash: operations have little time, and after a failure Redis is left alone for a while."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _LOG_EVERY: Final = 60.0
 
 
 class Leash:
-    """Holds operations to `budget` seconds each. No failure passes it, but cancellation does.
+    """Limits operations to `budget` seconds each. It raises nothing but cancellation.
 
-    `failed` is told the name of every operation that failed; `event` is what the log calls that, once a minute.
+    `failed` is called with the name of every operation that failed; `event` is the log event, at most once a minute.
     """
 
     def __init__(self, budget: float, event: str, failed: Callable[[str], None], clock: Callable[[], float]) -> None:
@@ -41,7 +41,7 @@ class Leash:
         return self._clock() < self._resting_until
 
     async def tried(self, operation: str, call: Callable[[], Awaitable[Result]]) -> Result | None:
-        """What the call returns, or None: it failed, or took too long, or was not made, as Redis has its rest."""
+        """The result of the call, or None if it failed, took too long, or was not made since Redis is left alone."""
         if self.resting:
             return None
         try:
@@ -61,10 +61,10 @@ class Leash:
 
 
 def told_of(error: Exception) -> dict[str, str]:
-    """What the log has of a failure of Redis: its kind; of a connection also where it was to go, and what went wrong.
+    """What is logged of a failure of Redis: its type, and for a connection also the address and what went wrong.
 
-    What a server says is left out, as it may hold what is stored. Kinds go by their names, since redis-py is imported
-    by those alone who use it.
+    A server's message is left out, since it may contain stored data. Types are compared by name, since redis-py is
+    imported only if it is used.
     """
     found = {"error": type(error).__name__}
     if any(each.__name__ == "ConnectionError" for each in type(error).__mro__):

@@ -1,4 +1,4 @@
-"""Values in this process, bounded by their number, by their size and by their time to live."""
+"""Values in this process, limited by their number, their size and their time to live."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Value = TypeVar("Value")
 
 
 class MemoryStore(Generic[Value]):
-    """Keeps values until their time is over, or until others are used more recently and the room is needed.
+    """Keeps values until they expire, or are the least recently used when there is no room.
 
-    There is room for so many, and for so much of what `size_of` says of each of them.
+    There is room for `max_entries`, and for a total of `max_size` as measured by `size_of`.
     """
 
     def __init__(
@@ -32,18 +32,18 @@ class MemoryStore(Generic[Value]):
     ) -> None:
         self._cache: _BoundedMemoryCache[Value] = _BoundedMemoryCache(max_entries, clock, max_size, size_of)
         self.peek = self._cache.peek
-        """As `get`, at once: without aiocache's plugins, and its look at the environment, at every request."""
+        """As `get`, but synchronous: without aiocache's plugins, and its look at the environment, for each request."""
 
     def __len__(self) -> int:
         return len(self._cache.entries)
 
     @property
     def size(self) -> int:
-        """Of all values together."""
+        """The size of all values together."""
         return self._cache.size
 
     async def get(self, key: str) -> Value | None:
-        """The value, or None when there is none (any longer)."""
+        """The value, or None if there is none (any more)."""
         return cast("Value | None", await self._cache.get(key))
 
     async def set(self, key: str, value: Value, *, ttl: float) -> None:
@@ -51,7 +51,7 @@ class MemoryStore(Generic[Value]):
         await self._cache.set(key, value, ttl=ttl)
 
     async def delete(self, key: str) -> None:
-        """Forget the value, if there is one."""
+        """Drop the value, if there is one."""
         await self._cache.delete(key)
 
 
@@ -62,14 +62,14 @@ class _Kept(NamedTuple, Generic[Value]):
 
 
 class _BoundedMemoryCache(BaseCache, Generic[Value]):  # type: ignore[misc]  # aiocache is untyped
-    """An aiocache cache in order of use. No timers: what has expired goes when it is met, or pushed out."""
+    """An aiocache LRU cache. No timers: expired values are dropped when they are looked up, or pushed out."""
 
     def __init__(
         self, max_entries: int, clock: Callable[[], float], max_size: int, size_of: Callable[[Value], int]
     ) -> None:
         super().__init__(serializer=NullSerializer(), timeout=None)
         self.entries: OrderedDict[str, _Kept[Value]] = OrderedDict()
-        """What was used most recently is last. cachetools' LRU cache does the same in three times the time."""
+        """The most recently used last. cachetools' LRU cache takes three times as long."""
         self.size = 0
         self._max_entries = max_entries
         self._clock = clock

@@ -1,16 +1,16 @@
-"""Values in Redis or Valkey, shared by all gateways: a versioned entry for each key, and the marks that writes leave.
+"""The shared cache in Redis or Valkey: for each key a versioned entry, or the mark that a write or a read has left.
 
 Each key is a hash that is either an entry or a mark, and changes in one step, by a script:
 
     entry   kind=e  version  stored_at (Unix time, seconds)  data
     mark    kind=m  generation  floor (highest version known)  writer:<id>=<until, ms> for each write under way
 
-A write puts a mark in the place of the entry before it is sent and again when it has ended; a reader who finds nothing
-leaves one too. An entry is taken only in the place of the mark that its reader saw, never while a write is under way;
-or in the place of an entry, if that is no newer. Where there is nothing, nothing is taken: what was there may have been
-the mark of a write, gone with a restart or for want of memory. That holds whichever process does what.
+A write replaces the entry by a mark before it is sent, and again when it has ended; a reader that finds nothing leaves
+a mark too. A new entry may replace only the mark that its reader saw, and never while a write is in progress; or
+another entry, if that is no newer. If the key is missing, no entry is accepted: there may have been the mark of a
+write, lost in a restart or evicted. All this holds across processes.
 
-Every key expires. One that does not is none of ours, and is treated as if it were not there.
+Every key expires. One that does not is not ours, and is treated as missing.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ __all__ = [
 Client: TypeAlias = "Redis | RedisCluster"
 
 CONNECT_TIMEOUT: Final = 1.0
-"""Seconds for a connection to be made, or to become free. What waits for it has less time (`cache.budget`)."""
+"""Seconds to open a connection, or to wait for a free one. Operations have less time than that (`cache.budget`)."""
 _MAX_CONNECTIONS: Final = 32
-"""At a time, in one process. More do not make it faster: with 256, a thousand reads at once took 7 times as long."""
+"""Connections of one process. More are not faster: with 256, a thousand concurrent reads took 7 times as long."""
 
 _PRELUDE: Final = """
 local function higher(a, b)  -- versions as decimals: a double would round those beyond 2^53
@@ -68,9 +68,9 @@ end
 if redis.call('PTTL', KEYS[1]) == -1 then redis.call('DEL', KEYS[1]) end  -- nor is what does not expire
 """
 
-# In what follows, what takes no memory comes first: a Redis that is full refuses a script whose first write takes some,
-# and no other. And what is there is changed, not deleted and made anew: a server of a cluster that hands its slot over
-# to another does not go on with a key that is gone.
+# In these scripts, commands that take no memory come first: when Redis is full, it refuses a script only if its first
+# write takes memory. And keys are changed, not deleted and created again: while a cluster migrates a slot, a server
+# does not go on with a key that is gone.
 
 _PUT: Final = f"""{_PRELUDE}
 local lease, version, stored_at, data, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -139,14 +139,14 @@ return {{'m', lease}}
 _SHA: Final = {
     script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (_LOOK, _PUT, _MARK)
 }
-"""What Redis knows scripts by."""
+"""The digests by which Redis knows the scripts."""
 
 
 class RedisStore:
-    """Entries and marks below one prefix.
+    """Entries and marks under one prefix.
 
-    Every method raises RedisError or OSError when Redis cannot do it; RedisClusterException, which is neither, when no
-    server of a cluster can be asked; and anything when what answers is not Redis.
+    Every method raises RedisError or OSError if Redis fails; RedisClusterException, which is neither, if no server of a
+    cluster can be reached; and anything else if the server is not Redis.
     """
 
     def __init__(self, client: Client, prefix: str) -> None:
@@ -156,18 +156,18 @@ class RedisStore:
         self.channel = f"{prefix}marks"
 
     async def probe(self) -> bool:
-        """Do what a write does: leave a mark, gone after a millisecond, and publish a message, which means nothing.
+        """Do what a write does: set a mark, which expires after a millisecond, and publish a message without meaning.
 
-        A replica answers PING, and fails this; so does a user who may not publish. Returns true, or raises.
+        A replica answers PING, but fails this, and so does a user who may not publish. Returns true, or raises.
         """
         await self.mark("probe", generation="probe", ttl=0.001)
         return True
 
     async def get(self, key: str, *, lease: str, ttl: float) -> tuple[StoredEntry | None, str]:
-        """The entry, if there is one, and the lease for putting one in its place.
+        """The entry, if there is one, and the lease that is needed to put one.
 
-        Where there is nothing, or nothing that can be read, a mark is left for `ttl` seconds, and `lease`, a name that
-        nobody else uses, becomes it.
+        If there is nothing, or nothing readable, a mark is set for `ttl` seconds. Its generation is `lease`, which is
+        a name that nobody else uses.
         """
         match await self._run(_LOOK, key, lease, _milliseconds(ttl)):
             case [b"m", bytes(generation)]:
@@ -182,7 +182,7 @@ class RedisStore:
         return None, lease
 
     async def put(self, key: str, entry: StoredEntry, lease: str, *, ttl: float) -> bool:
-        """Keep an entry for so many seconds; false when a write or a higher version stands against it."""
+        """Keep an entry for so many seconds; false if a write or a higher version forbids it."""
         kept = await self._run(_PUT, key, lease, entry.version, repr(entry.stored_at), entry.data, _milliseconds(ttl))
         return bool(kept)
 
@@ -198,10 +198,10 @@ class RedisStore:
         message: bytes = b"",
         if_entry: bool = False,
     ) -> None:
-        """Put a mark in the place of whatever is there, and tell all who listen on the channel.
+        """Replace whatever is there by a mark, and publish the message on the channel.
 
-        `opened` and `closed` name a write that begins or has ended; one that begins counts as under way for `open_for`
-        seconds at most. With `if_entry`, only in the place of an entry of a session context that exists.
+        `opened` and `closed` name a write that begins or has ended; one that begins counts as in progress for at most
+        `open_for` seconds. With `if_entry`, only the entry of an existing session context is replaced.
         """
         await self._run(
             _MARK,
@@ -217,12 +217,12 @@ class RedisStore:
         )
 
     async def keys(self) -> AsyncIterator[bytes]:
-        """All keys there are, marks included."""
+        """All keys, including marks."""
         async for key in self._client.scan_iter(match=_escaped(self._prefix) + "*", count=500):
             yield key
 
     async def clear(self, message: bytes) -> int:
-        """Remove everything below the prefix, and tell all who listen; returns how many keys there were."""
+        """Remove everything under the prefix, and publish the message; returns how many keys there were."""
         removed = 0
         async for key in self.keys():
             removed += await self._client.unlink(key)
@@ -230,7 +230,7 @@ class RedisStore:
         return removed
 
     async def stats(self) -> dict[str, int]:
-        """How many entries and marks there are, and how many bytes of memory they take."""
+        """The number of entries and marks, and the bytes of memory that they take."""
         counted = {"entries": 0, "marks": 0, "bytes": 0}
         async for key in self.keys():
             try:
@@ -243,7 +243,7 @@ class RedisStore:
         return counted
 
     async def _run(self, script: str, key: str, *arguments: str | int | bytes) -> Any:
-        """Run a script by its digest, or whole where Redis has forgotten it."""
+        """Run a script by its digest, or send it if Redis does not have it."""
         sha = _SHA[script]
         try:
             return await self._cache.raw("evalsha", sha, 1, self._prefix + key, *arguments)
@@ -253,7 +253,7 @@ class RedisStore:
 
 @dataclass(frozen=True, slots=True)
 class RedisConnections:
-    """The ways to Redis: one for commands, one to listen to messages, which any server of a cluster passes on."""
+    """Clients for Redis: one for commands, and one to listen to messages, which any server of a cluster passes on."""
 
     client: Client
     listener: Redis
@@ -263,18 +263,18 @@ class RedisConnections:
 async def open_redis(
     url: SecretStr, *, cluster: bool, patience: float = CONNECT_TIMEOUT
 ) -> AsyncIterator[RedisConnections]:
-    """Connections to Redis or Valkey while the block runs, made when they are first used.
+    """Connections to Redis or Valkey while the block runs, opened when they are first used.
 
-    `url` is `redis://`, `rediss://` (TLS), `valkey://` or `valkeys://`, and may hold a user and a password; `patience`
-    bounds connecting, in seconds. How long an answer may take is bounded by whoever asks, with `asyncio.timeout`.
+    `url` is `redis://`, `rediss://` (TLS), `valkey://` or `valkeys://`, and may contain user and password; `patience`
+    bounds connecting, in seconds. Callers bound the time for an answer, with `asyncio.timeout`.
     """
     address = _redis_url(url.get_secret_value())
     options: dict[str, Any] = {
-        "socket_timeout": None,  # else each command is sent by asyncio.wait_for, which loses cancellations before 3.12
+        "socket_timeout": None,  # else commands use asyncio.wait_for, which loses cancellations before 3.12
         "socket_connect_timeout": patience,
-        "protocol": 2,  # by RESP 3 a connection takes two round trips more until it is of use
-        "retry": Retry(NoBackoff(), 0),  # whoever calls has something better to do than to wait for another try
-        "retry_on_error": [ReadOnlyError],  # not at all, but the connection is closed: the name may have moved on
+        "protocol": 2,  # with RESP 3 a new connection takes two more round trips
+        "retry": Retry(NoBackoff(), 0),  # callers have better to do than to wait for a retry
+        "retry_on_error": [ReadOnlyError],  # only closes the connection: the name may have moved on
     }
     if cluster:
         client: Client = RedisCluster.from_url(address, **options)
@@ -290,7 +290,7 @@ async def open_redis(
 
 
 class _RedisCache(BaseCache):  # type: ignore[misc]  # aiocache is untyped
-    """An aiocache cache over redis-py, one server or a cluster. All goes by `raw`: we keep more than a value."""
+    """An aiocache cache over redis-py, one server or a cluster. Only `raw` is used: we keep more than a value."""
 
     def __init__(self, client: Client) -> None:
         super().__init__(timeout=None)
@@ -301,7 +301,7 @@ class _RedisCache(BaseCache):  # type: ignore[misc]  # aiocache is untyped
 
 
 def _entry(fields: list[bytes], left: int) -> StoredEntry | None:
-    """From a hash, names and values in turn, and the milliseconds that are left to it; None when it is not readable."""
+    """An entry from a hash, names and values alternating, and its milliseconds left; None if it is not readable."""
     found = dict(zip(fields[::2], fields[1::2], strict=True))
     try:
         version, stored_at, data = int(found[b"version"]), float(found[b"stored_at"]), found[b"data"]
@@ -320,5 +320,5 @@ def _redis_url(url: str) -> str:
 
 
 def _escaped(prefix: str) -> str:
-    """A prefix as a pattern that matches itself."""
+    """The prefix as a pattern that matches only itself."""
     return "".join(f"\\{each}" if each in "*?[]\\" else each for each in prefix)

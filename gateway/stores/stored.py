@@ -1,4 +1,4 @@
-"""What is kept outside this process."""
+"""Cache entries as they are stored outside this process."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Final
 __all__ = ["MAX_WRITERS", "StoredEntry"]
 
 MAX_WRITERS: Final = 100
-"""Writes under way that a mark tells apart, here and in memory; past that, they count as one, which ends when the last
-of them does. Each read that is to be kept looks at all of them, and whoever gives up what he writes leaves one."""
+"""Writes in progress that a mark distinguishes, in Redis and in memory. Above that they count as one, which ends with
+the last of them. Each read that is to be kept checks all of them, and every abandoned write leaves one."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEntry:
-    """An entry as it is kept. `stored_at` is in Unix time (seconds), by the clock of the machine that made it."""
+    """A stored entry. `stored_at` is in Unix time (seconds), by the clock of the machine that stored it."""
 
     version: int
     stored_at: float
     data: bytes
     expires_in: float = field(default=math.inf, compare=False)
-    """Seconds until it is dropped where it was found, by the clock of what keeps it."""
+    """Seconds until it expires, by the clock of Redis."""

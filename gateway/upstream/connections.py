@@ -1,4 +1,4 @@
-"""Connections to upstream: made, kept and closed. What they speak is agreed on with TLS, or else HTTP/1.1."""
+"""Connections to upstream: opened, kept and closed. Their protocol is negotiated with TLS, or else HTTP/1.1."""
 
 from __future__ import annotations
 
@@ -24,49 +24,49 @@ __all__ = ["HTTP_1", "HTTP_2", "Connection", "Origin"]
 
 HTTP_1: Final = "http/1.1"
 HTTP_2: Final = "h2"
-"""As they are called where they are agreed on (ALPN, RFC 7301)."""
+"""Names of protocols in ALPN (RFC 7301)."""
 
 _UNUSED: Final = 30.0
-"""Seconds for which an unused connection is kept: less than what servers and load balancers have (60 and more), so
-that it is we who close it, and not they while a request is on its way."""
+"""Seconds for which an idle connection is kept: less than servers and load balancers do (60 and more), so that we close
+it first, and they do not while a request is on its way."""
 _OLD: Final = 60.0
-"""Seconds after which a connection is used for no more requests: a name may lead to another server by now, as when
-upstream is moved, and a busy connection would never notice. As long as many names are good for (the TTL in DNS)."""
+"""Seconds after which a connection is not used for more requests: its name may resolve to another server by now, if
+upstream has moved, and a busy connection would never notice. Many names have this TTL in DNS."""
 _SPREAD: Final = 0.1
-"""The part of that by which it differs between connections, so that those made together do not all end together."""
+"""Jitter, as a share of that, so that connections that were opened together do not end together."""
 _KNOWN: Final = 10.0
-"""Seconds for which a name's addresses are taken to be the same: many connections may be made at once."""
+"""Seconds for which a name's addresses are cached: many connections may be opened at once."""
 _NEXT_ADDRESS: Final = 0.25
-"""Seconds after which another address of the same name is tried as well (RFC 8305, section 5)."""
+"""Seconds after which the name's next address is tried in parallel (RFC 8305, section 5)."""
 _CLOSING: Final = 1.0
 """Seconds that closing all connections may take."""
 
 
 class Connection(asyncio.Protocol, ABC):
-    """One of them, whatever it speaks. It tells its origin what becomes of it."""
+    """A connection, whatever its protocol. It reports its state to its origin."""
 
     transport: asyncio.Transport
     unused_since: float
     old_at: float
-    """When it is too old to be used for another request. Both are times of the event loop."""
+    """When it is too old for another request. Both are in the event loop's time."""
 
     async def ready(self) -> None:
-        """Wait until it can be asked, or is closed."""
+        """Wait until it can take requests, or is closed."""
 
     @abstractmethod
     def ask(self, request: bytes) -> Incoming:
-        """Send a request, which is as HTTP/1.1 has it."""
+        """Send a request, in the format of HTTP/1.1."""
 
     @abstractmethod
     def close(self) -> None:
-        """At once: nothing that still waits here is sent."""
+        """Close it at once, without sending what is still buffered."""
 
 
 class Origin:
     """A server, and all connections to it (RFC 9110, section 4.3.1). Belongs to one event loop.
 
-    `kinds` is what they may speak, by ALPN's names, and what `tls` offers. Where there is a `proxy`, they go through
-    tunnels that it makes. How many there are at a time is left to whoever asks: a new one is made when none has room.
+    `kinds` are the protocols that `tls` offers, by their names in ALPN. With a `proxy`, connections go through its
+    tunnels. Their number is not limited here: a new one is opened when none is available.
     """
 
     def __init__(
@@ -84,23 +84,23 @@ class Origin:
         self._proxy = proxy
         self._connecting = asyncio.Lock()
         self._is_shared = tls is not None and HTTP_2 in kinds
-        """Whether one connection is likely to do for many requests."""
+        """Whether one connection probably serves many requests."""
         self._loop = asyncio.get_running_loop()
         self._addresses: Sequence[AddrInfoType] = ()
         self._addresses_until = 0.0
         self._looking_up = asyncio.Lock()
         self._open: set[Connection] = set()
         self._unused: deque[Connection] = deque()
-        """The one that was used last is the last, and the next to be used."""
+        """The most recently used last, which is used next."""
         self._roomy: dict[Connection, None] = {}
-        """Those that are in use and can be used for more, the oldest first."""
+        """Those in use that can take more requests, the oldest first."""
         self._timer: asyncio.TimerHandle | None = None
-        """Set while there are unused ones, until the time of the first of them is over."""
+        """Set while there are unused ones, for when the first of them is closed."""
         self._closed: asyncio.Future[None] | None = None
-        """Once they are to be closed: done when the last one is."""
+        """Set when closing begins; done when the last connection is closed."""
 
     def available(self) -> Connection | None:
-        """One that is there and has room for a request, if there is any."""
+        """An open connection that can take a request, if there is one."""
         while self._unused:
             connection = self._unused.pop()
             if not connection.transport.is_closing():
@@ -111,9 +111,9 @@ class Origin:
         return None
 
     async def connect(self) -> Connection:
-        """A new one, or one that another request has made meanwhile and that has room for more.
+        """A new connection, or one that was opened for another request meanwhile and can take more.
 
-        Raises OSError, or UnicodeError for what can be no name.
+        Raises OSError, or UnicodeError for an invalid name.
         """
         if self._is_shared:
             async with self._connecting:
@@ -124,18 +124,18 @@ class Origin:
         return await self._connect()
 
     def fill(self, connection: Connection) -> None:
-        """It is in use, and has no room for more."""
+        """It is in use, and cannot take more requests."""
         self._roomy.pop(connection, None)
 
     def share(self, connection: Connection) -> None:
-        """It is in use, and has room for more, unless it is too old for that."""
+        """It is in use, and can take more requests, unless it is too old."""
         if self._loop.time() < connection.old_at:
             self._roomy[connection] = None
         else:
             self.fill(connection)
 
     def keep(self, connection: Connection) -> None:
-        """It is not in use. It is closed if it is too old."""
+        """It is idle. It is closed if it is too old."""
         self._roomy.pop(connection, None)
         connection.unused_since = self._loop.time()
         if connection.unused_since >= connection.old_at:
@@ -146,13 +146,13 @@ class Origin:
             self._timer = self._loop.call_at(connection.unused_since + _UNUSED, self._close_unused)
 
     def opened(self, connection: Connection) -> None:
-        """It is there."""
+        """It is open."""
         age = _OLD * random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311 - no secret
         connection.old_at = self._loop.time() + age
         self._open.add(connection)
 
     def ended(self, connection: Connection) -> None:
-        """It is no more."""
+        """It is closed."""
         self._open.discard(connection)
         self._roomy.pop(connection, None)
         if connection in self._unused:
@@ -168,7 +168,7 @@ class Origin:
         for connection in tuple(self._open):
             connection.close()
         if self._open:
-            await asyncio.wait([self._closed], timeout=_CLOSING)  # the event loop tells of it in its next turns
+            await asyncio.wait([self._closed], timeout=_CLOSING)  # the event loop reports it in its next iterations
 
     async def _connect(self) -> Connection:
         try:
@@ -229,16 +229,16 @@ class Origin:
 
 
 class _Agreement(asyncio.Protocol):
-    """On what a new connection speaks: over in the moment in which it is there."""
+    """The protocol of a new connection until ALPN's result is known, which decides on the real one."""
 
     connection: Connection
-    """Once it is there."""
+    """Set when the connection is open."""
 
     def __init__(self, origin: Origin, kinds: Mapping[str, Callable[[Origin], Connection]]) -> None:
         self._origin = origin
         self._kinds = kinds
         self.on = ""
-        """Empty until then."""
+        """The negotiated protocol; empty until then."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
@@ -248,6 +248,6 @@ class _Agreement(asyncio.Protocol):
         self.connection.connection_made(transport)
 
     def come_to_nothing(self) -> None:
-        """Whoever made the connection has gone. uvloop closes it then, and does not tell the connection so."""
+        """Connecting was cancelled. uvloop closes the connection then, without telling its protocol."""
         if self.on:
             self._origin.ended(self.connection)

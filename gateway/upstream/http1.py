@@ -1,7 +1,7 @@
-"""A connection by HTTP/1.1 (RFC 9112): one request at a time, and none is given an answer of another's.
+"""A connection with HTTP/1.1 (RFC 9112): one request at a time, and none gets the answer of another.
 
-The event loop has the socket and TLS, llhttp (by httptools) tells where answers begin and end, and whether another may
-follow.
+The event loop does the socket and TLS; llhttp (in httptools) tells where answers begin and end, and whether the
+connection can be used again.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["Http1Connection"]
 
 _FRUITLESS: Final = 64 * 1024
-"""Bytes in a row that may bring neither an answer's head nor anything of its body."""
+"""Bytes in a row that may contain neither the end of an answer's head nor any of its body."""
 _LARGE: Final = 64 * 1024
-"""Bytes that may wait for the socket before TLS is told to encrypt no more: the default of asyncio and uvloop."""
+"""Bytes that may wait for the socket before TLS stops encrypting: the default of asyncio and uvloop."""
 
 
 class Http1Connection(Connection):
-    """What comes without a request, or beyond its answer, ends it."""
+    """HTTP/1.1. Data without a request, or after its answer, closes the connection."""
 
     def __init__(self, origin: Origin) -> None:
         self._origin = origin
@@ -37,28 +37,28 @@ class Http1Connection(Connection):
         self._fruitless = 0
         self._paused = False
         self._reusable = False
-        """Once an answer has ended: whether another may follow."""
+        """Whether the connection can be used again, once an answer has ended."""
 
     def ask(self, request: bytes) -> Incoming:
-        """Send a request. The connection can be used for another when the answer has ended, or else is closed."""
+        """Send a request. When the answer has ended, the connection can be used again, or is closed."""
         answer = self._answer = Incoming(self, self._loop, b"HTTP/1.1")
         if len(request) <= _LARGE:
             self.transport.write(request)
         else:
-            # With TLS, the size of the write buffer leaves out what has been encrypted and not yet taken by the socket.
-            # But nothing more is encrypted while too much of that waits. So the last byte, written by itself, is
-            # counted until nearly all that comes before it has gone.
+            # With TLS, the size of the write buffer does not include data that is encrypted but not sent. But nothing
+            # more is encrypted while too much of that waits. So the last byte, written separately, counts until nearly
+            # everything before it has been sent.
             whole = memoryview(request)
             self.transport.write(whole[:-1])
             self.transport.write(whole[-1:])
         return answer
 
     def close(self) -> None:
-        """At once: nothing that still waits here is sent."""
+        """Close it at once, without sending what is still buffered."""
         self.transport.abort()
 
     def resume(self) -> None:
-        """What came has been read."""
+        """The data received so far has been read."""
         if self._paused:
             self._paused = False
             self.transport.resume_reading()
@@ -85,7 +85,7 @@ class Http1Connection(Connection):
         if answer.ended:
             self._answer = None
             self.resume()
-            # With part of the request still here, the next would follow upon half of it.
+            # If part of the request is still unsent, the next would follow half of it.
             if self._reusable and not self.transport.get_write_buffer_size():
                 self._origin.keep(self)
             else:

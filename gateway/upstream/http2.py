@@ -1,7 +1,7 @@
-"""A connection by HTTP/2 (RFC 9113): many requests at a time, each on a stream of its own.
+"""A connection with HTTP/2 (RFC 9113): many requests at a time, each on its own stream.
 
-The event loop has the socket and TLS, and h2 knows the frames. What is here is which streams there are, how much of
-them is sent and taken, and what becomes of each request when the connection, or upstream, has had enough.
+The event loop does the socket and TLS, and h2 the frames. This module keeps the streams, does the flow control, and
+decides what becomes of each request when the connection, or upstream, ends.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ if TYPE_CHECKING:
 __all__ = ["Http2Connection"]
 
 _STREAMS: Final = 100
-"""Requests at a time on a connection: what servers should allow, and most do (RFC 9113, section 6.5.2)."""
+"""Concurrent requests on a connection: servers should allow as many, and most do (RFC 9113, section 6.5.2)."""
 _LAST_STREAM: Final = 2**31 - 1
 _WINDOW: Final = 2 * _STREAMS * AHEAD
-"""Bytes that upstream may send on all streams together before it hears more. As no stream takes more than `AHEAD` that
-are unread, one with a slow reader never makes the others wait for this."""
+"""Flow-control window of the connection, in bytes. Since no stream buffers more than `AHEAD` unread bytes, one with a
+slow reader never makes the others wait for this."""
 _HEAD: Final = 64 * 1024
 """Bytes of an answer's head."""
 _BACKLOG: Final = 1024 * 1024
-"""Bytes that may wait to be sent, which are acknowledgements: bodies wait sooner."""
+"""Bytes of acknowledgements that may wait to be sent: bodies stop earlier."""
 _SILENCE: Final = 1.0
-"""Seconds without a word since something was asked, after which a connection is not trusted with more when somebody has
-waited in vain: its other end may be gone, and TCP takes a quarter of an hour to find out."""
+"""If a request was given up, and nothing was received for so many seconds after a request was sent, a connection is not
+used again: its other end may be gone, and TCP takes a quarter of an hour to find out."""
 _HEADER: Final = 9
-"""Bytes of a frame before its payload (section 4.1)."""
+"""Bytes of a frame's header (section 4.1)."""
 _GOAWAY: Final = 7
 _OF_A_CONNECTION: Final = frozenset({b"host", b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding"})
-"""Fields that HTTP/2 has no use for (section 8.2.2), or says otherwise."""
+"""Fields that HTTP/2 does not have (section 8.2.2), or expresses differently."""
 
 
 class Http2Connection(Connection):
-    """What upstream does wrong on it ends all that are under way; what it refuses, or leaves alone, only that."""
+    """HTTP/2. A protocol error of upstream ends all requests in progress; a refusal only the refused ones."""
 
     def __init__(self, origin: Origin) -> None:
         self._origin = origin
@@ -65,22 +65,22 @@ class Http2Connection(Connection):
         )
         self._streams: dict[int, _Stream] = {}
         self._begun = b""
-        """Of a frame that has not come whole."""
+        """The beginning of a frame that has not arrived completely."""
         self._unheard_since: float | None = None
-        """When upstream was first asked something after it had last said anything."""
+        """When the first request was sent after the last data was received."""
         self._settled: asyncio.Future[None] = self._loop.create_future()
-        """Done when upstream has said how much it takes, which is the first that it says (section 3.4), or is gone."""
+        """Done when upstream has sent its settings, which come first (section 3.4), or is gone."""
         self._in_use = False
         self._full = False
-        """Whether bodies have to wait until the socket has taken what there is."""
+        """Whether bodies have to wait until the socket has taken what is buffered."""
         self._leaving = False
-        """Whether no further request may follow."""
+        """Whether no further requests may be sent."""
 
     async def ready(self) -> None:
         await self._settled
 
     def ask(self, request: bytes) -> Incoming:
-        """Send a request. Others may follow at once, if the connection has room."""
+        """Send a request. Others may follow at once, if the connection can take more."""
         head, _, body = request.partition(b"\r\n\r\n")
         line, *lines = head.split(b"\r\n")
         method, target, _ = line.split(b" ")
@@ -103,13 +103,13 @@ class Http2Connection(Connection):
         return stream.answer
 
     def close(self) -> None:
-        """At once, and with it all that is under way."""
+        """Close it at once, with all requests in progress."""
         self.transport.abort()
 
     # What a stream says.
 
     def abandon(self, stream: _Stream) -> None:
-        """Nobody waits for its answer any more."""
+        """Its answer is no longer needed."""
         if self._streams.pop(stream.number, None) is None:
             return
         self._cancel(stream)
@@ -118,7 +118,7 @@ class Http2Connection(Connection):
         self._tell()
 
     def widen(self, stream: _Stream) -> None:
-        """What came on it has been read."""
+        """The data received on it has been read."""
         if stream.number in self._streams:
             taken = AHEAD - self._h2.remote_flow_control_window(stream.number)
             if taken >= AHEAD // 2:
@@ -138,7 +138,7 @@ class Http2Connection(Connection):
         try:
             for event in self._h2.receive_data(self._without_goaway(data)):
                 self._take(event)
-            self._send_bodies(self._streams.values())  # not sooner: h2 has taken in all of the events already
+            self._send_bodies(self._streams.values())  # not before: h2 has processed all of the events already
             taken = _WINDOW - self._h2.inbound_flow_control_window
             if taken >= _WINDOW // 2:
                 self._h2.increment_flow_control_window(taken)
@@ -196,7 +196,7 @@ class Http2Connection(Connection):
         stream.answer.ended = True
         stream.answer.wake()
         if stream.unsent:
-            self._cancel(stream)  # upstream wants no more of it
+            self._cancel(stream)  # upstream does not need the rest of the request
 
     def _reset(self, number: int, code: ErrorCodes | int | None) -> None:
         stream = self._streams.pop(number, None)
@@ -208,7 +208,7 @@ class Http2Connection(Connection):
             stream.answer.fail(httpx.ReadError, f"upstream has ended the answer before its end ({code!r})")
 
     def _without_goaway(self, data: bytes) -> bytes:
-        """All other frames. To h2 that one ends the connection, while there may be answers yet (section 6.8)."""
+        """The data without GOAWAY frames: h2 would end the connection, though answers may follow (section 6.8)."""
         data = self._begun + data
         kept, at = [], 0
         while len(data) - at >= _HEADER:
@@ -227,7 +227,7 @@ class Http2Connection(Connection):
         return b"".join(kept)
 
     def _leave(self, last: int) -> None:
-        """Upstream takes no more requests, and has not taken those after this one."""
+        """Upstream takes no more requests, and has not processed those after this one."""
         self._leaving = True
         for number in [each for each in self._streams if each > last]:
             self._streams.pop(number).answer.fail(*_NOT_TAKEN)
@@ -249,7 +249,7 @@ class Http2Connection(Connection):
                 self._flush()
 
     def _tell(self) -> None:
-        """Send what there is to be sent, and tell the origin how it stands here."""
+        """Send what is buffered, and report the state to the origin."""
         self._flush()
         if self.transport.is_closing():
             return
@@ -285,11 +285,11 @@ class Http2Connection(Connection):
 
 
 _NOT_TAKEN: Final = (httpx.ConnectError, "upstream has not taken the request on")
-"""Nothing has been done about it, so that it is as if there had been no connection (section 8.7)."""
+"""It has not been processed, as if there had been no connection (section 8.7)."""
 
 
 class _Stream:
-    """A request, and where its answer comes from."""
+    """A request, and the source of its answer."""
 
     __slots__ = ("_connection", "answer", "number", "unsent")
 

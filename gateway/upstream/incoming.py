@@ -1,4 +1,4 @@
-"""An answer as it comes in, over whatever connection."""
+"""An answer while it is received, from any kind of connection."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
 __all__ = ["AHEAD", "Incoming", "Source"]
 
 AHEAD: Final = 256 * 1024
-"""Bytes of a body that may lie here unread before no more are taken from where it comes from."""
+"""Unread bytes of a body that are buffered before reading from the connection is paused."""
 
 
 class Source(Protocol):
-    """Where an answer comes from."""
+    """The source of an answer: a connection or stream."""
 
     def resume(self) -> None:
-        """What came has been read."""
+        """The data received so far has been read."""
         ...
 
     def close(self) -> None:
-        """Nobody wants the rest of it."""
+        """The rest is not needed."""
         ...
 
 
 class Incoming:
-    """An answer as it comes in. One task reads it."""
+    """An answer while it is received. One task reads it."""
 
     __slots__ = (
         "_failure",
@@ -50,29 +50,29 @@ class Incoming:
         self._failure: tuple[type[httpx.TransportError], str] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.version = version
-        """Of HTTP, as httpx calls it."""
+        """HTTP version, as httpx names it."""
         self.status = 0
-        """0 until its head has come."""
+        """0 until the head has arrived."""
         self.fields: list[tuple[bytes, bytes]] = []
-        """Those of the head, as they came."""
+        """Header fields, as received."""
         self.unread = 0
-        """Bytes of its body that have come and have not been read."""
+        """Bytes of the body that have been received but not read."""
         self.ended = False
-        """Whether all of it has come."""
+        """Whether it has been received completely."""
 
     async def head(self) -> None:
-        """Wait for it. Raises httpx.RemoteProtocolError for what is no answer, ReadError when none comes."""
+        """Wait for the head. Raises httpx.RemoteProtocolError if it is invalid, ReadError if none arrives."""
         while not self.status:
             await self._more()
 
     async def part(self) -> bytes:
-        """What has come of its body since the last, or will come next; empty at its end. Raises what `head` does."""
+        """The next part of the body, for which it may wait; empty at the end. Raises what `head` raises."""
         while not self._parts and not self.ended:
             await self._more()
         return self.rest()
 
     def rest(self) -> bytes:
-        """What has come of its body since the last."""
+        """All that has been received of the body since the last part."""
         rest = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts.clear()
         self.unread = 0
@@ -81,30 +81,30 @@ class Incoming:
         return rest
 
     def close(self) -> None:
-        """Nobody wants what has not come yet, if anything has not."""
+        """The rest is not needed, if it is not complete."""
         if not self.ended:
             self._source.close()
 
     # What its source says.
 
     def add(self, part: bytes) -> None:
-        """Part of its body. An empty one is none: to a reader it would be the end, which `ended` tells."""
+        """Add a part of the body. Empty ones are ignored: to a reader an empty part is the end."""
         if part:
             self._parts.append(part)
             self.unread += len(part)
 
     def fail(self, kind: type[httpx.TransportError], message: str) -> None:
-        """There will be no more."""
+        """No more will be received."""
         self._failure = (kind, message)
         self.wake()
 
     def ends_with_the_connection(self) -> bool:
-        """Whether it tells no length of its own (RFC 9112, section 6.3)."""
+        """Whether it has no length of its own, but ends when the connection does (RFC 9112, section 6.3)."""
         delimiting = {b"content-length", b"transfer-encoding"}
         return self.status != 0 and all(name.lower() not in delimiting for name, _ in self.fields)
 
     def wake(self) -> None:
-        """Something has come."""
+        """Something was received."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
