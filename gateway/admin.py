@@ -1,4 +1,4 @@
-"""The operator's door: `/livez` and `/readyz` (as Kubernetes asks), and `/metrics` (for Prometheus)."""
+"""The operators' listener: `/livez` and `/readyz` (for Kubernetes), and `/metrics` (for Prometheus)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["admin_app"]
 
 
 class Reporter(Protocol):
-    """Knows how things stand."""
+    """Makes reports."""
 
     async def report(self) -> Report:
-        """How everything stands."""
+        """The state of everything."""
         ...
 
 
@@ -32,11 +32,11 @@ class Exposed(Protocol):
 
     @property
     def content_type(self) -> str:
-        """Of the exposition."""
+        """Its media type."""
         ...
 
     def exposition(self) -> bytes:
-        """All of them in the text format that Prometheus reads."""
+        """All metrics in the text format that Prometheus reads."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The composition root: builds everything, top to bottom, and owns every lifetime."""
+"""The composition root: builds everything, from top to bottom, and owns all lifetimes."""
 
 from __future__ import annotations
 
@@ -43,29 +43,29 @@ __all__ = ["Addresses", "Doors", "open_doors", "open_gateway"]
 
 _MANAGING: Final = ("get", "batch_get", "replace", "patch", "add_attribute", "remove_attribute")
 _OWN: Final = ("get", "update", "add_attribute", "remove_attribute")
-"""Use cases, each of which is a step of a trace."""
+"""Methods of the use cases, each of which is a span in traces."""
 
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """Where callers come in."""
+    """Open doors."""
 
     graphql: str
     """URL of the GraphQL endpoint."""
     grpc: str
-    """Host and port, as gRPC's clients take them."""
+    """Host and port, as gRPC clients take them."""
     reload: Callable[[Settings], Awaitable[None]]
-    """Takes callers and tenants' clients from other settings, which are the same in all else."""
+    """Applies callers and tenants' clients from other settings, which are otherwise the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where the doors are."""
+    """Addresses of all listeners."""
 
     graphql: str
     """URL of the GraphQL endpoint."""
     grpc: str
-    """Host and port, as gRPC's clients take them."""
+    """Host and port, as gRPC clients take them."""
     admin: str
     """Base URL of the admin listener."""
 
@@ -81,11 +81,11 @@ async def open_gateway(
 ) -> AsyncIterator[Addresses]:
     """Serve while the block runs, in this process alone.
 
-    `playground_headers` are filled in for whoever opens the playground. Ports are `shared` as `gateway.listener.bind`
-    has it. With `read_again` it obeys SIGHUP (see `gateway.reloading`).
+    `playground_headers` are filled in when the playground is opened. `shared` is as in `gateway.listener.bind`. With
+    `read_again` it obeys SIGHUP (see `gateway.reloading`).
 
-    Raises OSError when a port cannot be had, CertificateError, and ConfigurationError for bad trusted documents. On
-    leaving, the doors close first and let calls under way finish.
+    Raises OSError if a port cannot be bound, CertificateError, and ConfigurationError for invalid trusted documents. On
+    leaving, the doors close first, and let calls in progress finish.
     """
     metrics, readiness = Metrics(), Readiness()
     metrics.watch_process()
@@ -114,7 +114,7 @@ async def open_doors(
     shutdown: Shutdown,
     shared: bool,
 ) -> AsyncIterator[Doors]:
-    """As `open_gateway`, without the operator's listener, which several processes have in common."""
+    """As `open_gateway`, without the operators' listener, which several processes share."""
     readiness.set("doors", "opening", met=False)
     schema = make_schema(introspection=settings.graphql.introspection)
     documents = prepare_documents(settings, schema)
@@ -203,7 +203,7 @@ async def open_doors(
 
         yield Doors(graphql, rpc, reload)
         shutdown.begin()
-        await shutdown.pause(settings.shutdown.delay)  # a load balancer hears of the end before a door closes
+        await shutdown.pause(settings.shutdown.delay)  # so that a load balancer notices before a door closes
         shutdown.close()
 
 

@@ -1,7 +1,7 @@
 """Reads the settings: the environment and the configuration file are read here and nowhere else.
 
-A setting comes from the environment (`SESSION_GATEWAY_GRPC__PORT=50052`), else from the TOML file (`[grpc]`, `port =
-50052`), else it has its default. Bad ones are refused as a whole, a line for each, before anything listens.
+A setting comes from the environment (`SESSION_GATEWAY_GRPC__PORT=50052`), or else from the TOML file (`[grpc]`, `port =
+50052`), or else it has its default. Invalid ones are reported all together, a line for each, before anything listens.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["CONFIG_VARIABLE", "load_settings"]
 
 CONFIG_VARIABLE: Final = f"{PREFIX}CONFIG"
-"""Names the configuration file, where the command line does not."""
+"""Names the configuration file, unless the command line does."""
 
 
 def load_settings(
@@ -35,7 +35,7 @@ def load_settings(
     defaults: Mapping[str, object] | None = None,
     overrides: Mapping[str, object] | None = None,
 ) -> Settings:
-    """Read the overrides, over the environment, over the TOML file, over the defaults. Raises ConfigurationError."""
+    """Read the settings: overrides, then environment, then TOML file, then defaults. Raises ConfigurationError."""
 
     class Layered(Settings):
         @classmethod
@@ -67,7 +67,7 @@ def load_settings(
 
 
 def _read(file: Path | None) -> dict[str, object]:
-    """What the file holds. Raises ConfigurationError."""
+    """The content of the file. Raises ConfigurationError."""
     try:
         return {} if file is None else tomllib.loads(file.read_text("utf-8-sig"))
     except OSError as error:
@@ -83,7 +83,7 @@ def _read(file: Path | None) -> dict[str, object]:
 
 
 def _unknown_variables() -> Iterator[str]:
-    """Variables with our prefix that are none of ours: a misspelt setting must not be passed over."""
+    """Variables with our prefix that are no settings: a misspelt one must not be ignored."""
     for name in os.environ:
         prefix, rest = name[: len(PREFIX)], name[len(PREFIX) :]
         section = rest.partition("__")[0].lower()
@@ -94,7 +94,7 @@ def _unknown_variables() -> Iterator[str]:
 
 
 def _undecoded_variables() -> Iterator[str]:
-    """Variables of ours that hold bytes which are no text: Python passes them on as what nobody can send."""
+    """Variables of ours that are not valid text: Python would pass on surrogates, which cannot be encoded."""
     for name, value in os.environ.items():
         if name.startswith(PREFIX) and name != CONFIG_VARIABLE:
             try:
@@ -104,7 +104,7 @@ def _undecoded_variables() -> Iterator[str]:
 
 
 def _unreadable_variables() -> Iterator[str]:
-    """Variables that have to be JSON and are not. pydantic-settings names only the section of the first."""
+    """Variables that should be JSON but are not. pydantic-settings names only the section of the first."""
     for name, value in os.environ.items():
         source = EnvSettingsSource(Settings)
         source.env_vars = {name.lower(): value}
@@ -117,7 +117,7 @@ def _unreadable_variables() -> Iterator[str]:
 
 
 def _problems(errors: list[ErrorDetails]) -> Iterator[str]:
-    """A line for each. A list without its bad entries may be too short: only these are told then."""
+    """A line for each. A list may be too short only without its invalid entries: then only these are reported."""
     for error in errors:
         place = error["loc"]
         if error["type"] == "too_short" and any(each["loc"][: len(place)] == place for each in errors if each != error):
@@ -142,7 +142,7 @@ _KINDS: Final = {
     "url_parsing": "must be a valid URL that begins with http:// or https://",
     "url_scheme": "must be a valid URL that begins with http:// or https://",
 }
-"""Pydantic's words for these are of Python."""
+"""Pydantic describes these in terms of Python."""
 
 
 def _problem(error: ErrorDetails) -> str:
@@ -199,7 +199,7 @@ def _sections(annotation: object) -> Iterator[type[BaseModel]]:
 
 
 def _misspelt(path: list[str]) -> str:
-    """What is wrong with a text of the section `access`."""
+    """What is wrong with a string in the section `access`."""
     if path[-1] == "hash":
         return "is not the hash of a key: `session-gateway keys new NAME` prints one"
     if "tenants" in path[3:]:

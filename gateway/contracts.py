@@ -17,14 +17,14 @@ def proto() -> str:
 
 
 def service_config() -> str:
-    """What gRPC channels are to be given, in JSON (grpc.service_config.ServiceConfig)."""
+    """The service config for gRPC channels, in JSON (grpc.service_config.ServiceConfig)."""
     return _path("proto/emporix/sessioncontext/v1/session_context_grpc_service_config.json").read_text("utf-8")
 
 
 def example_operations() -> dict[str, str]:
-    """One GraphQL document for each root field, by the file's name. Each runs as it is in `dev`.
+    """One GraphQL document for each root field, by the file's name. Each runs unchanged in `dev`.
 
-    Reads come first, and among them and the writes, those of any session before those of one's own.
+    Reads come before writes, and operations on any session before those on the shopper's own.
     """
     files = sorted(_path("schema/operations").glob("*.graphql"), key=_place)
     return {file.stem: file.read_text("utf-8") for file in files}

@@ -1,4 +1,4 @@
-"""File descriptors: connections are most of them, and a process often may have fewer than it has a right to."""
+"""The limit on open files, most of which are connections."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ["allow_many"]
 
 
 def allow_many() -> int:
-    """Raise the soft limit to the hard one (getrlimit(2)). It is low for the sake of select(2), which nothing uses.
+    """Raise the soft limit to the hard one (getrlimit(2)). It is low because of select(2), which nothing here uses.
 
-    Returns how many there may be then.
+    Returns the new limit.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # "infinity" is more than some kernels allow
+    with suppress(OSError, ValueError):  # some kernels do not allow "infinity"
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if allowed == resource.RLIM_INFINITY else allowed

@@ -1,4 +1,4 @@
-"""What `session-gateway dev` is: a gateway, the sandbox that it asks, and callers that both know."""
+"""What `session-gateway dev` runs: a gateway, the sandbox as its upstream, and credentials that both know."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ DEV_DEFAULTS: Final[dict[str, dict[str, object]]] = {
     "upstream": {"lazy_tokens": True},
     "shutdown": {"grace": 1.0},
 }
-"""What `dev` sets where neither the environment nor a file does."""
+"""Defaults of `dev`, over which the environment and the file take precedence."""
 
 
 async def develop(settings: Settings) -> None:
-    """Run both until told to stop, and print how they are asked. Raises OSError when a port cannot be had."""
+    """Run both until told to stop, and print how to call them. Raises OSError if a port cannot be bound."""
     shutdown = Shutdown()
     shutdown.obey_signals()
     async with sandbox.serve(sandbox.Sandbox(), settings.sandbox.host, settings.sandbox.port) as upstream:
@@ -59,7 +59,7 @@ async def develop(settings: Settings) -> None:
 
 
 def dev_headers(upstream: sandbox.Sandbox) -> Mapping[str, str]:
-    """What the playground sends along: callers' credentials that the sandbox knows."""
+    """The headers that the playground sends: credentials that gateway and sandbox know."""
     return {
         "x-api-key": "dev-key",
         "authorization": f"Bearer {seed.CUSTOMER_TOKEN}",

@@ -5,8 +5,8 @@
     ├── Unauthenticated               the caller's own token is missing, expired or revoked
     │   └── CallerUnauthenticated     this gateway does not know the caller
     ├── PermissionDenied              the caller's own token, or saas-token, does not allow this
-    │   └── CallerNotPermitted        this gateway does not let the caller
-    ├── IssuerUnavailable             whether it knows the caller cannot be told: the issuer's keys are not to be had
+    │   └── CallerNotPermitted        this gateway does not permit it to the caller
+    ├── IssuerUnavailable             the caller's token cannot be verified: its issuer's keys could not be fetched
     ├── CallerRateLimited             this gateway's own limit: the caller makes too many calls
     ├── NotFound
     │   ├── TenantNotConfigured       no such tenant in this gateway's settings
@@ -26,15 +26,15 @@
         │   └── UpstreamUnreachable   no connection that takes it: nothing was begun
         │       └── UpstreamSpared    nor was it tried: this gateway turns callers away for a moment
         ├── UpstreamTimeout           no answer in time (504 included)
-        │   └── UpstreamNotAsked      nor was anything sent: the time was up before that
+        │   └── UpstreamNotAsked      the time was up before anything was sent
         ├── UpstreamFault             a server error
         ├── UpstreamMalformed         an answer that is not what the API reference says
         │   └── UpstreamTooLarge      or of more bytes than this gateway reads of any
         ├── WriteDiscarded            a write that upstream acknowledged and did not apply
-        └── GatewayCredentialsRefused this gateway's own credentials: its operator's to mend
+        └── GatewayCredentialsRefused this gateway's own credentials: its operator has to fix them
 
-Each door has one table from these classes to its own terms (`gateway.rpc.errors`, `gateway.graphql.errors`). `reason`
-is the stable name that callers switch on; the message is for people. Neither ever holds a token, a secret or an
+Each door maps these classes to its own terms in one place (`gateway.rpc.errors`, `gateway.graphql.errors`). `reason` is
+the stable name that callers switch on; the message is for people. Neither ever contains a token, a secret or text of an
 upstream body.
 """
 
@@ -94,14 +94,14 @@ class GatewayError(Exception):
     reason: ClassVar[str] = "INTERNAL"
 
     leaves_doubt: ClassVar[bool] = False
-    """Whether a write that ended so may have been applied all the same."""
+    """Whether a write that ended with this error may have been applied."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
 
     def __copy__(self) -> Self:
-        """The same error without its traceback, for each of several who are told of one failure."""
+        """The same error without its traceback, for each of several callers that get it."""
         new = type(self).__new__(type(self), *self.args)
         new.__dict__.update(self.__dict__)
         return new
@@ -116,7 +116,7 @@ class Violation:
 
 
 class InvalidArgument(GatewayError):
-    """The input is refused before anything is sent upstream, or upstream refused it as bad."""
+    """The input was refused before anything was sent to upstream, or upstream refused it."""
 
     reason = "INVALID_ARGUMENT"
 
@@ -131,13 +131,13 @@ class InvalidArgument(GatewayError):
 
 
 class Unauthenticated(GatewayError):
-    """The caller's own Emporix token is missing, expired or revoked, or the saas-token is no good any more."""
+    """The caller's own Emporix token is missing, expired or revoked, or the saas-token is no longer valid."""
 
     reason = "UNAUTHENTICATED"
 
 
 class CallerUnauthenticated(Unauthenticated):
-    """The caller shows this gateway no credential, or one that it does not know."""
+    """The caller sent no credential of this gateway, or an unknown one."""
 
     reason = "CALLER_UNAUTHENTICATED"
 
@@ -149,7 +149,7 @@ class PermissionDenied(GatewayError):
 
 
 class CallerNotPermitted(PermissionDenied):
-    """This gateway knows the caller, who may not do this with this tenant's sessions."""
+    """This gateway knows the caller, but does not permit this with this tenant's sessions."""
 
     reason = "CALLER_NOT_PERMITTED"
 
@@ -162,7 +162,7 @@ class CallerNotPermitted(PermissionDenied):
 
 
 class IssuerUnavailable(GatewayError):
-    """The keys of the caller's issuer have not been had yet. Nothing is wrong with the caller's token that we know."""
+    """The keys of the caller's issuer could not be fetched yet. The caller's token may be valid."""
 
     reason = "ISSUER_UNAVAILABLE"
 
@@ -171,7 +171,7 @@ class IssuerUnavailable(GatewayError):
 
 
 class CallerRateLimited(GatewayError):
-    """The caller makes more calls than this gateway lets it. `retry_after` is in seconds."""
+    """The caller makes more calls than its rate limit at this gateway allows. `retry_after` is in seconds."""
 
     reason = "CALLER_RATE_LIMITED"
 
@@ -185,7 +185,7 @@ class NotFound(GatewayError):
 
 
 class TenantNotConfigured(NotFound):
-    """The gateway's settings hold no such tenant."""
+    """The gateway's settings have no such tenant."""
 
     reason = "TENANT_NOT_CONFIGURED"
 
@@ -211,8 +211,8 @@ class SessionNotFound(NotFound):
 class VersionConflict(GatewayError):
     """Another writer came first.
 
-    `expected_version` is None when the caller named none and the gateway's own attempts ran out; `current` is None
-    when the session context could not be read in time.
+    `expected_version` is None if the caller named none and the gateway's own attempts were used up; `current` is None
+    if the session context could not be read in time.
     """
 
     reason = "VERSION_CONFLICT"
@@ -226,7 +226,7 @@ class VersionConflict(GatewayError):
 
 
 class MinVersionNotReached(GatewayError):
-    """Upstream's session context is older than the lowest version that the caller takes."""
+    """Upstream's session context has a lower version than the caller's minimum."""
 
     reason = "MIN_VERSION_NOT_REACHED"
 
@@ -237,7 +237,7 @@ class MinVersionNotReached(GatewayError):
 
 
 class NotRepresentable(GatewayError):
-    """The session context holds a value that the caller's protocol cannot carry."""
+    """The session context contains a value that the caller's protocol cannot represent."""
 
     reason = "NOT_REPRESENTABLE"
 
@@ -247,7 +247,7 @@ class NotRepresentable(GatewayError):
 
 
 class AnswerTooLarge(GatewayError):
-    """The answer has more bytes than an answer may have. What was to be written has been."""
+    """The answer is larger than allowed. Its writes have been applied."""
 
     reason = "ANSWER_TOO_LARGE"
 
@@ -265,7 +265,7 @@ class NoRoomForAnswer(AnswerTooLarge):
 
 
 class RequestNotReceived(GatewayError):
-    """The caller has opened a call and not sent its request in time."""
+    """The caller has opened a call, but not sent its request in time."""
 
     reason = "REQUEST_NOT_RECEIVED"
 
@@ -274,7 +274,7 @@ class RequestNotReceived(GatewayError):
 
 
 class NoRoomForRequest(RequestNotReceived):
-    """The request is a large one, and there is no room for it beside others. `retry_after` is in seconds."""
+    """There is no memory for a large request beside others. `retry_after` is in seconds."""
 
     retry_after = 1.0
 
@@ -283,7 +283,7 @@ class NoRoomForRequest(RequestNotReceived):
 
 
 class WriteOutcomeUnknown(GatewayError):
-    """The answer of a write was lost, and it could not be found out whether the write was applied."""
+    """The answer to a write was lost, and it could not be found out whether the write was applied."""
 
     reason = "WRITE_OUTCOME_UNKNOWN"
 
@@ -293,7 +293,7 @@ class WriteOutcomeUnknown(GatewayError):
 
 
 class UpstreamError(GatewayError):
-    """Emporix, or the way there, failed. `retry_after` is in seconds, where upstream said so or we know."""
+    """Emporix, or the connection to it, failed. `retry_after` is in seconds, if upstream said it or we know it."""
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -301,13 +301,13 @@ class UpstreamError(GatewayError):
 
 
 class RateLimited(UpstreamError):
-    """Upstream answers 429."""
+    """Upstream answered 429."""
 
     reason = "RATE_LIMITED"
 
 
 class UpstreamUnavailable(UpstreamError):
-    """No connection could be made or kept, or upstream's edge answers 502 or 503."""
+    """No connection could be opened, or it broke, or upstream's edge answered 502 or 503."""
 
     reason = "UPSTREAM_UNAVAILABLE"
     leaves_doubt = True
@@ -318,13 +318,13 @@ class UpstreamNotTaken(UpstreamUnavailable):
 
 
 class UpstreamUnreachable(UpstreamUnavailable):
-    """No connection could be made that takes the request: nothing was sent, or nothing begun on (RFC 9113, 8.7)."""
+    """No connection took the request: nothing was sent, or upstream did not start on it (RFC 9113, 8.7)."""
 
     leaves_doubt = False
 
 
 class UpstreamSpared(UpstreamUnreachable):
-    """This gateway asks upstream for no more at the moment: it has enough to do, or keeps failing."""
+    """This gateway does not ask upstream at the moment, since that is busy or keeps failing."""
 
     def __init__(self, message: str, *, retry_after: float) -> None:
         super().__init__(message, retry_after=retry_after)
@@ -338,20 +338,20 @@ class UpstreamTimeout(UpstreamError):
 
 
 class UpstreamNotAsked(UpstreamTimeout):
-    """The time was up before anything of the request was sent: no token or no connection was to be had by then."""
+    """The time was up before anything of the request was sent, for want of a token or connection."""
 
     leaves_doubt = False
 
 
 class UpstreamFault(UpstreamError):
-    """Upstream answers 500, or a status that the API reference does not know."""
+    """Upstream answered 500, or a status that is not in the API reference."""
 
     reason = "UPSTREAM_FAULT"
     leaves_doubt = True
 
 
 class UpstreamMalformed(UpstreamError):
-    """Upstream's answer cannot be decoded as what the API reference says, or is another session's."""
+    """Upstream's answer cannot be decoded, or is about another session."""
 
     reason = "UPSTREAM_MALFORMED"
     leaves_doubt = True
@@ -362,7 +362,7 @@ class UpstreamTooLarge(UpstreamMalformed):
 
 
 class WriteDiscarded(UpstreamError):
-    """Upstream acknowledged a write and did not apply it, as the read-back shows."""
+    """Upstream acknowledged a write, but reading back shows that it was not applied."""
 
     reason = "WRITE_DISCARDED"
 

@@ -1,4 +1,4 @@
-"""What is told of a process that cannot do its work, and the status that it ends with."""
+"""Error messages and exit status of a process that cannot do its work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Unserved", "explained"]
 
 
 class Unserved(Exception):
-    """The work cannot be done; `problems` and `status` have been made out already, maybe by another process."""
+    """The work cannot be done; `problems` and `status` are known already, maybe from another process."""
 
     def __init__(self, problems: tuple[str, ...], status: int) -> None:
         super().__init__("\n".join(problems))
@@ -22,9 +22,9 @@ class Unserved(Exception):
 
 
 def explained(group: BaseExceptionGroup[Exception]) -> tuple[tuple[str, ...], int]:
-    """A line for each problem, and the exit status: 2 when the configuration is at fault, else 1.
+    """A line for each problem, and the exit status: 2 if the configuration is at fault, otherwise 1.
 
-    What several say alike is one problem: two workers may find it before either is heard.
+    The same message from several workers counts once.
     """
     problems: list[str] = []
     status = 1
@@ -42,7 +42,7 @@ def explained(group: BaseExceptionGroup[Exception]) -> tuple[tuple[str, ...], in
 
 
 def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
-    """The errors themselves: each listener that is up already wraps what comes through it in a group of its own."""
+    """The errors themselves: each listener that is already up wraps what passes through it in another group."""
     for each in group.exceptions:
         if isinstance(each, BaseExceptionGroup):
             yield from _leaves(each)

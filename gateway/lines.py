@@ -1,7 +1,7 @@
 """A log handler that never waits for whoever reads the log: its descriptor may be slow, full or gone.
 
-A pipe that nobody empties would stop whoever writes to it. So what it does not take is kept, up to a bound; past that,
-lines are dropped, counted, and told of as soon as there is room.
+A pipe that nobody reads would block whoever writes to it. So what it does not take is kept, up to a limit; beyond that,
+lines are dropped, counted, and reported as soon as there is room.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["NonBlockingHandler"]
 _ROOM: Final = 1_048_576
 """Bytes that are kept."""
 _BATCH: Final = 65_536
-"""Bytes at which what was put is written without further ado."""
+"""Bytes from which waiting lines are written at once."""
 _LAST_TRY: Final = 1.0
-"""Seconds for the rest, at the end."""
+"""Seconds to write the rest, at the end."""
 
 
 class NonBlockingHandler(logging.Handler):
@@ -33,9 +33,9 @@ class NonBlockingHandler(logging.Handler):
     def __init__(self, descriptor: int, *, readable: bool = False, room: int = _ROOM) -> None:
         super().__init__()
         self.readable = readable
-        """Whether people read it, and not programs."""
+        """Whether the output is for people, not for programs."""
         self.dropped = 0
-        """Lines that there was no room for, here or on the disk."""
+        """Lines for which there was no room, here or on the disk."""
         self._lock = threading.RLock()  # OpenTelemetry, and gRPC's certificates, log from threads of their own
         self._untold = 0
         self._log = structlog.stdlib.get_logger(__name__)
@@ -53,7 +53,7 @@ class NonBlockingHandler(logging.Handler):
         return self._waiting
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a line at once, after those that were put before; part of `logging.Handler`."""
+        """Write a line at once, after those that wait; part of `logging.Handler`."""
         try:
             line = self.format(record)
         except Exception:  # noqa: BLE001 - as logging's own handlers do: no line is worth a failure
@@ -63,7 +63,7 @@ class NonBlockingHandler(logging.Handler):
         self.push()
 
     def put(self, *lines: bytes) -> None:
-        """Have lines, with their ends, written by and by: whoever puts them sees to it that `push` is called."""
+        """Add lines, with their ends, to be written later: the caller sees to it that `push` is called."""
         with self._lock:
             for line in lines:
                 if self._waiting + len(line) > self._room:
@@ -76,7 +76,7 @@ class NonBlockingHandler(logging.Handler):
                 self.push()
 
     def push(self) -> None:
-        """Write what the descriptor takes without waiting."""
+        """Write as much as the descriptor takes without blocking."""
         took = False
         with self._lock:
             while self._lines and self._poll.poll(0):
@@ -85,7 +85,7 @@ class NonBlockingHandler(logging.Handler):
                     written = os.write(self._descriptor, chunk)
                 except BlockingIOError:
                     written = 0
-                except OSError:  # nobody reads it any more, or the disk is full
+                except OSError:  # the reader has gone, or the disk is full
                     lost = chunk.count(b"\n")
                     self.dropped += lost
                     self._untold += lost
@@ -96,7 +96,7 @@ class NonBlockingHandler(logging.Handler):
                 if written < len(chunk):
                     self._lines.appendleft(chunk[written:])
                     return
-            if took and self._untold and not self._lines:  # of a full disk it is told once there is room
+            if took and self._untold and not self._lines:  # for a full disk it is reported once there is room
                 untold, self._untold = self._untold, 0
                 self._log.warning("lines_dropped", lines=untold)
 
@@ -109,7 +109,7 @@ class NonBlockingHandler(logging.Handler):
             self.push()
 
     def close(self) -> None:
-        """Write everything, and be done with."""
+        """Write everything, and close what was opened here."""
         self.flush()
         if self._descriptor != self._given:
             os.close(self._descriptor)
@@ -119,7 +119,7 @@ class NonBlockingHandler(logging.Handler):
         super().close()
 
     def _next_chunk(self) -> bytes:
-        """As many lines as a pipe takes as one, or a longer one."""
+        """As many lines as a pipe takes atomically, or one longer line."""
         parts = [self._lines.popleft()]
         size = len(parts[0])
         while self._lines and size + len(self._lines[0]) <= select.PIPE_BUF:
@@ -130,10 +130,10 @@ class NonBlockingHandler(logging.Handler):
 
 
 def _never_blocking(descriptor: int) -> int:
-    """The same pipe, opened once more so as not to block: a flag would be set for all who have it. Else as given.
+    """The same pipe, opened again as non-blocking: setting the flag would affect all who share it. Otherwise as given.
 
-    Where it cannot be opened (of another user, no /proc), `poll` before each write does nearly as well: another process
-    would have to fill it in between.
+    If it cannot be opened (another user's, or no /proc), `poll` before each write does nearly as well: only another
+    process could fill the pipe in between.
     """
     try:
         if stat.S_ISFIFO(os.fstat(descriptor).st_mode):

@@ -1,4 +1,4 @@
-"""The log: one line an event, on standard error; readable on a terminal, JSON elsewhere."""
+"""The log: one line for each event, on standard error; readable text on a terminal, otherwise JSON."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["configure_logs", "is_fit_to_log"]
 
 _tracebacks = ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
-"""Without local variables: they hold tokens and attribute values."""
+"""Without local variables, which may be tokens and attribute values."""
 
 
 def configure_logs(settings: Log) -> None:
-    """Send our lines, and those of the libraries, the same way. To be called once, by whoever runs the process.
+    """Configure logging, for us and for libraries. To be called once per process.
 
-    Lines of a request have its id.
+    Lines about a request have its id.
     """
     readable = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
     shared: list[Processor] = [
@@ -56,7 +56,7 @@ def configure_logs(settings: Log) -> None:
         )
     )
     level = logging.getLevelNamesMapping()[settings.level.upper()]
-    # Libraries are never asked for more: at DEBUG they tell cache keys, which hold session ids, and upstream's headers.
+    # Libraries never log more: at DEBUG they log cache keys, which contain session ids, and upstream's headers.
     logging.basicConfig(handlers=[handler], level=max(level, logging.INFO), force=True)
     logging.getLogger("gateway").setLevel(level)
     logging.getLogger("uvicorn").setLevel(max(level, logging.WARNING))  # it reports each listener's coming and going

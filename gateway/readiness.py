@@ -1,4 +1,4 @@
-"""Whether callers are to be sent to this process, and what there is to say about it."""
+"""Readiness: whether this process should get traffic, and why not."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["Readiness", "Report"]
 
 
 class Report(Struct, frozen=True, omit_defaults=True):
-    """What is told to operators and their load balancers. Holds no secret."""
+    """What operators and load balancers are told. It contains no secrets."""
 
     ready: bool
     checks: dict[str, str]
-    """What was looked at, and how it stands, in a few words."""
+    """What was checked, with its state in a few words."""
     workers: tuple[Report, ...] = ()
-    """Those of the processes below this one."""
+    """Reports of this supervisor's workers."""
 
 
 class Readiness:
-    """Conditions, all of which must be met, and remarks, which nothing depends on. Without any it is ready."""
+    """Conditions, all of which must be met, and remarks, which do not matter. Without any it is ready."""
 
     def __init__(self) -> None:
         self._conditions: dict[str, tuple[bool, str]] = {}
@@ -36,7 +36,7 @@ class Readiness:
         return all(met for met, _ in self._conditions.values())
 
     def set(self, condition: str, words: str, *, met: bool) -> None:
-        """Say how a condition stands."""
+        """Set the state of a condition."""
         before = self.ready
         self._conditions[condition] = (met, words)
         if self.ready != before:
@@ -44,18 +44,18 @@ class Readiness:
                 each()
 
     def remark(self, name: str, look: Callable[[], Awaitable[str | None]]) -> None:
-        """Have something looked at for every report. `look` raises nothing, and takes little time.
+        """Call `look` for every report. It must raise nothing, and take little time.
 
-        What it says stands in the place of the words of a condition of this name. None is nothing to remark.
+        Its result replaces the words of a condition of the same name, unless it is None.
         """
         self._remarks[name] = look
 
     def when_changed(self, call: Callable[[], None]) -> None:
-        """Call this whenever it becomes ready, or ceases to be."""
+        """Call this whenever readiness changes."""
         self._to_call.append(call)
 
     async def report(self) -> Report:
-        """How everything stands."""
+        """The state of everything."""
         checks = {name: words for name, (_, words) in self._conditions.items()}
         for name, look in self._remarks.items():
             if (said := await look()) is not None:

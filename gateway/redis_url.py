@@ -1,4 +1,4 @@
-"""The URL of a Redis or Valkey: what is wrong with one is found before anything dials it."""
+"""The URL of a Redis or Valkey, checked before anything connects to it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["check_redis_url", "redis_database"]
 _SCHEMES: Final = {"redis", "rediss", "valkey", "valkeys"}
 _WITH_TLS: Final = {"rediss", "valkeys"}
 _FILES: Final = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
-"""Options that the query may have, each of which names a file. redis-py takes any name whatsoever, hands it to a
-connection as an argument, and so has each connection fail by a name that is none."""
+"""Options that the query may have, each of which names a file. redis-py passes any option to its connections, which
+then fail if they do not know it."""
 
 _host: Final = re.compile(r"[0-9A-Za-z._:-]+").fullmatch
 _path: Final = re.compile(r"/?|/(?P<database>[0-9]{1,9})").fullmatch
@@ -30,9 +30,9 @@ _FORM: Final = (
 
 
 def check_redis_url(url: SecretStr) -> None:
-    """Raise ValueError for a URL that cannot be used. It says how one has to look, and repeats nothing of this one.
+    """Raise ValueError for an invalid URL. The message says what a URL looks like, and repeats no part of this one.
 
-    redis-py's own errors do repeat it: a password with a `/` ends what it takes for the host, and the rest for a port.
+    redis-py's own errors do: it takes what comes before a `/` in a password for host and port, and shows it.
     """
     text = url.get_secret_value()
     try:
@@ -41,10 +41,10 @@ def check_redis_url(url: SecretStr) -> None:
     except ValueError:
         raise ValueError(_FORM) from None
     if (
-        re.search(r"\s|#", text)  # `urlsplit` drops some kinds of white space without a word
+        re.search(r"\s|#", text)  # `urlsplit` silently drops some kinds of white space
         or parts.scheme not in _SCHEMES
         or not _host(parts.hostname or "")
-        or port == 0  # which redis-py takes for none
+        or port == 0  # which redis-py takes for no port
         or not _path(parts.path)
     ):
         raise ValueError(_FORM)
@@ -52,7 +52,7 @@ def check_redis_url(url: SecretStr) -> None:
 
 
 def redis_database(url: SecretStr) -> int:
-    """The number of the database that a URL names, which has been checked."""
+    """The number of the database in a URL that has been checked."""
     path = _path(urlsplit(url.get_secret_value()).path)
     return int(path["database"] or 0) if path else 0
 

@@ -1,7 +1,7 @@
-"""SIGHUP: the settings are read again, and what can change while the gateway runs does.
+"""SIGHUP: reads the settings again, and applies what can change while the gateway runs.
 
-That is who may call (`access`) and the tenants' clients. Files of certificates need no SIGHUP: they are read again when
-they change. All else needs a restart, and the log says what.
+That is who may call (`access`) and the tenants' clients. Certificate files need no SIGHUP: they are read again when
+they change. Everything else needs a restart, and the log says what.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ async def reloading(
 ) -> AsyncIterator[None]:
     """Obey SIGHUP while the block runs.
 
-    `read` raises ConfigurationError for settings that cannot be used: all stays as it is then. An error of any other
-    kind, of `read` or of `apply`, is a defect: the log has it, and the next SIGHUP is obeyed all the same.
+    `read` raises ConfigurationError for invalid settings: then nothing changes. Any other error, of `read` or `apply`,
+    is a bug: it is logged, and the next SIGHUP is obeyed all the same.
     """
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -79,7 +79,7 @@ async def _reload(
 
 
 def merged(current: Settings, found: Settings) -> tuple[Settings, tuple[str, ...]]:
-    """What is to be in force from now on, and the names of settings that differ and need a restart."""
+    """The settings that apply from now on, and the names of those that differ and need a restart."""
     tenants = {
         name: _with_client(tenant, found.tenants[name]) if name in found.tenants else tenant
         for name, tenant in current.tenants.items()

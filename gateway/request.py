@@ -1,4 +1,4 @@
-"""One request at a door: filled in by whoever comes to know something of it, told of when it ends."""
+"""What is recorded of a request at a door. Every layer adds what it knows; at the end it is logged and counted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Request", "current", "under_way"]
 
 
 class Request(Struct, eq=False):
-    """What is known of it. Nothing of this is secret: it all goes into the log."""
+    """What is known of a request. Nothing here is secret: it all goes into the log."""
 
     door: str
     """`graphql`, `grpc`."""
@@ -29,58 +29,58 @@ class Request(Struct, eq=False):
     kind: str = ""
     """`query` or `mutation`."""
     name: str | None = None
-    """What a client calls its GraphQL operation."""
+    """The client's name for its GraphQL operation."""
     code: str = "OK"
-    """`OK`, or the reason of the first thing that went wrong."""
+    """`OK`, or the reason of the first error."""
     tenant: str | None = None
     caller: str | None = None
-    """Name of whom the gateway recognised."""
+    """Name of the authenticated caller."""
     cache: str | None = None
-    """Where its reads were answered from: `hit` if it was the cache for all of them, or else why upstream was asked."""
+    """Where its reads were answered from: `hit` if all were from the cache, or else why upstream was asked."""
     status: int | None = None
     """The HTTP status, or gRPC's."""
     trace_id: str | None = None
     """In hex, where traces are on."""
     exchanges: int = 0
-    """With upstream, under way for this request."""
+    """Exchanges with upstream in progress for this request."""
     upstream: float = 0.0
-    """Seconds in which there were any, up to `since`."""
+    """Seconds during which there were any, up to `since`."""
     since: float = 0.0
-    """When the first of those under way began."""
+    """When the first of those in progress began."""
 
     def failed(self, code: str) -> None:
-        """Something went wrong. The first failure is what it is known by."""
+        """Record an error. Only the first one counts."""
         if self.code == "OK":
             self.code = code
 
     def answered_from(self, source: str) -> None:
-        """One of its reads was answered: from the cache (`hit`), or else why upstream was asked."""
+        """Record that a read was answered: from the cache (`hit`), or else why upstream was asked."""
         if source != "hit" or self.cache is None:
             self.cache = source
 
     def exchange_began(self, now: float) -> None:
-        """Upstream is asked on its behalf. Times are in seconds, on any one clock."""
+        """An exchange with upstream begins for this request. Times are in seconds, all on the same clock."""
         if not self.exchanges:
             self.since = now
         self.exchanges += 1
 
     def exchange_ended(self, now: float) -> None:
-        """Upstream has answered, or not. After the request has ended, that took none of its time."""
+        """An exchange has ended. After the end of the request it does not count."""
         self.exchanges -= 1
         if not self.exchanges and not self.duration:
             self.upstream += now - self.since
 
     def is_of(self, tenant: str, caller: str | None) -> None:
-        """Whose sessions it is about, and who makes it. `tenant` may be anything: it is as the caller wrote it."""
+        """Record tenant and caller. `tenant` may be any string, since it is as the caller sent it."""
         self.tenant = readable(tenant)
         self.caller = caller
 
 
 under_way: Final[ContextVar[Request | None]] = ContextVar("request", default=None)
-"""The request that what runs is part of, in the task that it is set in and in all that this begins. None where it is
-part of none, as where a connection has yet to go on to its next."""
+"""The request in progress, for the task that sets it and for all tasks that this starts. None if there is none, for
+example while a connection waits for its next request."""
 
 
 def current() -> Request:
-    """The request under way; where there is none, one that nobody is told of."""
+    """The request in progress; if there is none, one that is not recorded."""
     return under_way.get() or Request("", "", "", 0.0)

@@ -1,4 +1,4 @@
-"""Applications that answer under fixed paths."""
+"""Starlette applications with fixed paths."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ __all__ = ["routed"]
 
 
 def routed(*routes: BaseRoute) -> Starlette:
-    """An application of these routes, which answers 404 to every other path, one with a slash too many among them.
+    """An application with these routes, which answers 404 to every other path, also to one with an extra slash.
 
-    Starlette would redirect that one, to a URL made of the `Host` that the caller names and of the scheme by which the
-    request came. Behind a proxy that ends TLS this is `http`, and the client would send its credentials again in plain
-    text.
+    Starlette would redirect that, to a URL made of the request's `Host` and its scheme. Behind a proxy that terminates
+    TLS that is `http`, and the client would send its credentials again in plain text.
     """
     application = Starlette(routes=routes)
     application.router.redirect_slashes = False

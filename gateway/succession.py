@@ -1,4 +1,4 @@
-"""Things of one kind that take each other's place while they are in use."""
+"""Replaces a resource while it is in use: the old one stays open for a while."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 
 class Succession(Generic[T]):
-    """Keeps each open for `afterlife` seconds after the next has come, for whoever still uses it; the last, to the end.
+    """Keeps each resource open for `afterlife` seconds after the next was opened, and the last until the end.
 
-    Enter it before use: it owns a task for each, in which it is opened and closed.
+    Enter it before use: each resource has a task, in which it is opened and closed.
     """
 
     def __init__(self, afterlife: float) -> None:
@@ -37,10 +37,10 @@ class Succession(Generic[T]):
         self._ending.set()
         if self._over is not None:
             self._over.set()
-        await self._tasks.__aexit__(None, None, None)  # an error passes by: the group would wrap it
+        await self._tasks.__aexit__(None, None, None)  # an error passes unchanged: the group would wrap it
 
     async def next(self, opening: AbstractAsyncContextManager[T]) -> T:
-        """Open the next, and close the one before it in a while. Raises what opening raises; then nothing changes."""
+        """Open the next, and close the previous one after a while. Raises what opening raises; then nothing changes."""
         over = asyncio.Event()
         opened: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._tasks.create_task(self._keep(opening, opened, over), name="keep what may be replaced")

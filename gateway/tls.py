@@ -1,6 +1,6 @@
-"""TLS certificates of listeners, from files that may change while they are in use.
+"""TLS certificates of listeners, from files that may change while the gateway runs.
 
-OpenSSL is the judge of what is in them, for gRPC too, which has a TLS of its own and tells nobody what it dislikes.
+They are checked with OpenSSL, for gRPC too, which has a TLS library of its own and does not say what it refuses.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["CertificateError", "CertificateFiles", "Certificates", "Identity", "load", "server_context"]
 
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
-"""For TLS 1.2: forward secrecy and authenticated encryption alone. All of TLS 1.3's are like that."""
+"""For TLS 1.2: only forward secrecy and authenticated encryption, which all ciphers of TLS 1.3 have."""
 
 Marks: TypeAlias = tuple[tuple[int, int, int] | None, ...]
 
 
 class CertificateError(Exception):
-    """The files cannot be used. Says which and why in one line, and nothing of what they hold."""
+    """The files cannot be used. Says which and why in one line, without any of their content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,30 +34,30 @@ class CertificateFiles:
     """All are PEM."""
 
     certificate: Path
-    """The listener's certificate, and after it those between it and the CA's."""
+    """The listener's certificate, followed by intermediate certificates."""
     key: Path
     """Its private key, not encrypted."""
     client_ca: Path | None = None
-    """Certificates of the CAs of clients, each of which has to show a certificate then."""
+    """CA certificates for clients, each of which then has to present a certificate."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Identity:
-    """What the files held at one moment: the certificate and the key belong together."""
+    """The content of the files at one moment: certificate and key belong together."""
 
     context: ssl.SSLContext
     certificate: bytes
     key: SecretBytes
     client_ca: bytes | None
     expires_at: float
-    """When the certificate ends, in Unix time; NaN if that cannot be read."""
+    """When the certificate expires, in Unix time; NaN if that cannot be read."""
 
 
 class Certificates:
-    """What the files hold, read again when they have changed. `name` says in the log whose they are.
+    """The content of the files, read again when they have changed. `name` is the listener's name in the log.
 
-    Nothing watches the files: whoever takes a connection asks, on whatever thread. Raises CertificateError when they
-    cannot be used at first; from then on the last that could be used stay.
+    Nothing watches the files: each new connection checks them, on whatever thread. Raises CertificateError if they
+    cannot be used at first; later on, the last valid content stays in use.
     """
 
     def __init__(self, files: CertificateFiles, name: str) -> None:
@@ -71,9 +71,9 @@ class Certificates:
         self._log = structlog.stdlib.get_logger(__name__).bind(listener=name)
 
     def current(self) -> Identity:
-        """The newest that can be used. Raises nothing; a change that cannot be used is logged once."""
+        """The newest valid content. Raises nothing; an invalid change is logged once."""
         with self._lock:
-            marks = _marks(self._files)  # before the files are read: what changes in between is seen the next time
+            marks = _marks(self._files)  # before the files are read: a change in between is noticed the next time
             if marks != self._marks:
                 self._marks = marks
                 self._read_again()
@@ -102,14 +102,14 @@ def load(files: CertificateFiles) -> Identity:
         raise CertificateError(_what_is_wrong(error)) from None
     except OSError as error:
         raise CertificateError(f"certificate_file or key_file: cannot be read: {error.strerror}") from None
-    # Python's ssl reads files and nothing else. That they have not changed meanwhile makes these bytes the same pair.
+    # Python's ssl can only read files. If these have not changed meanwhile, the bytes read above are the same pair.
     if (certificate, key) != (_read(files.certificate, "certificate_file"), _read(files.key, "key_file")):
         raise CertificateError("certificate_file or key_file: has changed while it was read")
     return Identity(context, certificate, SecretBytes(key), client_ca, _expires_at(certificate))
 
 
 def server_context(certificates: Certificates) -> ssl.SSLContext:
-    """For a listener: each handshake, with a server name or without, takes the certificate there is by then."""
+    """The context for a listener: each handshake, with or without a server name, uses the current certificate."""
     context = certificates.current().context
 
     def choose(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
@@ -129,7 +129,7 @@ def _context() -> ssl.SSLContext:
 
 
 def _marks(files: CertificateFiles) -> Marks:
-    """What tells that a file was written, or another put in its place; None for one that cannot be seen."""
+    """What changes when a file is written or replaced; None for one that cannot be read."""
     return tuple(_mark(each) for each in (files.certificate, files.key, files.client_ca) if each is not None)
 
 
@@ -156,18 +156,18 @@ def _check_certificates(pem: bytes, setting: str) -> None:
 
 
 def _expires_at(pem: bytes) -> float:
-    """When the first certificate ends. Python's ssl tells that of others' alone."""
-    # 20 MB and a tenth of a second, for those alone who have TLS.
+    """When the first certificate expires, which Python's ssl tells only for peers' certificates."""
+    # 20 MB and a tenth of a second, which only TLS needs.
     from cryptography import x509  # noqa: PLC0415
 
     try:
         return x509.load_pem_x509_certificate(pem).not_valid_after_utc.timestamp()
-    except ValueError:  # OpenSSL takes what is not DER, too
+    except ValueError:  # OpenSSL also accepts what is not DER
         return math.nan
 
 
 def _refuse() -> NoReturn:
-    """Asked for a passphrase, where OpenSSL would ask whoever sits at the terminal."""
+    """Called for a passphrase, for which OpenSSL would otherwise prompt on the terminal."""
     raise CertificateError("key_file: is encrypted, which it must not be")
 
 

@@ -28,7 +28,7 @@ _FETCH_TIME: Final = 5.0
 
 @asynccontextmanager
 async def open_authenticator(settings: Settings) -> AsyncIterator[Authenticator]:
-    """Who may call, while the block runs: issuers' keys are fetched behind."""
+    """Who may call, while the block runs: issuers' keys are fetched in the background."""
     access = settings.access
     keys = {
         name: (entry.hash, Principal.of(name, "key", map(Permission, entry.permissions), entry.tenants, _rate(entry)))
@@ -47,7 +47,7 @@ async def open_authenticator(settings: Settings) -> AsyncIterator[Authenticator]
 
 
 async def state_of_issuers(authenticator: Authenticator) -> str | None:
-    """What is wrong with issuers of tokens, if there are any."""
+    """The state of issuers of tokens, if there are any."""
     issuers = authenticator.issuers
     if issuers is None:
         return None
@@ -56,7 +56,7 @@ async def state_of_issuers(authenticator: Authenticator) -> str | None:
 
 @asynccontextmanager
 async def _open_issuers(access: Access) -> AsyncIterator[TokenIssuers]:
-    # Cryptography is 20 MB and a tenth of the start, for those alone who have JWTs to verify.
+    # cryptography takes 20 MB and a tenth of the startup time, which only JWTs need.
     from gateway.access.jwks import fetching  # noqa: PLC0415
     from gateway.access.tokens import Issuer, TokenIssuers  # noqa: PLC0415
 
@@ -86,12 +86,12 @@ async def _open_issuers(access: Access) -> AsyncIterator[TokenIssuers]:
 
 @asynccontextmanager
 async def open_rate_limits(settings: Settings, metrics: Metrics) -> AsyncIterator[RateLimits]:
-    """How many calls callers may make, while the block runs; counted in Redis where the cache is there."""
+    """Rate limits, while the block runs; counted in Redis if the cache is there."""
     limits, cache = settings.rate_limits, settings.cache
     async with AsyncExitStack() as stack:
         shared = None
         if cache.in_redis and settings.limits_rates:
-            # As in gateway.wiring.cache: redis-py is 20 MiB, for those alone who use it.
+            # As in gateway.wiring.cache: redis-py takes 20 MiB.
             from gateway.stores.buckets import RedisBuckets  # noqa: PLC0415
             from gateway.stores.redis import open_redis  # noqa: PLC0415
 
@@ -106,5 +106,5 @@ async def open_rate_limits(settings: Settings, metrics: Metrics) -> AsyncIterato
 
 
 def _rate(entry: LimitedCaller) -> Rate | None:
-    """What a caller's own entry says, if it says anything."""
+    """The rate limit in a caller's own entry, if there is one."""
     return None if entry.rate is None else Rate.of(entry.rate, entry.burst)

@@ -1,4 +1,4 @@
-"""The cache, wherever it is."""
+"""The cache: in memory, in Redis, or both."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ __all__ = ["ask_redis", "open_cache"]
 Result = TypeVar("Result")
 
 _SHARED_READ: Final = 1.5
-"""Times the longest call that a read for several callers may take, as some of them come late."""
+"""A read for several callers may take so many times the longest call, since some of them join late."""
 _UNKNOWN_WRITE: Final = 15.0
-"""Seconds beyond any call for which a write whose end is not known counts as under way: upstream may still be at it."""
+"""Seconds, beyond the longest read, for which a write with unknown outcome counts as in progress."""
 
 
 @asynccontextmanager
 async def open_cache(
     settings: Settings, client: Client, metrics: Metrics, readiness: Readiness, tracing: Tracing
 ) -> AsyncIterator[CachedClient]:
-    """The client, read through whatever cache the settings name, while the block runs."""
+    """The client for upstream behind the configured cache, while the block runs."""
     cache = settings.cache
     own_session_ids = MemoryStore[str](cache.max_entries)
     if not (cache.in_memory or cache.in_redis):
@@ -112,7 +112,7 @@ async def _state_of(shared: SharedCache) -> str:
 @asynccontextmanager
 async def _open_redis_store(settings: Settings) -> AsyncIterator[tuple[RedisStore, RedisConnections]]:
     """The entries in Redis, and the connections to it, while the block runs."""
-    # 20 MiB, for those alone who use it.
+    # It takes 20 MiB.
     from gateway.stores.redis import RedisStore, open_redis  # noqa: PLC0415
 
     cache = settings.cache
@@ -121,7 +121,7 @@ async def _open_redis_store(settings: Settings) -> AsyncIterator[tuple[RedisStor
 
 
 async def ask_redis(settings: Settings, work: Callable[[RedisStore], Awaitable[Result]], *, within: float) -> Result:
-    """Have something done in Redis once, within so many seconds. Raises OSError when it cannot be."""
+    """Do something in Redis once, within so many seconds. Raises OSError if that fails."""
     if not settings.cache.in_redis:
         raise OSError("cache.backend: is no Redis or Valkey, and no other cache can be seen")
 

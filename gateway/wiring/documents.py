@@ -39,7 +39,7 @@ def prepare_documents(settings: Settings, schema: GatewaySchema) -> Documents:
 
 
 def limits_of(graphql: GraphQL) -> Limits:
-    """How large a document may be."""
+    """The limits on documents."""
     return Limits(
         length=graphql.max_length,
         tokens=graphql.max_tokens,

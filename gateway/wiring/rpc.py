@@ -1,4 +1,4 @@
-"""What callers may take of the gRPC listener."""
+"""The limits of the gRPC listener."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["limits_of"]
 
 
 def limits_of(grpc: Grpc) -> Limits:
-    """How much that is."""
+    """The limits, from the settings."""
     connections = grpc.connections
     return Limits(
         max_message=grpc.max_message,

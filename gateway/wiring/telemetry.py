@@ -24,7 +24,7 @@ __all__ = ["open_requests", "open_tracing"]
 
 @asynccontextmanager
 async def open_tracing(settings: Settings) -> AsyncIterator[Tracing]:
-    """Traces, while the block runs, if they are wanted. Raises ConfigurationError when they cannot be made."""
+    """Traces, while the block runs, if configured. Raises ConfigurationError if they cannot be made."""
     if not settings.telemetry.traces:
         yield Untraced()
         return
@@ -45,7 +45,7 @@ async def open_tracing(settings: Settings) -> AsyncIterator[Tracing]:
 
 @contextmanager
 def open_requests(settings: Settings, metrics: Metrics, tracing: Tracing) -> Iterator[Requests]:
-    """Where the doors tell of requests, while the block runs: they are counted, and logged if there is a log."""
+    """Where doors report requests, while the block runs: they are counted, and logged if there is a log."""
     counted = RequestMetrics(metrics.registry)
     watchers: list[RequestWatcher] = [counted]
     with ExitStack() as stack:
@@ -59,5 +59,5 @@ def open_requests(settings: Settings, metrics: Metrics, tracing: Tracing) -> Ite
         requests = tracing.requests(*watchers)
         metrics.when_sampled(requests.tell)
         metrics.when_sampled(lambda: counted.flush(requests.in_flight))
-        stack.callback(metrics.sample)  # for those who read it after the end of this process
+        stack.callback(metrics.sample)  # for whoever reads them after the end of this process
         yield requests

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 __all__ = ["clients_of", "open_upstream", "state_of_tokens", "tell_of_tokens"]
 
 _CONNECT_SHARE: Final = 0.6
-"""How much of an exchange's time it may take to get a connection: less than all, so that what was never sent is told
-from what was sent and not answered."""
+"""Share of an exchange's time that connecting may take: less than all, so that a request that was never sent can be
+told from one that was not answered."""
 _AS_GOOD_AS: Final = 0.9
-"""Of an exchange's time: a call that took so much of it counts as timed out."""
+"""A call that took this share of an exchange's time counts as timed out."""
 _FEW: Final = 5
 
 _UNOBSERVED: Final = Unobserved()
@@ -50,8 +50,8 @@ async def open_upstream(
 ) -> AsyncIterator[tuple[Http, ServiceTokens]]:
     """The way to upstream, and the gateway's own tokens for it, while the block runs.
 
-    Tokens go the same way but for the retries: they have a back-off of their own, which all callers share.
-    Raises ConfigurationError when what it needs is not installed.
+    Token requests use the same policies but for retries: they have a back-off of their own, which all callers share.
+    Raises ConfigurationError if a package that it needs is not installed.
     """
     upstream = settings.upstream
     credentials = clients_of(settings)
@@ -81,7 +81,7 @@ def _http2() -> type[Http2Connection]:
 def _upstream_policies(
     upstream: Upstream, observer: UpstreamObserver
 ) -> tuple[Callable[[Send], Send], Callable[[Send], Send]]:
-    """What is laid around an exchange, without and with retries."""
+    """What wraps an exchange, without and with retries."""
     limiter = Limiter(
         max_concurrent=upstream.max_concurrent,
         max_queued=upstream.max_queued,
@@ -113,17 +113,17 @@ def clients_of(settings: Settings) -> dict[str, ClientCredentials]:
 
 
 def tell_of_tokens(readiness: Readiness, missing: Collection[str]) -> None:
-    """Ready is who has had a token for every tenant."""
+    """Set the condition for readiness: there has been a token for every tenant."""
     readiness.set("tokens", f"none yet for {_few(sorted(missing), ', ')}" if missing else "ok", met=not missing)
 
 
 async def state_of_tokens(tokens: ServiceTokens) -> str | None:
-    """What is wrong with tokens now, if anything is: who was ready stays so, as other tenants are served."""
+    """What is wrong with tokens now, if anything. It does not affect readiness: other tenants are served."""
     troubles = tokens.troubles()
     return _few([f"{tenant}: {troubles[tenant]}" for tenant in sorted(troubles)], "; ") or None
 
 
 def _few(all_of_them: Sequence[str], separator: str) -> str:
-    """There may be very many tenants: a few are named."""
+    """The first few, as there may be very many tenants, and the number of the others."""
     left = len(all_of_them) - _FEW
     return separator.join(all_of_them[:_FEW]) + (f" and {left} more" if left > 0 else "")
