@@ -1,7 +1,7 @@
 """Where `session-gateway` begins, and `python -m gateway`.
 
-What it imports takes a second on a busy machine, and signals come during that too. The first process of a container
-(PID 1) has to say what they do: the kernel drops those that it has no handler for.
+Imports take a second on a busy machine, and signals may arrive meanwhile. The first process of a container (PID 1) must
+have handlers for them: the kernel drops signals for which it has none.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _SERVING: Final = {"serve", "dev", "sandbox"}
-"""Commands that go on until they are told to stop, and end with status 0 then, however early that is."""
+"""Commands that run until they are told to stop, and then exit with status 0, however early that is."""
 
 
 def main() -> None:
@@ -40,15 +40,15 @@ def main() -> None:
         signal.signal(signal.SIGINT, interrupted)  # click says the same from here on
     try:
         cli.main()
-    except OSError as error:  # of standard output: all others are told where they come from
+    except OSError as error:  # of standard output: all others are handled where they occur
         _tell(f"session-gateway: cannot write to standard output: {error.strerror}")
-        os._exit(1)  # else what could not be written would be tried again, with a traceback
+        os._exit(1)  # otherwise Python would try to write again, and print a traceback
 
 
 def _open_what_is_closed() -> None:
-    """Have the standard streams lead nowhere where they were closed by whoever started this.
+    """Open closed standard streams on /dev/null.
 
-    Their numbers, the lowest that are free, would go to connections: libuv ends a process that closes such a one.
+    Otherwise connections would get their numbers, the lowest free ones: libuv aborts a process that closes these.
     """
     for name, mode in {"stdin": "r", "stdout": "w", "stderr": "w"}.items():
         if getattr(sys, name) is None:
@@ -56,7 +56,7 @@ def _open_what_is_closed() -> None:
 
 
 def _end(_: int, __: FrameType | None) -> None:
-    """Nothing has been opened that would have to be closed. An exception could be lost in what is being imported."""
+    """Exit at once: nothing needs closing yet, and an exception could be swallowed by code that is being imported."""
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""What happens inside, told to whoever wants to know: records, and the one Protocol that takes them."""
+"""Events inside the gateway: the records, and the Protocols of observers that take them."""
 
 from __future__ import annotations
 
@@ -32,42 +32,42 @@ WRITES: Final = ("replace", "patch", "add_attribute", "remove_attribute")
 
 
 class WriteFinished(Struct, frozen=True):
-    """A write came to its end."""
+    """A write has ended."""
 
     operation: str
     """One of WRITES."""
     outcome: str
     """`applied`, or the reason of the error it ended with."""
     attempts: int
-    """Times that the write was sent upstream."""
+    """How many times the write was sent to upstream."""
     answers_lost: int
-    """Times that its answer was lost, and a read settled what became of it or tried to."""
+    """How many times its answer was lost, so that the session was read back."""
 
 
 class CacheRead(Struct, frozen=True):
     """A read was answered."""
 
     outcome: str
-    """`hit`, `stale_while_revalidate` and `stale_if_error` (served from the cache, and older than it should be), or why
-    upstream was asked: `miss`, `stale` (what there was is too old), `request` (the caller's own wish)."""
+    """`hit`, `stale_while_revalidate` and `stale_if_error` (served from the cache although too old), or why upstream
+    was asked: `miss`, `stale` (the entry was too old), `request` (the caller wanted it)."""
     collapsed: bool
-    """It was answered by what another caller had asked upstream for."""
+    """Whether it shared the result of another caller's request to upstream."""
 
 
 class CachePut(Struct, frozen=True):
-    """What a read brought back was kept, or refused for a write or a higher version that stands against it."""
+    """The result of a read was kept, or not, for example because of a write or a higher version."""
 
     kept: bool
 
 
 class CacheFailed(Struct, frozen=True):
-    """The shared cache did not do its part, and was done without."""
+    """An operation of the shared cache failed, and the gateway went on without it."""
 
     operation: str
 
 
 class UpstreamCalled(Struct, frozen=True):
-    """A request was sent upstream, and answered or not."""
+    """A request was sent to upstream, and answered or not."""
 
     method: str
     outcome: str
@@ -77,39 +77,39 @@ class UpstreamCalled(Struct, frozen=True):
 
 
 class UpstreamRetried(Struct, frozen=True):
-    """A request is going to be sent upstream again."""
+    """A request will be sent to upstream again."""
 
     reason: str
     """`unreachable`, `lost`, or the status."""
 
 
 class TokenRequested(Struct, frozen=True):
-    """A token was asked for."""
+    """A token was requested."""
 
     outcome: str
     """`ok`, or the reason why there is none."""
 
 
 class BreakerChanged(Struct, frozen=True):
-    """Upstream is left alone from now on, tried, or trusted again."""
+    """The circuit breaker has changed its state."""
 
     state: str
     """`closed`, `half_open` or `open`."""
 
 
 SHED_BECAUSE: Final = ("full", "waited")
-"""All places and the queue were full, or the call had waited in the queue for as long as it may."""
+"""All places and the queue were full, or the call had waited in the queue too long."""
 
 
 class CallShed(Struct, frozen=True):
-    """A call was turned away, because too many to upstream are under way."""
+    """A call was rejected, because there are too many calls to upstream."""
 
     cause: str
     """One of SHED_BECAUSE."""
 
 
 class UpstreamObserver(Protocol):
-    """Takes records of the way upstream. Must be quick, and must not raise."""
+    """Takes records about requests to upstream. Must be quick, and must not raise."""
 
     def upstream_called(self, event: UpstreamCalled) -> None:
         """Take the record of one request."""
@@ -132,7 +132,7 @@ class UpstreamObserver(Protocol):
         ...
 
     def watch_upstream(self, in_flight: Callable[[], int]) -> None:
-        """Ask for the number of calls that are under way, whenever it is wanted."""
+        """Call this for the number of calls in progress, whenever metrics are read."""
         ...
 
 
@@ -157,34 +157,34 @@ class Observer(Protocol):
 
 
 class Unobserved:
-    """Takes no notice."""
+    """An observer that ignores everything."""
 
     def write_finished(self, event: WriteFinished) -> None:
-        """Take no notice."""
+        """Ignore it."""
 
     def cache_read(self, event: CacheRead) -> None:
-        """Take no notice."""
+        """Ignore it."""
 
     def cache_put(self, event: CachePut) -> None:
-        """Take no notice."""
+        """Ignore it."""
 
     def cache_failed(self, event: CacheFailed) -> None:
-        """Take no notice."""
+        """Ignore it."""
 
     def upstream_called(self, event: UpstreamCalled) -> None:
-        """Take no notice."""
+        """Ignore it."""
 
     def upstream_retried(self, event: UpstreamRetried) -> None:
-        """Take no notice."""
+        """Ignore it."""
 
     def token_requested(self, event: TokenRequested) -> None:
-        """Take no notice."""
+        """Ignore it."""
 
     def breaker_changed(self, event: BreakerChanged) -> None:
-        """Take no notice."""
+        """Ignore it."""
 
     def call_shed(self, event: CallShed) -> None:
-        """Take no notice."""
+        """Ignore it."""
 
     def watch_upstream(self, in_flight: Callable[[], int]) -> None:
-        """Take no notice."""
+        """Ignore it."""

@@ -1,7 +1,7 @@
 """The access log: one line for every request, in the log.
 
-Programs' lines are encoded in one go: a logger costs more than all the rest of a request that the cache answers.
-People's lines are like all others.
+JSON lines are encoded many at a time: a logger costs more than all the rest of a request that the cache answers. Text
+lines are logged like all others.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ __all__ = ["AccessLog"]
 
 _NAME: Final = "gateway.requests"
 _TRY_AGAIN_AFTER: Final = 0.1
-"""Seconds, where nobody has read what there was."""
+"""Seconds, if the reader of the log is slow."""
 
 _ADDED: Final = {"level", "logger", "timestamp"}
-"""What a logger tells by itself."""
+"""Fields that a logger adds by itself."""
 
 _encode_lines: Final = msgspec.json.Encoder().encode_lines
 
 
 class _Line(msgspec.Struct, tag_field="event", tag="request", omit_defaults=True, gc=False):
-    """One of them. `level` and `logger` are the same in all."""
+    """A line. `level` and `logger` are always the same."""
 
     level: str
     logger: str
@@ -53,7 +53,7 @@ class _Line(msgspec.Struct, tag_field="event", tag="request", omit_defaults=True
 
 
 class AccessLog:
-    """A `RequestWatcher` that writes lines. `end` it: the last ones may not have been read yet."""
+    """A `RequestWatcher` that writes lines. Call `end` at the end: the last lines may still wait."""
 
     def __init__(self, handler: NonBlockingHandler, loop: asyncio.AbstractEventLoop) -> None:
         self._handler = handler
@@ -68,11 +68,11 @@ class AccessLog:
 
     @staticmethod
     def wanted() -> bool:
-        """Whether the log is told this much."""
+        """Whether the log's level includes these lines."""
         return logging.getLogger(_NAME).isEnabledFor(logging.INFO)
 
     def requests_finished(self, requests: Sequence[Request]) -> None:
-        """Write of them."""
+        """Write a line for each."""
         zero = time.time() - time.perf_counter()
         lines = [_line(each, zero) for each in requests]
         if self._log is not None:
@@ -84,19 +84,19 @@ class AccessLog:
             self._push()
 
     def end(self) -> None:
-        """Write what is waiting, as far as that goes at once."""
+        """Write what is waiting, as far as possible without blocking."""
         if self._timer is not None:
             self._timer.cancel()
         self._handler.push()
 
     def _push(self) -> None:
         self._handler.push()
-        # What is left, since nobody reads, is tried again though no further request may come.
+        # The rest, which the reader has not taken, is tried again later, even if there are no more requests.
         self._timer = self._loop.call_later(_TRY_AGAIN_AFTER, self._push) if self._handler.waiting else None
 
 
 def _line(request: Request, zero: float) -> _Line:
-    """`zero` is when the performance counter was at 0."""
+    """`zero` is the time at which the performance counter was 0."""
     return _Line(
         "info",
         _NAME,
@@ -115,6 +115,6 @@ def _line(request: Request, zero: float) -> _Line:
 
 
 def _fields(line: _Line) -> dict[str, object]:
-    """The fields of the line, but for those that the log adds to every one."""
+    """The fields of the line, without those that the logger adds."""
     fields = {name: getattr(line, name) for name in line.__struct_fields__ if name not in _ADDED}
     return {name: value for name, value in fields.items() if value is not None}

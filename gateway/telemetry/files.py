@@ -1,10 +1,9 @@
-"""The files that processes write their metrics to, so that another process can add them up.
+"""The files to which processes write their metrics, so that another process can add them up.
 
-Their format and names are those of prometheus_client's multi-process mode, and its own collector reads them. It is only
-the writing that is done here: prometheus_client maps the files into memory, and where the filesystem has no room for a
-page that is touched for the first time, the kernel ends the process by SIGBUS. A write to a file fails with an error
-instead. Metrics are not worth a single call, so no error leaves this module: a number that could not be written stays
-in memory, and is written once there is room.
+Format and names are those of prometheus_client's multi-process mode, and its own collector reads them. Only writing is
+done here: prometheus_client maps the files into memory, and if the filesystem has no room for a new page, the kernel
+kills the process with SIGBUS, while a write would just fail. No error leaves this module, since metrics are not worth a
+call: a number that could not be written stays in memory, and is written when there is room.
 """
 
 from __future__ import annotations
@@ -38,15 +37,15 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 def write_metrics_to(folder: Path) -> None:
-    """Have all metrics that this process makes from now on written to files in a folder."""
+    """Write all metrics that this process creates from now on to files in a folder."""
     values.ValueClass = partial(_Value, _Files(folder))
 
 
 class NumbersFile:
-    """Numbers by key, in memory and, as far as that is possible, in a file. The file is made with the first of them.
+    """Numbers by key, in memory and, as far as possible, in a file, which is created with the first number.
 
-    The file begins with the length of what is in use, and 4 bytes without a meaning. For each number there follow the
-    length of its key, the key, 1 to 8 spaces up to a multiple of 8 bytes, the number, and a time, which is 0 here.
+    The file begins with its used length, and 4 unused bytes. For each number there follow the length of its key, the
+    key, 1 to 8 spaces up to a multiple of 8 bytes, the number, and a time, which is 0 here.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,7 +67,7 @@ class NumbersFile:
         self.write(key)
 
     def write(self, *keys: str) -> None:
-        """Write these, and whatever could not be written before, as far as that is possible."""
+        """Write these, and what could not be written before, as far as possible."""
         try:
             for key in keys:
                 if key in self._places:
@@ -85,7 +84,7 @@ class NumbersFile:
             self._descriptor = None
 
     def _append(self) -> None:
-        """Write all numbers that have no place yet. What a reader takes notice of, the length in use, comes last."""
+        """Write all numbers that have no place yet. The used length comes last: readers go by that."""
         entries, places = bytearray(), {}
         for key, number in self._numbers.items():
             if key not in self._places:
@@ -102,7 +101,7 @@ class NumbersFile:
     def _put(self, data: bytes | bytearray, place: int) -> None:
         if self._descriptor is None:
             self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        if os.pwrite(self._descriptor, data, place) < len(data):  # what was written of it, nobody takes notice of
+        if os.pwrite(self._descriptor, data, place) < len(data):  # readers ignore what was written of it
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _failed(self, error: OSError) -> None:
@@ -114,14 +113,14 @@ class NumbersFile:
 
 
 class _Files:
-    """Of this process, by their kinds."""
+    """The files of this process, by kind of metric."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: dict[str, NumbersFile] = {}
 
     def of(self, kind: str) -> NumbersFile:
-        """The one of a kind."""
+        """The file for a kind."""
         if kind not in self._files:
             self._files[kind] = NumbersFile(self._folder / f"{kind}_{os.getpid()}.db")
         return self._files[kind]

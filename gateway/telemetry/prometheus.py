@@ -1,4 +1,4 @@
-"""Records as Prometheus metrics (https://prometheus.io/docs/practices/naming/). Labels hold no id and no secret."""
+"""The Prometheus metrics (https://prometheus.io/docs/practices/naming/). Labels contain no ids and no secrets."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Metrics"]
 
-# A third of all series, of which Prometheus makes nothing in this format.
+# They would be a third of all series, and Prometheus ignores them in this format.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # not annotated
 
 _BREAKER: Final = {"closed": 0, "half_open": 1, "open": 2}
@@ -61,7 +61,7 @@ class Metrics:
         )
         for operation in WRITES:
             for error in (WriteOutcomeUnknown, WriteDiscarded):
-                self._writes.labels(operation, error.reason)  # is 0: of what begins with 1, an alert sees no increase
+                self._writes.labels(operation, error.reason)  # an alert sees no increase in a series that begins with 1
         self._attempts = Histogram(
             "session_gateway_write_attempts",
             "Number of times that one write was sent upstream.",
@@ -164,26 +164,26 @@ class Metrics:
         self._to_sample: list[Callable[[], None]] = [each.flush for each in (self._reads, self._puts, self._upstream)]
 
     def watch_process(self) -> None:
-        """Tell of this process too, by the usual names: its time, memory and files, and Python's own."""
+        """Add the standard metrics of this process (CPU, memory, files) and of Python."""
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
 
     def watch_entries(self, count: Callable[[], int], size: Callable[[], int]) -> None:
-        """Ask for the number of entries in memory, and for their size in bytes, whenever metrics are read."""
+        """Call these for the number of entries in memory, and for their size in bytes, whenever metrics are read."""
         self.when_sampled(lambda: self._entries.set(count()))
         self.when_sampled(lambda: self._entries_size.set(size()))
 
     def watch_upstream(self, in_flight: Callable[[], int]) -> None:
-        """Ask for the number of calls to upstream that are under way whenever metrics are read."""
+        """Call this for the number of calls to upstream in progress, whenever metrics are read."""
         self.when_sampled(lambda: self._in_flight.set(in_flight()))
 
     def watch_certificate(self, door: str, expires_at: Callable[[], float]) -> None:
-        """Ask for the end of the certificate that clients are shown whenever metrics are read."""
+        """Call this for the expiry of the certificate that clients are shown, whenever metrics are read."""
         self.when_sampled(lambda: self._certificate_expiry.labels(door).set(expires_at()))
 
     def watch_lines(self, dropped: Callable[[], int]) -> None:
-        """Ask for the number of lines that were dropped so far whenever metrics are read."""
+        """Call this for the number of lines dropped so far, whenever metrics are read."""
         told = 0
 
         def count() -> None:
@@ -195,11 +195,11 @@ class Metrics:
         self.when_sampled(count)
 
     def when_sampled(self, call: Callable[[], None]) -> None:
-        """Call this before metrics are read, for what is counted elsewhere."""
+        """Call this before metrics are read, for values that are kept elsewhere."""
         self._to_sample.append(call)
 
     def sample(self) -> None:
-        """Ask for whatever is counted elsewhere: Gauge's own `set_function` does nothing where metrics go to files."""
+        """Get values that are kept elsewhere: Gauge's `set_function` does not work if metrics go to files."""
         for each in self._to_sample:
             each()
 
@@ -231,7 +231,7 @@ class Metrics:
         self._upstream.add(event.seconds, event.method, event.outcome)
 
     def upstream_retried(self, event: UpstreamRetried) -> None:
-        """Count a repetition."""
+        """Count a retry."""
         self._retries.labels(event.reason).inc()
 
     def token_requested(self, event: TokenRequested) -> None:
@@ -243,5 +243,5 @@ class Metrics:
         self._breaker.set(_BREAKER[event.state])
 
     def call_shed(self, event: CallShed) -> None:
-        """Count a call that was turned away."""
+        """Count a rejected call."""
         self._shed.labels(event.cause).inc()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["RequestMetrics"]
 
 _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Seconds: from what a read from memory takes to the longest that a request may take by default."""
+"""Seconds: from the time for a read from memory to the longest time for a request by default."""
 
 
 class RequestMetrics:

@@ -1,7 +1,7 @@
-"""The requests of both doors: each is begun and ended here, and told of once.
+"""The requests of both doors: each begins and ends here, and is then passed to the watchers.
 
-That is done for many at a time. What counts and writes them costs several times as much when it is called now and then,
-between all that a request needs, as for one after the other.
+They are passed many at a time: counting and logging cost several times as much for single requests in between all the
+other work as for many in a row.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ __all__ = ["DOORS", "RequestWatcher", "Requests"]
 
 DOORS: Final = ("graphql", "grpc")
 _AT_ONCE: Final = 64
-"""Requests that are told of without waiting for more."""
+"""Number of requests that are passed on without waiting for more."""
 _WITHIN: Final = 0.1
-"""Seconds within which all others are told of."""
+"""Seconds within which fewer are passed on."""
 
 _well_formed: Final = re.compile(r"[!-~]{1,128}").fullmatch
-"""Visible ASCII: it goes into headers, and into the log."""
+"""Visible ASCII, since it goes into headers and into the log."""
 
 
 class RequestWatcher(Protocol):
-    """Takes requests soon after they have ended. Must be quick, and must not raise."""
+    """Takes requests shortly after they have ended. Must be quick, and must not raise."""
 
     def requests_finished(self, requests: Sequence[Request]) -> None:
         """Take some, in the order in which they ended."""
@@ -39,9 +39,9 @@ class RequestWatcher(Protocol):
 
 
 class Requests:
-    """Gives ids, keeps count by door of what has begun and ended, and tells the watchers.
+    """Assigns ids, counts by door which requests have begun and ended, and tells the watchers.
 
-    `tell` them at the end, and before anybody looks at what they have: the last requests may still be waiting.
+    Call `tell` at the end, and before the watchers' results are read: the last requests may still be waiting.
     """
 
     def __init__(self, *watchers: RequestWatcher) -> None:
@@ -55,14 +55,14 @@ class Requests:
 
     @property
     def in_flight(self) -> dict[str, int]:
-        """How many are under way, by door."""
+        """How many are in progress, by door."""
         return {door: self.begun[door] - self._ended[door] for door in DOORS}
 
     def begin(self, door: str, method: str, header: Callable[[str], str | None]) -> Request:
-        """A request has come. It has the id that its caller gave it, if that is one.
+        """Begin a request. It has the id that its caller sent, if that is valid.
 
-        `header` looks up headers, or metadata, by their names in lower case. What runs in this task from now on, or is
-        begun by it, is part of the request.
+        `header` looks up headers, or metadata, by their names in lower case. This task, and all tasks that it starts
+        from now on, are part of the request.
         """
         given = header("x-request-id")
         request_id = given if given and _well_formed(given) else f"{self._prefix}{next(self._numbers):x}"
@@ -72,7 +72,7 @@ class Requests:
         return request
 
     def end(self, request: Request) -> None:
-        """It has been answered, or its caller has gone."""
+        """End a request: it has been answered, or its caller has gone."""
         request.duration = perf_counter() - request.started
         self._ended[request.door] += 1
         self._untold.append(request)
@@ -83,7 +83,7 @@ class Requests:
         under_way.set(None)
 
     def tell(self) -> None:
-        """Tell the watchers of all that have ended."""
+        """Pass all requests that have ended to the watchers."""
         requests, self._untold = self._untold, []
         for each in self._watchers:
             each.requests_finished(requests)

@@ -1,8 +1,8 @@
-"""Metrics of several processes as one: each writes its own to files, from which they are summed when asked for.
+"""Metrics of several processes as one: each writes its own to files, which are summed when metrics are read.
 
-That is how prometheus_client does it. What a process counted stays counted after its end, even by SIGKILL: its
-counters and histograms are added to those of all that have ended, and its gauges are dropped. (Left as they are, files
-would become more with every process that ends.) A file that cannot be read is left out.
+That is prometheus_client's way. What a process has counted stays after its end, even by SIGKILL: its counters and
+histograms are added to those of all ended processes, and its gauges are dropped. (Otherwise there would be more files
+with every process that ends.) An unreadable file is left out.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 __all__ = ["SummedMetrics"]
 
 _ENDED: Final = "ended"
-"""In a file's name, in the place of a process's number: all that have ended."""
+"""In a file's name, instead of a process id: all ended processes."""
 _UNREADABLE: Final = (OSError, ValueError, RuntimeError, struct.error)
-"""What is raised for a file that is gone, that ends too early, or that holds something else."""
+"""Raised for a file that is gone, truncated, or something else."""
 
 
 class SummedMetrics:
-    """Those of the processes that write to `folder`, and of this one, which does not. `pids` are all that run now."""
+    """Metrics of the processes that write to `folder`, and of this one, which does not. `pids` are all that run now."""
 
     content_type: Final = CONTENT_TYPE_LATEST
 
@@ -60,16 +60,16 @@ class SummedMetrics:
         return generate_latest(self._registry)
 
     def restarted(self) -> None:
-        """Count a worker that takes another's place."""
+        """Count a worker that replaces another."""
         self._processes.replaced += 1
 
     def ended(self, pid: int, cpu: float) -> None:
-        """Keep what a process counted, now that it has ended, having used so many seconds."""
+        """Keep the counts of a process that has ended, and used so many seconds of CPU."""
         self._processes.spent_before += cpu
         for file in self._folder.glob(f"*_{pid}.db"):
             try:
                 counted = _taken(file)
-            except _UNREADABLE as error:  # it may have ended while it made the file
+            except _UNREADABLE as error:  # it may have ended while it created the file
                 self._log.warning("metrics_lost", pid=pid, file=file.name, error=type(error).__name__)
             else:
                 if not file.name.startswith("gauge_"):
@@ -82,7 +82,7 @@ class SummedMetrics:
 
 
 class _Written(Collector):
-    """What is in the files."""
+    """The metrics in the files."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -114,7 +114,7 @@ def _merged(files: Iterable[Path]) -> Iterable[Metric]:
 
 
 def _taken(file: Path) -> dict[str, float]:
-    """What is in a file, which is removed, readable or not. Raises any of _UNREADABLE."""
+    """The numbers in a file, which is removed, readable or not. Raises any of _UNREADABLE."""
     try:
         numbers = {key: number for key, number, _, _ in MmapedDict.read_all_values_from_file(str(file))}
     except _UNREADABLE:
@@ -125,15 +125,15 @@ def _taken(file: Path) -> dict[str, float]:
 
 
 class _Processes(Collector):
-    """How many were replaced, and what they use, by the usual names.
+    """The number of replaced workers, and the standard process metrics.
 
-    That is added up, but for files, of which each process has a limit of its own.
+    These are sums over all processes, except for open files, of which each process has its own limit.
     """
 
     def __init__(self, pids: Callable[[], Iterable[int]]) -> None:
         self.replaced = 0
         self.spent_before = 0.0
-        """CPU seconds of those that have ended."""
+        """CPU seconds of ended processes."""
         self._spent = 0.0
         self._pids = pids
         self._began = _one(os.getpid()).get("process_start_time_seconds", 0.0)
@@ -145,7 +145,7 @@ class _Processes(Collector):
             return sum(each.get(name, 0.0) for each in found)
 
         spent = total("process_cpu_seconds_total") + self.spent_before
-        self._spent = max(self._spent, spent)  # one that has just ended may be in neither
+        self._spent = max(self._spent, spent)  # a process that has just ended may be in neither
         yield CounterMetricFamily(
             "session_gateway_worker_restarts", "Workers that replaced one that had ended.", self.replaced
         )
@@ -171,12 +171,12 @@ class _Processes(Collector):
 
 
 def _files(process: dict[str, float]) -> float:
-    """Of those that it may have open, the part that it has."""
+    """The share of its limit of open files that a process uses."""
     return process.get("process_open_fds", 0.0) / process.get("process_max_fds", 1.0)
 
 
 def _one(pid: int) -> dict[str, float]:
-    """Of one process; nothing of one that has just ended."""
+    """The metrics of one process; empty if it has just ended."""
     collector = ProcessCollector(pid=lambda: pid, registry=None)
     found = {sample.name: sample.value for metric in collector.collect() for sample in metric.samples}
     share = _share(pid)
@@ -184,7 +184,7 @@ def _one(pid: int) -> dict[str, float]:
 
 
 def _share(pid: int) -> float | None:
-    """Bytes of resident memory, of each page the process's share (Pss); None where the kernel does not tell."""
+    """The process's proportional share of resident memory (Pss), in bytes; None if the kernel does not tell."""
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii")
     except OSError:

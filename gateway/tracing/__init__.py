@@ -1,4 +1,4 @@
-"""Traces: what the gateway is made of, wrapped so that each of its steps is a span. Off, nothing is wrapped."""
+"""Tracing: wraps parts of the gateway so that their calls are spans. If it is off, nothing is wrapped."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ Value = TypeVar("Value")
 
 
 class BadTracing(Exception):
-    """Traces cannot be made as the environment wants them."""
+    """Traces cannot be made as the environment variables say."""
 
 
 class Tracing(Protocol):
-    """Makes or wraps what the composition root puts together."""
+    """Makes or wraps parts for the composition root."""
 
     def requests(self, *watchers: RequestWatcher) -> Requests:
-        """Where the doors tell of requests."""
+        """Where the doors report requests."""
         ...
 
     def around(self, name: str, layer: Layer, *methods: str) -> Layer:
-        """A layer whose methods of these names are steps of their own, called `name.method`."""
+        """A layer of which each call of these methods is a span, `name.method`."""
         ...
 
     def flights(self) -> Flights[Value]:
@@ -38,25 +38,25 @@ class Tracing(Protocol):
         ...
 
     def transport(self, inner: httpx.AsyncBaseTransport) -> httpx.AsyncBaseTransport:
-        """The way to upstream, each attempt a step. The inner one is lent."""
+        """The transport to upstream, with a span for each attempt. It does not close the inner one."""
         ...
 
 
 class Untraced:
-    """`Tracing` that is off: everything as it is."""
+    """`Tracing` that is off: everything is unchanged."""
 
     def requests(self, *watchers: RequestWatcher) -> Requests:
-        """As it is."""
+        """Unchanged."""
         return Requests(*watchers)
 
     def around(self, name: str, layer: Layer, *methods: str) -> Layer:  # noqa: ARG002 - see the Protocol
-        """As it is."""
+        """Unchanged."""
         return layer
 
     def flights(self) -> Flights[Value]:
-        """As they are."""
+        """Unchanged."""
         return Flights()
 
     def transport(self, inner: httpx.AsyncBaseTransport) -> httpx.AsyncBaseTransport:
-        """As it is."""
+        """Unchanged."""
         return inner

@@ -1,7 +1,7 @@
-"""Where spans go: OpenTelemetry's SDK, set up by its own standard variables.
+"""Exports spans with OpenTelemetry's SDK, configured by its standard environment variables.
 
-https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/: the SDK reads them all but two, which
-say what to export with. Spans are sent from a thread of the SDK's own, and dropped when they become too many.
+https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/: the SDK reads all of them but those
+that choose exporter and protocol. Spans are sent by a thread of the SDK, and dropped if there are too many.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = ["open_spans"]
 _NAME: Final = "session-gateway"
 _PROTOCOL: Final = "http/protobuf"
 _LAST_EXPORT: Final = 5.0
-"""Seconds for what is not sent yet, at the end."""
+"""Seconds to send the rest, at the end."""
 
 _is_pair: Final = re.compile(r"[ \t]*[\w!#$%&'*+.^`|~-]+[ \t]*=[\t !#-+./:<-\[\]-~0-9-]*", re.ASCII).fullmatch
 """A header's name, and its value, as it is or percent-encoded."""
@@ -55,7 +55,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 @asynccontextmanager
 async def open_spans() -> AsyncIterator[Spans]:
-    """Make spans and send them while the block runs. Raises BadTracing for variables that ask for what is not here."""
+    """Make spans and send them while the block runs. Raises BadTracing for variables that are not supported."""
     provider = _provider()
     try:
         yield Spans(provider.get_tracer(_NAME, version(_NAME)))
@@ -68,13 +68,13 @@ def _provider() -> TracerProvider:
         provider = TracerProvider(resource=_resource(version(_NAME)), shutdown_on_exit=False)
         for each in _exporters():
             provider.add_span_processor(BatchSpanProcessor(each))
-    except ValueError as error:  # of numbers that are none, or do not fit: a batch that is larger than the queue
+    except ValueError as error:  # invalid numbers, or a batch that is larger than the queue
         raise BadTracing(f"OpenTelemetry's variables: {error}") from None
     return provider
 
 
 def _resource(version: str) -> Resource:
-    """What the variables say of this service, with a name in any case."""
+    """The attributes of this service, by the variables, with a default name."""
     resource = Resource.create({SERVICE_VERSION: version})
     if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
         return resource.merge(Resource({SERVICE_NAME: _NAME}))
@@ -98,7 +98,7 @@ def _exporters() -> Iterator[SpanExporter]:
 
 
 def _check_endpoint() -> None:
-    """The SDK would lose all spans, and log that with each batch."""
+    """Otherwise the SDK would lose all spans, and log that with each batch."""
     for name in (OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, OTEL_EXPORTER_OTLP_ENDPOINT):
         if (endpoint := os.environ.get(name)) is not None and not _is_url(endpoint):
             raise BadTracing(f"{name}: must be a URL that begins with http:// or https://")
@@ -111,7 +111,7 @@ def _check_protocol() -> None:
 
 
 def _check_headers() -> None:
-    """The SDK would log what it cannot read, or cannot send, and that may be a secret."""
+    """Otherwise the SDK would log what it cannot parse or send, which may be a secret."""
     for name in (OTEL_EXPORTER_OTLP_TRACES_HEADERS, OTEL_EXPORTER_OTLP_HEADERS):
         for pair in os.environ.get(name, "").split(","):
             if pair.strip() and not (_is_pair(pair) and _can_be_sent(unquote(pair))):
@@ -119,7 +119,7 @@ def _check_headers() -> None:
 
 
 async def _shut_down(provider: TracerProvider) -> None:
-    """Send what is left, within bounds: a collector that does not answer keeps nobody from ending."""
+    """Send the rest, within a time: a collector that does not answer must not delay shutdown for long."""
     done = asyncio.Event()
     loop = asyncio.get_running_loop()
 

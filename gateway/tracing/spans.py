@@ -1,6 +1,6 @@
 """Spans (https://opentelemetry.io/docs/specs/semconv/): of requests, use cases, the cache, tokens, upstream.
 
-They hold names, codes and where an answer came from: no id of a session, no attribute, no token, no word of an error.
+They contain names, codes and where an answer came from, but no session ids, attributes, tokens or error messages.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Layer = TypeVar("Layer")
 Value = TypeVar("Value")
 
 _OWN: Final = "session_gateway"
-"""Namespace of attributes that OpenTelemetry has no word for."""
+"""Namespace of attributes that OpenTelemetry does not define."""
 _FAULTS: Final = frozenset(
     {
         errors.GatewayError.reason,
@@ -51,12 +51,12 @@ _FAULTS: Final = frozenset(
         errors.WriteOutcomeUnknown.reason,
     }
 )
-"""What is wrong with the gateway or upstream. All else is the caller's, and no error of a server's span."""
+"""Errors of the gateway or upstream. All others are the caller's, for which a server span is not marked as failed."""
 
 _PORTS: Final = {"http": 80, "https": 443}
 
 _propagator: Final = TraceContextTextMapPropagator()
-"""W3C's `traceparent` and `tracestate`. Baggage is left alone: callers may have put anything into it."""
+"""W3C's `traceparent` and `tracestate`. Baggage is not passed on: callers may put anything into it."""
 
 
 class Spans:
@@ -74,11 +74,11 @@ class Spans:
         return cast("Layer", _Around(self._tracer, name, layer, methods))
 
     def flights(self) -> Flights[Value]:
-        """Each is a span below the request that began it; the others that wait for it link to it."""
+        """Each fetch is a span below the request that started it; other requests that wait for it link to it."""
         return _Flights(self._tracer)
 
     def transport(self, inner: httpx.AsyncBaseTransport) -> httpx.AsyncBaseTransport:
-        """Each attempt is a span, and upstream is told of the trace."""
+        """Each attempt is a span, and the trace context is sent to upstream."""
         return _Transport(self._tracer, inner)
 
 
@@ -139,7 +139,7 @@ def _attributes(request: Request) -> Iterator[tuple[str, AttributeValue]]:
 
 
 class _Around:
-    """Stands for an object: some of its methods are spans, and all the rest is its own."""
+    """A proxy for an object: calls of some methods are spans; everything else is passed through."""
 
     def __init__(self, tracer: Tracer, name: str, inner: object, methods: tuple[str, ...]) -> None:
         self._inner = inner
@@ -163,7 +163,7 @@ def _spanned(tracer: Tracer, name: str, inner: object, method: str) -> Callable[
 
 @contextmanager
 def _step(tracer: Tracer, name: str, kind: SpanKind = SpanKind.INTERNAL) -> Iterator[Span]:
-    """A span below the current one. What it ends with is told by its name: an error's words may hold anything."""
+    """A span below the current one. Only an error's name is recorded, since its message may contain anything."""
     with tracer.start_as_current_span(name, kind=kind, record_exception=False, set_status_on_exception=False) as span:
         try:
             yield span

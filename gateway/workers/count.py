@@ -1,4 +1,4 @@
-"""How many workers there are to be."""
+"""How many workers to start."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OURS: Final = Path("/proc/self/cgroup")
 
 
 def count_workers(settings: Settings) -> tuple[int, str | None]:
-    """How many, and why it is not one for each core, if it is not."""
+    """How many, and why it is not one for each core, unless it is."""
     if settings.workers is not None:
         return settings.workers, None
     cores = available_cores()
@@ -29,13 +29,13 @@ def count_workers(settings: Settings) -> tuple[int, str | None]:
 
 
 def available_cores(groups: Path = _CGROUPS, ours: Path = _OURS) -> int:
-    """Cores that this process may use: those it may run on, or as many as its control group has time for."""
+    """Cores that this process may use: by its affinity, or by the CPU quota of its control group if that is less."""
     cores = len(os.sched_getaffinity(0))
     return max(1, min([cores, *(math.ceil(quota) for quota in _quotas(groups, ours))]))
 
 
 def _quotas(groups: Path, ours: Path) -> Iterator[float]:
-    """Of this process's control group and those above it, in cores; a container's own is the topmost that it sees."""
+    """CPU quotas of this process's control group and its parents, in cores. A container sees only its own."""
     for line in _text(ours).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":  # version 2

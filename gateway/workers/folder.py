@@ -1,4 +1,4 @@
-"""Where workers write what they count."""
+"""The folder to which workers write their metrics."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 __all__ = ["metrics_folder"]
 
 _PLACES: Final = (None, "/dev/shm")  # noqa: S108 - the folder is made under a name that nobody can guess
-"""None is where temporary files go: TMPDIR, or `/tmp`."""
+"""None means the default for temporary files: TMPDIR, or `/tmp`."""
 _NOWHERE: Final = Path(os.devnull, "metrics")
-"""Nothing can be made here."""
+"""Nothing can be created here."""
 
 
 @contextmanager
 def metrics_folder() -> Iterator[Path]:
     """A folder of this process's own while the block runs.
 
-    Where none can be made, as on a disk that is full, there is a warning, and a path at which nothing can be written:
-    the gateway serves calls, without metrics.
+    If none can be created, for example on a full disk, it logs a warning, and yields a path where nothing can be
+    written: the gateway serves calls without metrics.
     """
     folder = _made()
     if folder is None:

@@ -1,9 +1,9 @@
-"""Where workers come from: a process that has imported all that they need, once, and forks them.
+"""The fork server: a process that imports once what workers need, and then forks them.
 
-What a worker imports takes the better part of a second of CPU, and a fork milliseconds; memory that forks only read
-they have in common. A process that forks must be alone: of threads, of a loop and of what gRPC has running, nothing
-lives on in a fork. A supervisor has a loop, so the fork server is itself forked from it, before that begins.
-(multiprocessing's begins as a new interpreter, and imports again what the supervisor has imported.)
+A worker's imports take most of a second of CPU, a fork takes milliseconds; and forks share memory that they only read.
+A process that forks must not have threads, an event loop or gRPC running, since these do not survive a fork. The
+supervisor has an event loop, so the fork server is itself forked from it before that starts. (multiprocessing's fork
+server is a new interpreter, which would import again what the supervisor has imported.)
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 __all__ = ["ForkServer", "Process", "fork_server"]
 
 _NUMBER: Final = 4
-"""Bytes of a request, which is a worker's number."""
+"""Bytes of a request, which consists of a worker's number."""
 _PATIENCE: Final = 30.0
-"""Seconds for a worker to be forked; the first waits for what is imported before."""
+"""Seconds for forking a worker; the first one waits for the imports."""
 
 
 @contextmanager
 def fork_server() -> Iterator[ForkServer]:
-    """A fork server while the block runs. To be entered while this process has one thread and no loop.
+    """A fork server while the block runs. Enter it while this process has one thread and no event loop.
 
-    It holds SIGINT and SIGTERM, which could end this process and leave the folder behind: a `Shutdown` is to obey them
-    within the block. Raises OSError when there can be no process.
+    It holds back SIGINT and SIGTERM, which could end this process and leave the folder behind: a `Shutdown` has to obey
+    them within the block. Raises OSError if the process cannot be created.
     """
     hold_signals()
     with metrics_folder() as folder:
@@ -54,13 +54,13 @@ def fork_server() -> Iterator[ForkServer]:
             try:
                 yield ForkServer(pid, folder, ours)
             finally:
-                hold_signals()  # the end has come anyway, and is not to be cut short
+                hold_signals()  # it is ending anyway, and must not be interrupted
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
 
 
 class ForkServer:
-    """What the supervisor has of it."""
+    """The supervisor's side of the fork server."""
 
     def __init__(self, pid: int, folder: Path, control: socket.socket) -> None:
         self.pid: Final = pid
@@ -71,7 +71,7 @@ class ForkServer:
         self._turn = asyncio.Lock()
 
     async def fork(self, number: int, end: socket.socket) -> Process:
-        """Start a worker of this number, which gets this end of a link. Raises OSError when that cannot be."""
+        """Start a worker with this number, which gets this end of a link. Raises OSError if that fails."""
         async with self._turn:
             ours, its = socket.socketpair()
             life = await Link.over(ours)
@@ -84,22 +84,22 @@ class ForkServer:
                 raise
 
     async def wait_ended(self) -> None:
-        """Until it has ended, which is not meant to be."""
+        """Wait until it has ended, which should not happen."""
         with suppress(ConnectionError):
-            await asyncio.get_running_loop().sock_recv(self._control, 1)  # it says nothing by this
+            await asyncio.get_running_loop().sock_recv(self._control, 1)  # it never sends anything here
 
 
 class Process:
-    """A worker's."""
+    """The process of a worker."""
 
     def __init__(self, pid: int, life: Link) -> None:
         self.pid: Final = pid
         self.exited: Exited | None = None
-        """How, if it has, and if it is known."""
+        """How it has exited, if it has and that is known."""
         self._life = life
 
     async def wait(self, seconds: float) -> None:
-        """Until it has exited, or nobody can tell, or for so long."""
+        """Wait until it has exited, or nobody can tell, or for so many seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 message = await self._life.receive()
@@ -107,18 +107,18 @@ class Process:
                 self.exited = message
 
     def kill(self) -> None:
-        """End it at once, unless it has exited."""
+        """Kill it, unless it has exited."""
         if self.exited is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
     async def close(self) -> None:
-        """Hear no more of it."""
+        """Stop waiting for it."""
         await self._life.close()
 
 
 async def _pid(life: Link) -> int:
-    """Of the worker that was asked for. Raises OSError when there is none."""
+    """The process id of the requested worker. Raises OSError if there is none."""
     try:
         async with asyncio.timeout(_PATIENCE):
             answer = await life.receive()
@@ -134,7 +134,7 @@ async def _pid(life: Link) -> int:
 
 
 def _in_a_fork(work: Callable[[], int]) -> int:
-    """Do this in a process of its own, which exits with what it returns; returns its id here."""
+    """Run `work` in a new process, which exits with its result; returns the process id."""
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -152,10 +152,10 @@ def _in_a_fork(work: Callable[[], int]) -> int:
 
 
 def _run(control: socket.socket, supervisors: socket.socket, folder: Path) -> int:
-    """The fork server's life, and that of each worker."""
+    """The main function of the fork server, and of each worker."""
     supervisors.close()
     for each in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)  # a terminal or systemd sends them to all, but the supervisor decides
+        signal.signal(each, signal.SIG_IGN)  # terminals and systemd send them to all, but the supervisor decides
     release_signals()
     _be_called("fork-server")
     with Path(os.devnull).open() as nothing:
@@ -164,7 +164,7 @@ def _run(control: socket.socket, supervisors: socket.socket, folder: Path) -> in
         from gateway.workers import worker  # noqa: PLC0415 - here, and nowhere in the supervisor
 
     forked = _fork_when_asked(control)
-    if forked is None:  # the supervisor was killed: else it would have ended this process, and removed the folder
+    if forked is None:  # the supervisor was killed: otherwise it would have killed this process, and removed the folder
         _clear_up(folder)
         return 0
     number, end = forked
@@ -174,11 +174,12 @@ def _run(control: socket.socket, supervisors: socket.socket, folder: Path) -> in
 
 
 def _fork_when_asked(control: socket.socket) -> tuple[int, socket.socket] | None:
-    """Fork a worker for each request, and tell of its exit.
+    """Fork a worker for each request, and report its exit.
 
-    Returns in each worker, with its number and its end of the link, and at last here, when the supervisor is gone.
+    Returns in each worker, with its number and its end of the link; and finally in the fork server, with None, when the
+    supervisor is gone.
     """
-    with ExitStack() as ours:  # is closed in each worker
+    with ExitStack() as ours:  # closed in each worker
         lives = _Lives()
         ours.callback(lives.close)
         ours.enter_context(control)
@@ -202,7 +203,7 @@ def _fork_when_asked(control: socket.socket) -> tuple[int, socket.socket] | None
 
 
 def _clear_up(folder: Path) -> None:
-    """Remove the folder once all workers, which see for themselves that the supervisor is gone, have ended."""
+    """Remove the folder when all workers have ended, which they do when the supervisor is gone."""
     with suppress(ChildProcessError):
         while True:
             os.wait()
@@ -210,13 +211,13 @@ def _clear_up(folder: Path) -> None:
 
 
 class _Lives:
-    """Of the workers that run: by whose socket the supervisor is told of them."""
+    """The running workers, each with the socket by which the supervisor hears of its process."""
 
     def __init__(self) -> None:
         self._by_pid: dict[int, socket.socket] = {}
 
     def fork(self, life: socket.socket) -> bool:
-        """Fork, and say of which process it is: whether of the new one."""
+        """Fork; returns true in the new process."""
         try:
             pid = os.fork()
         except OSError as error:
@@ -231,7 +232,7 @@ class _Lives:
         return False
 
     def tell_of_exits(self) -> None:
-        """Of those that there have been."""
+        """Report all exits since the last call."""
         while self._by_pid:
             pid, status, used = os.wait4(-1, os.WNOHANG)
             if pid == 0:
@@ -240,19 +241,19 @@ class _Lives:
                 _tell(life, Exited(os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime))
 
     def close(self) -> None:
-        """Tell no more."""
+        """Close all sockets."""
         for each in self._by_pid.values():
             each.close()
 
 
 def _tell(life: socket.socket, message: Forked | NotForked | Exited) -> None:
-    with suppress(OSError):  # the supervisor has gone, or wants to hear no more
+    with suppress(OSError):  # the supervisor has gone, or has stopped waiting
         life.sendall(framed(message))
 
 
 @contextmanager
 def _woken_by_exits() -> Iterator[socket.socket]:
-    """What can be read when a child has exited."""
+    """A socket that becomes readable when a child has exited."""
     woken, wakes = socket.socketpair()
     with woken, wakes:
         wakes.setblocking(False)
@@ -266,6 +267,6 @@ def _woken_by_exits() -> Iterator[socket.socket]:
 
 
 def _be_called(name: str) -> None:
-    """So `top` and `ps -e` tell the processes apart, where there is a way to say so."""
+    """Name this process for `top` and `ps -e`, if the system supports that."""
     with suppress(OSError):
         Path("/proc/self/comm").write_text(name)

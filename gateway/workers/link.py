@@ -1,7 +1,7 @@
-"""What a supervisor and a worker tell each other, over a pair of sockets that a worker inherits.
+"""Messages between supervisor and worker, over a pair of sockets that the worker inherits.
 
-Its end is as good as a message: a worker whose supervisor is gone stops, and a supervisor sees a worker's end. By
-another pair the fork server tells of the worker's process.
+If the connection ends, that is a message too: a worker stops when its supervisor is gone, and a supervisor notices that
+a worker has ended. Over another pair, the fork server reports the worker's process.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 _LENGTH: Final = 4
-"""Bytes before each message that tell its length."""
+"""Bytes of the length before each message."""
 
 
 class Start(Struct, tag=True, frozen=True):
@@ -49,7 +49,7 @@ class Start(Struct, tag=True, frozen=True):
 
 
 class Reload(Struct, tag=True, frozen=True):
-    """To a worker: take from these settings what can be taken while it runs."""
+    """To a worker: apply what can change while it runs from these settings."""
 
     settings: bytes
 
@@ -70,7 +70,7 @@ class Up(Struct, tag=True, frozen=True):
 
 
 class Beat(Struct, tag=True, frozen=True):
-    """From a worker, every second: it is alive, and this is how it stands."""
+    """From a worker, every second: its heartbeat, with its state."""
 
     report: Report
 
@@ -83,32 +83,32 @@ class Failed(Struct, tag=True, frozen=True):
 
 
 class Forked(Struct, tag=True, frozen=True):
-    """From the fork server: the worker has a process."""
+    """From the fork server: the worker's process was created."""
 
     pid: int
 
 
 class NotForked(Struct, tag=True, frozen=True):
-    """From the fork server: it gets none."""
+    """From the fork server: it could not be created."""
 
     error: int
-    """As `errno` has it."""
+    """The `errno`."""
 
 
 class Exited(Struct, tag=True, frozen=True):
-    """From the fork server: the process has come to its end."""
+    """From the fork server: the process has exited."""
 
     status: int
-    """Less than 0: by the signal of that number."""
+    """Negative: it was killed by the signal with that number."""
     cpu: float
-    """Seconds that it has used."""
+    """Seconds of CPU that it used."""
 
 
 Message: TypeAlias = Start | Reload | Drain | Hasten | Up | Beat | Failed | Forked | NotForked | Exited
 
 
 class Link:
-    """One end."""
+    """One end of the connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -117,15 +117,15 @@ class Link:
 
     @classmethod
     async def over(cls, end: socket.socket) -> Link:
-        """Take this socket, and close it when the link is closed."""
+        """A link over this socket, which it closes."""
         return cls(*await asyncio.open_connection(sock=end))
 
     def send(self, message: Message) -> None:
-        """Send when there is room; to nobody, if the other end is gone."""
+        """Send when there is room. If the other end is gone, nothing happens."""
         self._writer.write(framed(message))
 
     async def receive(self) -> Message | None:
-        """The next message; None when the other end is gone."""
+        """The next message; None if the other end is gone."""
         try:
             length = await self._reader.readexactly(_LENGTH)
             return self._decoder.decode(await self._reader.readexactly(int.from_bytes(length)))

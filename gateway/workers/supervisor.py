@@ -1,7 +1,7 @@
-"""Has workers started, replaces those that end, and answers the operator for all of them.
+"""The supervisor: has workers started, replaces those that end, and serves the operators' listener for all of them.
 
-The ports are claimed here, before anything else: a port that cannot be had is told at once, and a free one that is
-asked for is the same for all workers. The claims do not listen, so that no client comes to them.
+The ports are bound here, before anything else: so a port that is in use is reported at once, and a free one (port 0) is
+the same for all workers. These sockets do not listen, so that no client connects to them.
 """
 
 from __future__ import annotations
@@ -36,29 +36,29 @@ if TYPE_CHECKING:
 __all__ = ["supervise"]
 
 _LOOK_EVERY: Final = 1.0
-"""Seconds between two looks for a sign of life of a worker."""
+"""Seconds between two checks for a heartbeat."""
 _SILENCE: Final = 30
-"""Looks in a row without one, after which a worker is taken to hang, and killed. What is counted is looks, as time
-passes for a container that is paused too, and then nobody has been silent."""
+"""Checks in a row without a heartbeat after which a worker counts as hanging, and is killed. Checks are counted, not
+seconds: those pass while a container is paused, too."""
 _MARGIN: Final = 5.0
 """Seconds beyond the grace, after which a worker that was told to stop is killed."""
 _LAST_WORDS: Final = 5.0
-"""Seconds for a process to end whose link is at its end, or that was killed."""
+"""Seconds for a process to exit after its link has closed, or after it was killed."""
 _UNKNOWN: Final = 255
-"""The exit status of which nobody can tell."""
+"""The exit status if it is not known."""
 _STEADY: Final = 60.0
-"""A worker that lasted for so many seconds is replaced at once; one of its successors that does not, after a while."""
+"""A worker that has run for so many seconds is replaced at once; others after a growing delay."""
 _LONGEST_WAIT: Final = 30.0
 
 
 async def supervise(
     settings: Settings, count: int, server: ForkServer, shutdown: Shutdown, read_again: Callable[[], Settings]
 ) -> None:
-    """Serve by so many workers until told to stop, and until they have ended; SIGHUP is obeyed (`gateway.reloading`).
+    """Serve with so many workers until told to stop, and until they have ended; SIGHUP is obeyed (`gateway.reloading`).
 
-    Raises OSError when a port cannot be had, and Unserved, with what workers said, when they do not come up at the
-    start; later on a worker that ends is replaced, again and again if need be. Raises Unserved also where the fork
-    server has ended, after it has stopped in good order.
+    Raises OSError if a port cannot be bound, and Unserved, with the workers' messages, if they do not come up at the
+    start. Later on, a worker that ends is replaced, repeatedly if necessary. Raises Unserved also if the fork server
+    has ended, after an orderly stop.
     """
     with ExitStack() as claims:
         unclaimed, settings = settings, _claimed(settings, claims)
@@ -78,7 +78,7 @@ async def supervise(
 
 
 def _claimed(settings: Settings, claims: ExitStack) -> Settings:
-    """The settings with the ports that were taken."""
+    """The settings with the ports that were bound."""
     taken = {}
     for name, door in {"graphql": settings.graphql, "grpc": settings.grpc}.items():
         port = claims.enter_context(claim(door.host, door.port, shared=True, section=name)).getsockname()[1]
@@ -88,7 +88,7 @@ def _claimed(settings: Settings, claims: ExitStack) -> Settings:
 
 @dataclass(slots=True, eq=False)
 class _Worker:
-    """One of the places for a worker, and who holds it now."""
+    """A place for a worker, with the worker that is there now."""
 
     number: int
     link: Link | None = None
@@ -124,7 +124,7 @@ class _Supervisor:
         self._log = structlog.stdlib.get_logger(__name__)
 
     async def report(self) -> Report:
-        """Ready once all have come up, and from then on as long as one of them is, until told to stop."""
+        """Ready when all have come up, and after that as long as one of them is, until told to stop."""
         reports = tuple(each.reported() for each in self._workers)
         ready = sum(each.ready for each in reports)
         if self._shutdown.begun:
@@ -135,14 +135,14 @@ class _Supervisor:
         return Report(own.ready, own.checks, reports)
 
     async def reload(self, found: Settings) -> None:
-        """Have workers take what can be taken from these settings; those to come get it too."""
+        """Have workers apply what can change from these settings; new workers get it too."""
         self._settings = self._settings.model_copy(update={"access": found.access, "tenants": found.tenants})
         self._tell(Reload(packed(self._settings)))
 
     async def run(self, admin: str) -> None:
-        """Until told to stop, and until all have ended. `admin` is for the log.
+        """Run until told to stop, and until all have ended. `admin` is for the log.
 
-        Raises Unserved, in the end, when it stopped for want of the fork server.
+        Raises Unserved in the end, if it stopped because the fork server had ended.
         """
         self._shutdown.when_begun(lambda: self._tell(Drain()))
         async with asyncio.TaskGroup() as tasks:
@@ -175,7 +175,7 @@ class _Supervisor:
         self._tell(Hasten())
 
     async def _watch(self) -> None:
-        """Stop without the fork server, as no worker could be replaced: whoever started this is to start it anew."""
+        """Stop if the fork server ends, since no worker could be replaced: the gateway has to be started again."""
         await self._server.wait_ended()
         if not self._shutdown.begun:
             self._lost = True
@@ -194,13 +194,13 @@ class _Supervisor:
                 yield each.process.pid
 
     async def _keep(self, worker: _Worker) -> None:
-        """Have a worker in this place until told to stop."""
+        """Keep a worker running in this place until told to stop."""
         failures = 0
         while not self._shutdown.begun:
             began = time.monotonic()
             try:
                 status = await self._live(worker)
-            except OSError as error:  # of memory, processes or files there are too few, maybe for now
+            except OSError as error:  # too little memory, too many processes or files, perhaps only for now
                 status, worker.failed = 1, Failed((f"a worker cannot be started: {error.strerror}",), 1)
             if not self._all_up.is_set():
                 self._give_up(worker, status)
@@ -209,13 +209,13 @@ class _Supervisor:
             await self._mourn(worker, status, _wait_after(failures))
 
     def _give_up(self, worker: _Worker, status: int) -> None:
-        """At the start: what ails one ails all. Raises Unserved, unless told to stop."""
+        """At the start, a failure of one worker is a failure of all. Raises Unserved, unless told to stop."""
         if not self._shutdown.begun:
             said = worker.failed or Failed((f"a worker ended with status {status} before it was up",), 1)
             raise Unserved(said.problems, said.status)
 
     async def _mourn(self, worker: _Worker, status: int, wait: float) -> None:
-        """Between one worker and the next."""
+        """Log that a worker has ended, and wait before the next."""
         if self._shutdown.begun:
             return
         said = () if worker.failed is None else worker.failed.problems
@@ -226,7 +226,7 @@ class _Supervisor:
                 await self._shutdown.wait()
 
     async def _live(self, worker: _Worker) -> int:
-        """Have one started, and listen to it until its end; returns its exit status."""
+        """Start a worker, and handle its messages until it ends; returns its exit status."""
         async with self._started(worker) as (link, process):
             link.send(Start(packed(self._settings)))
             if self._shutdown.begun:
@@ -257,7 +257,7 @@ class _Supervisor:
 
     @asynccontextmanager
     async def _started(self, worker: _Worker) -> AsyncIterator[tuple[Link, Process]]:
-        """A worker in this place, which ends with the block."""
+        """A worker in this place, which is killed at the end of the block."""
         ours, its = socket.socketpair()
         link = await Link.over(ours)
         try:
@@ -281,7 +281,7 @@ class _Supervisor:
 
 
 async def _heard(link: Link) -> Message | None:
-    """The next message; None when the other end is gone. Raises TimeoutError when the other end is silent."""
+    """The next message; None if the other end is gone. Raises TimeoutError if it is silent."""
     receiving = asyncio.create_task(link.receive(), name="hear a worker")
     try:
         for _ in range(_SILENCE):

@@ -1,4 +1,4 @@
-"""A worker: a gateway that a supervisor has had started, and that ends with it."""
+"""A worker: a gateway process that is started by a supervisor, and ends with it."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _BEAT_EVERY: Final = 1.0
 
 
 def main(number: int, end: socket.socket, folder: Path) -> int:
-    """Work for the supervisor, who has the other end of this socket, until it says to stop or is gone.
+    """Serve until the supervisor, at the other end of this socket, says to stop or is gone.
 
-    What is counted is written to the folder. Returns the exit status.
+    Metrics are written to the folder. Returns the exit status.
     """
     write_metrics_to(folder)
     return uvloop.run(_work(number, end))
@@ -107,7 +107,7 @@ async def _obey(link: Link, shutdown: Shutdown, reloads: asyncio.Queue[bytes]) -
                 shutdown.hasten()
             case Reload():
                 if reloads.full():
-                    reloads.get_nowait()  # what is newer holds all that it held
+                    reloads.get_nowait()  # the newer settings replace it
                 reloads.put_nowait(message.settings)
             case _:
                 pass
