@@ -31,7 +31,7 @@ def check_documents(settings: Settings) -> None:
 
 
 async def check_dependencies(settings: Settings) -> list[str]:
-    """Try what the gateway depends on; returns what comes of what does not work."""
+    """Try what the gateway depends on; returns the problems that this leads to."""
     problems = []
     if unserved := await _check_tenants(settings):
         problems.append(f"{unserved} of the tenants cannot be served")
@@ -56,7 +56,7 @@ async def _check_tenants(settings: Settings) -> int:
 
 
 async def _check_issuers(settings: Settings) -> int:
-    """Fetch every issuer's keys; returns how many cannot be had."""
+    """Fetch every issuer's keys; returns for how many that fails."""
     async with open_authenticator(settings) as authenticator:
         if authenticator.issuers is None:
             return 0

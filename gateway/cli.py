@@ -1,6 +1,6 @@
 """The command line: `session-gateway serve | dev | sandbox | check | settings | keys | cache | schema`.
 
-Each command imports what only it needs, when it runs: a supervisor of workers has no use for gRPC, nor `keys new` for
+Each command imports what only it needs when it runs: a supervisor of workers does not need gRPC, nor `keys new`
 GraphQL.
 """
 
@@ -41,9 +41,9 @@ __all__ = ["main"]
 _log = structlog.stdlib.get_logger(__name__)
 
 _REDIS_TIME: Final = 60.0
-"""Seconds to count or clear all entries."""
+"""Seconds for counting or removing all entries."""
 _OTHER_FILES: Final = 128
-"""Files that a process has open besides connections of callers and to upstream, about: up to 65 are to Redis."""
+"""Open files of a process besides connections of callers and to upstream, about: up to 65 are to Redis."""
 
 Result = TypeVar("Result")
 
@@ -258,7 +258,7 @@ def schema(contract: str) -> None:
 
 
 def _exposed(settings: Settings) -> str | None:
-    """What is wrong when other machines reach a door and callers are not told apart; else None."""
+    """The problem if other machines can reach a door and no callers are configured, otherwise None."""
     listeners = {"graphql.host": settings.graphql, "grpc.host": settings.grpc}
     reachable = [name for name, listener in listeners.items() if not listener.on_loopback]
     if settings.access.configured or not reachable:
@@ -291,7 +291,7 @@ def _run(work: Coroutine[object, object, Result]) -> Result:
 
 @contextmanager
 def _explaining() -> Iterator[None]:
-    """What keeps the work in the block from being done is a line for each problem, and the exit status."""
+    """Print a line for each error that ends the block, and exit with the status for it."""
     try:
         yield
     except* (OSError, CertificateError, ConfigurationError, Unserved) as group:
@@ -321,10 +321,10 @@ def _serve(settings: Settings, read_again: Callable[[], Settings]) -> None:
 
 
 def _serve_by(workers: int, settings: Settings, read_again: Callable[[], Settings]) -> None:
-    """In processes of their own."""
+    """In several processes."""
     if settings.limits_rates and not settings.cache.in_redis:
         _log.warning("rates_by_worker", workers=workers, problem="without Redis each worker counts by itself")
-    with _explaining(), fork_server() as server:  # imports for workers while we import for ourselves
+    with _explaining(), fork_server() as server:  # it imports for workers while we import for the supervisor
         with uncollected():
             from gateway.workers.supervisor import supervise
 
@@ -337,7 +337,7 @@ def _serve_by(workers: int, settings: Settings, read_again: Callable[[], Setting
 
 
 def _tell_of_files(settings: Settings, allowed: int) -> None:
-    """With all files open that it may have, a process takes no connection: not even one that asks whether it lives."""
+    """A process without a free file accepts no connection, not even that of a health check."""
     connections = settings.graphql.max_connections + settings.grpc.connections.max_number
     needed = connections + settings.upstream.max_concurrent + _OTHER_FILES
     if allowed < needed:
@@ -350,7 +350,7 @@ def _tell_of_files(settings: Settings, allowed: int) -> None:
 
 
 def _tell_of_sharing(settings: Settings) -> None:
-    """Another gateway on the same ports is meant to be there during a rolling restart; at other times, by mistake."""
+    """Another gateway on the same ports is normal during a rolling restart, and otherwise a mistake."""
     for name, door in {"graphql": settings.graphql, "grpc": settings.grpc}.items():
         if door.port and shared_with_others(door.host, door.port):
             _log.warning("port_shared", listener=name, address=authority(door.host, door.port))

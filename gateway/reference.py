@@ -1,6 +1,6 @@
-"""The settings' reference: a TOML file of all of them, commented out, with their defaults and what they are for.
+"""The settings' reference: a TOML file with all settings, commented out, with their defaults and descriptions.
 
-It is made of `gateway.settings` alone, whose docstrings it takes from the source.
+It is generated from `gateway.settings`, whose docstrings are read from the source.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class _Field(NamedTuple):
 
     @property
     def kinds(self) -> list[object]:
-        """The types that a value may have, but for None."""
+        """The types that a value may have, without None."""
         return [each for each in _alternatives(self.info.annotation) if each is not NoneType]
 
     @property
     def section(self) -> type[BaseModel] | None:
-        """What it consists of, if it is a section or holds sections by name."""
+        """The section's type, if it is a section or contains sections by name."""
         for kind in [*self.kinds, *(arg for each in self.kinds for arg in get_args(each))]:
             if isinstance(kind, type) and issubclass(kind, BaseModel):
                 return kind
@@ -56,17 +56,17 @@ class _Field(NamedTuple):
 
     @property
     def by_name(self) -> bool:
-        """Whether it holds sections by name."""
+        """Whether it contains sections by name."""
         return self.section is not None and get_origin(self.kinds[0]) is dict
 
 
 def settings_reference() -> str:
-    """All settings, as a configuration file in which none is set."""
+    """All settings, as a configuration file that sets none of them."""
     return "\n".join([_HEAD, *_lines(settings.Settings, "")])
 
 
 def _lines(model: type[BaseModel], path: str) -> Iterator[str]:
-    """The settings of a section, required ones first, and then its own sections, as TOML wants it."""
+    """The settings of a section, required ones first, and then its subsections, as TOML requires."""
     fields = list(_fields(model))
     for each in sorted(fields, key=lambda each: not each.info.is_required()):
         if each.section is None:
@@ -111,7 +111,7 @@ def _comment(text: str) -> list[str]:
 
 
 def _value(field: _Field) -> str:
-    """Its default as TOML, or what shows the kind of value that it takes."""
+    """Its default as TOML, or a placeholder that shows its type."""
     default = None if field.info.is_required() else field.info.default
     if default is not None:
         return _toml(default)
@@ -134,7 +134,7 @@ def _toml(value: object) -> str:
 
 
 def _notes(field: _Field) -> Iterator[str]:
-    """What a value may be, as far as a few words can say it."""
+    """Constraints on the value, as far as a few words can say them."""
     if field.info.is_required():
         yield "required"
     match field.kinds[0]:
@@ -154,14 +154,14 @@ def _notes(field: _Field) -> Iterator[str]:
 
 
 def _alternatives(annotation: object) -> list[object]:
-    """The members of a union, without what annotates them."""
+    """The members of a union, without annotations."""
     if get_origin(annotation) in {Union, UnionType}:
         return [kind for each in get_args(annotation) for kind in _alternatives(each)]
     return [get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation]
 
 
 def _metadata(annotation: object) -> Iterator[object]:
-    """What annotates the members of a union."""
+    """The annotations of the members of a union."""
     if get_origin(annotation) in {Union, UnionType}:
         for each in get_args(annotation):
             yield from _metadata(each)

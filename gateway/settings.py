@@ -60,7 +60,7 @@ _WITHOUT_REDIS: Final = {"none", "memory"}
 """What `cache.backend` may be besides a URL."""
 
 _WILDCARDS: Final = {"0.0.0.0", "::"}  # noqa: S104 - for comparison
-"""Addresses that stand for all of their family."""
+"""Addresses that mean all of their family."""
 
 _host_name: Final = re.compile(r"[0-9A-Za-z._-]*").fullmatch
 _origin: Final = re.compile(r"(?!http:.*:80$|https:.*:443$)https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[1-9]\d*)?").fullmatch
@@ -82,7 +82,7 @@ CallerName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$
 
 
 class ConfigurationError(Exception):
-    """The settings cannot be used. `problems` has one line for each thing that is wrong, with no value in it."""
+    """The settings cannot be used. `problems` has one line for each problem, without any values."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
@@ -90,7 +90,7 @@ class ConfigurationError(Exception):
 
 
 class _Section(BaseModel):
-    # Pydantic could read the docstrings under fields, but takes 0.1 s of every start to find them in the source.
+    # Pydantic could read the docstrings under fields, but takes 0.1 s at every start to find them in the source.
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
@@ -115,14 +115,14 @@ class Listener(_Section):
         with suppress(ValueError):
             ip_address(host)
             return host
-        with suppress(UnicodeError):  # as sockets do, with less to say of what they cannot
+        with suppress(UnicodeError):  # as sockets do, which report errors less clearly
             if _host_name(host.encode("idna").decode("ascii")):
                 return host
         raise ValueError("must be an IP address or the name of a host, without scheme, port or brackets")
 
     @property
     def on_loopback(self) -> bool:
-        """Whether no other machine can reach it. A name may stand for any address, `localhost` excepted."""
+        """Whether no other machine can reach it. A name may mean any address, except `localhost`."""
         try:
             address = ip_address(self.host)
         except ValueError:
@@ -130,14 +130,14 @@ class Listener(_Section):
         return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
     def meets(self, other: Listener) -> bool:
-        """Whether both listen at one address, if their ports are the same. IPv6 stands for itself: see `claim`."""
+        """Whether both listen at the same address, if their ports are equal. IPv6 is separate: see `claim`."""
         hosts = {_resolved(self.host), _resolved(other.host)}
         of_one_family = (":" in self.host) == (":" in other.host)
         return len(hosts) == 1 or (of_one_family and not hosts.isdisjoint(_WILDCARDS))
 
 
 def _resolved(host: str) -> str:
-    """A host in the one way of writing it; of other names than `localhost` nobody knows what they stand for."""
+    """A host in its canonical form. Names other than `localhost` are not resolved."""
     known = {"": "0.0.0.0", "localhost": "127.0.0.1"}.get(host.lower(), host.lower())  # noqa: S104 - as bind(2) has it
     try:
         return str(ip_address(known))
@@ -146,10 +146,10 @@ def _resolved(host: str) -> str:
 
 
 def problem_of_ports(listeners: Mapping[str, Listener]) -> str | None:
-    """What is wrong when two listeners, given by their sections' names, would have one port; else None.
+    """The problem if two listeners, given by their sections' names, have the same port; otherwise None.
 
-    The doors share their ports, so that a gateway can take another's place: the kernel would take two of one process
-    for such a pair, and spread connections over both.
+    The doors share their ports, so that one gateway can replace another: with the same port for two doors of one
+    process, the kernel would spread connections over both.
     """
     for (first, one), (second, other) in combinations(listeners.items(), 2):
         if one.port and one.port == other.port and one.meets(other):
@@ -326,7 +326,7 @@ class Tenant(_Section):
     @field_validator("client_id", "client_secret", mode="before")
     @classmethod
     def _strip(cls, value: object) -> object:
-        return value.strip() if isinstance(value, str) else value  # a Secret of Kubernetes may end with a line's end
+        return value.strip() if isinstance(value, str) else value  # a Secret of Kubernetes may end with a newline
 
     @model_validator(mode="before")
     @classmethod
@@ -537,12 +537,12 @@ class Cache(_Section):
 
     @property
     def in_memory(self) -> bool:
-        """Whether the backend is the memory of each process, and nothing else."""
+        """Whether the backend is the memory of the process only."""
         return self.backend.get_secret_value() == "memory"
 
     @property
     def in_redis(self) -> bool:
-        """Whether the backend is a Redis, which all processes have in common."""
+        """Whether the backend is a Redis, which all processes share."""
         return self.backend.get_secret_value() not in _WITHOUT_REDIS
 
     @field_validator("backend")
@@ -678,7 +678,7 @@ class Access(_Section):
 
     @property
     def configured(self) -> bool:
-        """Whether callers are told apart at all."""
+        """Whether any callers are configured."""
         return bool(self.keys or self.issuers or self.certificates)
 
 
@@ -734,14 +734,14 @@ class Settings(BaseSettings):
 
     @property
     def limits_rates(self) -> bool:
-        """Whether any caller may make only so many calls a second."""
+        """Whether any caller has a rate limit."""
         access = self.access
         entries = [*access.keys.values(), *access.issuers.values(), *access.certificates.values()]
         return bool(self.rate_limits.rate or any(each.rate for each in entries))
 
     @property
     def longest_call(self) -> float:
-        """Seconds that a call may take, by whichever door it came."""
+        """Seconds that a call may take, at either door."""
         return max(self.graphql.budget, self.grpc.budget)
 
     @model_validator(mode="after")

@@ -1,6 +1,7 @@
 """A stand-in for Emporix: a real HTTP server that keeps state, and fails on demand.
 
-It judges the gateway, and so imports nothing of it but how to listen. What the API reference leaves open is a switch.
+The gateway is tested against it, so it imports nothing of that except the listener. What the API reference leaves open
+is a switch.
 """
 
 from gateway.sandbox.faults import Fault

@@ -1,4 +1,4 @@
-"""Where tokens come from: the token endpoint, anonymous login and refresh, customer login (API reference, OAuth)."""
+"""Issues tokens: the token endpoint, anonymous login and refresh, customer login (API reference, OAuth)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _Refresh(NamedTuple):
 
 
 class Accounts:
-    """Lets clients and shoppers in."""
+    """Logs clients and shoppers in."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Accounts:
         self._later = later
         self._refresh: dict[str, _Refresh] = {}
         self._coming: dict[tuple[str, str], Document] = {}
-        """What is known of sessions that have no context yet, by tenant and session id."""
+        """Fields of sessions that have no context yet, by tenant and session id."""
 
     def reset(self) -> None:
         """Forget all shoppers."""
@@ -70,7 +70,7 @@ class Accounts:
         self._coming.clear()
 
     def service_token(self, request: Request) -> Answer:
-        """POST /oauth/token: a client's own token. Scopes that it lacks are dropped without a word."""
+        """POST /oauth/token: a client's own token. Scopes that it lacks are silently dropped."""
         form = {name: values[-1] for name, values in parse_qs(request.body.decode("utf-8", "replace")).items()}
         if form.get("grant_type") != "client_credentials":
             return answers.fault("Unsupported grant type", "oauth.v2.UnsupportedGrantType", 400)
@@ -151,7 +151,7 @@ class Accounts:
         )
 
     def create_cart(self, tenant: str, session_id: str) -> None:
-        """What the cart service does: the session context gets a cart, and comes into being if it must."""
+        """Do what the cart service does: the session context gets a cart, and is created if there is none."""
         cart = {"cartId": Raw(msgspec.json.encode(secrets.token_hex(12)))}
         if self._store.get(tenant, session_id) is None:
             known = self._coming.pop((tenant, session_id), {"sessionId": Raw(msgspec.json.encode(session_id))})

@@ -3,7 +3,7 @@
 GET    /_sandbox/sessions                         tenant and id of every session context
 GET    /_sandbox/sessions/{tenant}/{id}           one document; PUT puts one in place; DELETE removes it
 GET    /_sandbox/history/{tenant}/{id}            every version it has had, and what made it
-POST   /_sandbox/carts/{tenant}/{id}              what the cart service does when a cart is made
+POST   /_sandbox/carts/{tenant}/{id}              do what the cart service does when it creates a cart
 GET    /_sandbox/switches                         the switches; PATCH sets those named
 GET    /_sandbox/faults                           the armed faults; DELETE disarms them
 POST   /_sandbox/faults                           arm one: {"fault", "operation"?, "times"?, "probability"?}

@@ -43,25 +43,25 @@ def no_content() -> Answer:
 
 
 def fault(text: str, code: str, status: int = 401) -> Answer:
-    """The edge's shape: tokens and clients."""
+    """An error of the platform's edge, about tokens and clients."""
     return json(status, {"fault": {"faultstring": text, "detail": {"errorcode": code}}})
 
 
 def bad_request(field: str, message: str) -> Answer:
-    """A body that is refused."""
+    """An invalid body."""
     details = [{"field": field, "type": "invalid", "message": message}]
     return json(400, {"code": 400, "status": "Bad Request", "message": "Validation failed", "details": details})
 
 
 def missing_header(name: str) -> Answer:
-    """A header that is refused for want of it (live use)."""
+    """A missing header (live use)."""
     error = {"message": f"Required Header [{name}] not specified", "path": f"/{name}"}
     links = {"self": {"href": "/session-context", "templated": False}}
     return json(400, {"message": "Bad Request", "_links": links, "_embedded": {"errors": [error]}})
 
 
 def forbidden(message: str) -> Answer:
-    """A token that does not suffice."""
+    """A token without the necessary permission."""
     return json(403, {"code": 403, "status": "Forbidden", "message": message})
 
 
@@ -84,7 +84,7 @@ def unknown_path() -> Answer:
 
 
 def of_status(status: int, retry_after: str = "") -> Answer:
-    """What the platform answers with this status when it is not about the request."""
+    """What the platform answers with this status for reasons that have nothing to do with the request."""
     match status:
         case 401:
             return fault("Access Token expired", "keymanagement.service.access_token_expired")

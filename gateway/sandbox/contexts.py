@@ -29,7 +29,7 @@ class _Attribute(Struct):
 
 
 class _Written(Struct, rename="camel"):
-    """What upstream wants a document's fields to be. Which strings they hold, it does not look at (live use)."""
+    """The types that upstream requires of a document's fields. It accepts any strings (live use)."""
 
     customer_id: str | None = None
     site_code: str | None = None
@@ -41,7 +41,7 @@ class _Written(Struct, rename="camel"):
 
 
 class Contexts:
-    """Reads and writes session contexts; whoever calls has been let in already."""
+    """Reads and writes session contexts; callers have been authorized already."""
 
     def __init__(self, store: Store, tokens: Tokens, switches: Switches) -> None:
         self._store = store
@@ -118,7 +118,7 @@ class Contexts:
         return answers.no_content()
 
     def _refused_saas_token(self, tenant: str, session_id: str, document: Document, request: Request) -> Answer | None:
-        """A refusal for want of the right saas-token: its customer must be the session's and the document's."""
+        """The refusal of a wrong saas-token: its customer must be that of the session and of the document."""
         saas = request.headers.get("saas-token")
         source = self._store.get(tenant, session_id)
         owner = None if source is None else _customer(msgspec.json.decode(source, type=Document))
@@ -153,7 +153,7 @@ class Contexts:
     def _attributes(self, tenant: str, session_id: str) -> Document:
         try:
             return msgspec.json.decode(self._store.fields(tenant, session_id)["context"], type=Document)
-        except (KeyError, ValueError):  # a document may have been put in place that upstream would not take
+        except (KeyError, ValueError):  # a test may have stored a document that upstream would not accept
             return {}
 
     def _set_attributes(self, tenant: str, session_id: str, attributes: Document) -> None:
@@ -163,7 +163,7 @@ class Contexts:
 
 
 def _document(body: bytes) -> Document | None:
-    """The top-level fields, all of them good; `Raw` alone would let anything pass."""
+    """The top-level fields, if all are valid; `Raw` alone would accept anything."""
     try:
         msgspec.json.decode(body)
         msgspec.json.decode(body, type=_Written)

@@ -1,4 +1,4 @@
-"""The sandbox as a whole: its state, and the way of a request through it, as an ASGI application."""
+"""The whole sandbox, an ASGI application: its state, and how it handles a request."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _SECRET: Final = frozenset({"authorization", "saas-token"})
 
 
 class Recorded(NamedTuple):
-    """A request that came, and what it was answered. Secrets are told by a fingerprint alone."""
+    """A request, and the status of its answer. Of secrets only a fingerprint is kept."""
 
     method: str
     path: str
     operation: str
     headers: dict[str, str]
     status: int
-    """0 when the connection was cut."""
+    """0 if the connection was cut."""
     at: float
     """Seconds on the monotonic clock."""
 
@@ -62,11 +62,11 @@ class Sandbox:
         self.faults = Faults()
         self.requests: deque[Recorded] = deque(maxlen=_KEPT_REQUESTS)
         self.peak = 0
-        """Most requests that were under way at a time."""
+        """Highest number of requests in progress at a time."""
         self.under_way = 0
-        """Requests that are being answered; one whose client has gone away is none."""
+        """Requests in progress; one whose client has gone does not count."""
         self.stopping = asyncio.Event()
-        """Set while nobody serves it any more: what waits has nothing to wait for."""
+        """Set when it is no longer served, so that nothing waits any longer."""
         self._contexts = Contexts(self.store, self.tokens, self.switches)
         self.accounts = Accounts(self.store, self.tokens, self.switches, clock, _later)
         self.reset()
@@ -86,11 +86,11 @@ class Sandbox:
 
     @property
     def saas_token(self) -> str:
-        """The seeded customer's saas-token, always the same, good until the year 2100."""
+        """The seeded customer's saas-token, always the same, valid until the year 2100."""
         return saas_token(seed.CUSTOMER_ID, datetime(2100, 1, 1, tzinfo=UTC))
 
     def count(self, operation: str) -> int:
-        """How many requests for an operation have come."""
+        """How many requests for an operation there have been."""
         return sum(each.operation == operation for each in self.requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
