@@ -175,13 +175,7 @@ class GrpcDoor:
     ) -> Seen | None:
         options = pb.ReadOptions(min_version=min_version, max_age=_duration(max_age))
         request = pb.GetSessionContextRequest(tenant=tenant, session_id=session_id, read_options=options)
-        try:
-            answer = await _called(self._managed.GetSessionContext, request, Caller(), timeout)
-        except Refused as refused:
-            if refused.reason == "SESSION_NOT_FOUND":
-                return None
-            raise
-        return _seen(answer.session_context)
+        return await _read(self._managed.GetSessionContext, request, Caller(), timeout)
 
     async def batch(
         self, tenant: str, session_ids: Sequence[str], *, max_age: float | None = None
@@ -198,13 +192,7 @@ class GrpcDoor:
     ) -> Seen | None:
         options = pb.ReadOptions(min_version=min_version, max_age=_duration(max_age))
         request = pb.GetOwnSessionContextRequest(tenant=tenant, read_options=options)
-        try:
-            answer = await _called(self._own.GetOwnSessionContext, request, caller, 10)
-        except Refused as refused:
-            if refused.reason == "SESSION_NOT_FOUND":
-                return None
-            raise
-        return _seen(answer.session_context)
+        return await _read(self._own.GetOwnSessionContext, request, caller, 10)
 
     async def replace(
         self,
@@ -315,6 +303,15 @@ class GrpcDoor:
 
 def _duration(seconds: float | None) -> Duration | None:
     return None if seconds is None else Duration(nanos=round(seconds % 1 * 1e9), seconds=int(seconds))
+
+
+async def _read(method: Any, request: Message, caller: Caller, timeout: float) -> Seen | None:
+    try:
+        return _seen((await _called(method, request, caller, timeout)).session_context)
+    except Refused as refused:
+        if refused.reason == "SESSION_NOT_FOUND":
+            return None
+        raise
 
 
 async def _called(method: Any, request: Message, caller: Caller, timeout: float) -> Any:
