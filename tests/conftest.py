@@ -1,15 +1,15 @@
-"""One gateway and one sandbox for the whole run, on one loop; the sandbox is as new for every test."""
+"""One gateway and one sandbox for the whole run, on one event loop; the sandbox is reset for every test."""
 
 # ruff: noqa: E402 - grpc reads a variable when it is imported
 from __future__ import annotations
 
 import os
 
-import gateway  # noqa: F401 - it sets what gRPC is to do without, before gRPC is imported
+import gateway  # noqa: F401 - it sets variables for gRPC, before gRPC is imported
 
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
-"""Tests call by gRPC while they start processes, and uvloop forks where asyncio does not:
-grpc's fork handlers then crash some children before they become what they were to be (grpc/grpc#29044)."""
+"""Tests make gRPC calls while they start processes, for which uvloop forks, unlike asyncio: gRPC's fork handlers then
+crash some children before they exec (grpc/grpc#29044)."""
 
 from typing import TYPE_CHECKING
 
@@ -39,7 +39,7 @@ async def dev() -> AsyncIterator[Dev]:
 
 @pytest.fixture
 def upstream(dev: Dev) -> Iterator[Sandbox]:
-    """The sandbox behind the gateway, as new."""
+    """The sandbox behind the gateway, reset."""
     dev.sandbox.reset()
     yield dev.sandbox
     for name, value in ((each, getattr(Switches(), each)) for each in Switches.__struct_fields__):
@@ -55,20 +55,20 @@ async def doors(dev: Dev) -> AsyncIterator[Mapping[str, Door]]:
 
 @pytest.fixture(params=["grpc", "graphql"])
 def door(request: pytest.FixtureRequest, doors: Mapping[str, Door], upstream: Sandbox) -> Door:
-    """The gateway by either door; the sandbox behind it is as new."""
+    """Each door of the gateway in turn; the sandbox behind it is reset."""
     return doors[request.param]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    """For requests of one's own making; the gateway knows it."""
+    """For plain HTTP requests, with the API key."""
     async with httpx.AsyncClient(headers={"x-api-key": "dev-key"}) as client:
         yield client
 
 
 @pytest.fixture
 def playground_headers(upstream: Sandbox) -> dict[str, str]:
-    """What the playground sends along."""
+    """The headers that the playground sends."""
     return dict(dev_headers(upstream))
 
 
@@ -84,7 +84,7 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what tests have counted, for whoever reads the log of CI."""
+    """Print figures that tests have recorded, for readers of CI's log."""
     for report in terminalreporter.getreports("passed"):
         for name, value in report.user_properties:
             if name == "figures" and report.when == "call":

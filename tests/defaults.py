@@ -1,4 +1,4 @@
-"""What the parts below the settings are given where nothing is set: defaults stand in the settings alone."""
+"""Default limits for tests of single modules, from the settings, which alone define defaults."""
 
 from __future__ import annotations
 

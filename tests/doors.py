@@ -1,4 +1,4 @@
-"""Both doors behind one face, so that one behaviour test runs through gRPC and through GraphQL.
+"""Both doors behind one interface, so that a behaviour test runs over gRPC and over GraphQL.
 
 Each is a client as a user would write it: generated stubs over a channel, documents over HTTP.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 JSON: TypeAlias = Any
-"""Whatever a test writes down."""
+"""Any JSON value."""
 
 FIELDS = ("customer_id", "site_code", "currency", "cart_id", "target_location", "language")
 
@@ -45,7 +45,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Caller:
-    """What a caller sends along."""
+    """A caller's credentials."""
 
     token: str | None = None
     saas_token: str | None = None
@@ -62,7 +62,7 @@ class Caller:
 
 @dataclass
 class Refused(Exception):
-    """A call that failed, in the words that both doors share."""
+    """A call that failed, in terms that both doors share."""
 
     reason: str
     message: str
@@ -76,11 +76,11 @@ class Refused(Exception):
 
 
 class Door(Protocol):
-    """What both doors do. A read returns None when there is no session context."""
+    """What both doors do. A read returns None if there is no session context."""
 
     name: str
     gateway: str
-    """Which one it is of, where there are several."""
+    """Which gateway's it is, if there are several."""
 
     async def get(
         self,
@@ -322,7 +322,7 @@ async def _called(method: Any, request: Message, caller: Caller, timeout: float)
 
 
 def refusal(error: grpc.aio.AioRpcError) -> Refused:
-    """A gRPC error in the words that both doors share."""
+    """A gRPC error in terms that both doors share."""
     status = rpc_status.from_call(error)  # type: ignore[arg-type]  # documented to take it; the stubs want a Call
     refused = Refused("", error.details() or "", error.code().name)
     for packed in () if status is None else status.details:
@@ -589,7 +589,7 @@ def _camel(state: Mapping[str, JSON]) -> dict[str, JSON]:
 
 
 def _in_proto(mutation: str, field: str) -> str:
-    """A field's name in the protobuf contract, where a mutation's input calls it otherwise."""
+    """A field's name in the protobuf contract, if it differs in a mutation's input."""
     first, dot, rest = field.partition(".")
     names = {"patch": "session_context", "name": "attribute_name"}
     return f"{names.get(first, _snake(first))}{dot}{_snake(rest)}"

@@ -1,4 +1,4 @@
-"""Runs `session-gateway` as its users do: in a process of its own."""
+"""Runs `session-gateway` as users do: as a process."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 SCRIPT = Path(sys.executable).parent / "session-gateway"
 BYTECODE = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(ROOT / ".pytest_cache" / "bytecode")}
-"""Keeps what is compiled, wherever else it may not be kept: a start takes a third of the time."""
+"""Keeps compiled byte code even if that is turned off: a start then takes a third of the time."""
 
 ONE_WORKER = {"SESSION_GATEWAY_WORKERS": "1"}
-"""Unless a test is about workers: one process is the simplest thing to look at."""
+"""For all tests that are not about workers: one process is simplest."""
 
 
 @dataclass
 class Process:
-    """A running `session-gateway`, and what it has said so far."""
+    """A running `session-gateway`, and its output so far."""
 
     process: asyncio.subprocess.Process
     out: list[str] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Process:
         return "\n".join(self.out + self.err)
 
     async def says(self, pattern: str) -> str:
-        """Wait for words; returns their first group."""
+        """Wait for output that matches; returns the first group."""
         found: list[str] = []
 
         def has_said() -> bool:
@@ -57,7 +57,7 @@ class Process:
 
 @asynccontextmanager
 async def running(*arguments: str, program: Sequence[str] = (str(SCRIPT),), **variables: str) -> AsyncIterator[Process]:
-    """A process, while the block runs, with no settings but these variables."""
+    """A process, while the block runs, with only these variables as settings."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SESSION_GATEWAY_")}
     environment = {**inherited, **BYTECODE, **ONE_WORKER, **variables}
     pipe = asyncio.subprocess.PIPE
@@ -92,7 +92,7 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
 
 
 async def run(*arguments: str, **variables: str) -> tuple[int, Process]:
-    """Run to the end, which must come by itself; returns the exit status and what was said."""
+    """Run a command that ends by itself; returns its exit status and the process with its output."""
     async with running(*arguments, **variables) as process:
         status = await process.end(within=20)
     return status, process

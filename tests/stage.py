@@ -1,4 +1,4 @@
-"""Sets the stage: gateways and sandboxes over real sockets, and the doors into them."""
+"""Gateways and sandboxes for tests, over real sockets, and the doors into them."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Dev:
 
 @asynccontextmanager
 async def opened(**sections: dict[str, object]) -> AsyncIterator[Dev]:
-    """A gateway and a sandbox of one's own. `sections` are settings over those of `dev`."""
+    """A gateway and a sandbox of the test's own. `sections` are settings over those of `dev`."""
     async with opened_until(Shutdown(), sections) as dev:
         yield dev
 
 
 @asynccontextmanager
 async def opened_until(shutdown: Shutdown, sections: dict[str, dict[str, object]]) -> AsyncIterator[Dev]:
-    """The same, with what may tell it to stop."""
+    """The same, with the shutdown by which the test stops it."""
     anywhere: dict[str, object] = {"port": 0}
     async with sandbox.serve(Sandbox()) as upstream:
         defaults: dict[str, dict[str, object]] = {
@@ -54,8 +54,8 @@ async def opened_until(shutdown: Shutdown, sections: dict[str, dict[str, object]
                 **DEV_DEFAULTS["upstream"],
                 "base_url": upstream.url,
                 "timeout": 1.0,
-                "retries": {"max_attempts": 1},  # a fault that strikes once is to be seen
-                "breaker": {"enabled": False},  # and so is one that strikes for long
+                "retries": {"max_attempts": 1},  # a single fault must be visible
+                "breaker": {"enabled": False},  # and so must a long series of them
             },
             "graphql": {**DEV_DEFAULTS["graphql"], **anywhere},
             "grpc": {**DEV_DEFAULTS["grpc"], **anywhere},
@@ -70,7 +70,7 @@ async def opened_until(shutdown: Shutdown, sections: dict[str, dict[str, object]
 
 
 class _WithKey(grpc.aio.UnaryUnaryClientInterceptor):
-    """Sends the API key along with every call that has none."""
+    """Adds the API key to every call that has none."""
 
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         metadata = [*(client_call_details.metadata or ())]
@@ -80,7 +80,7 @@ class _WithKey(grpc.aio.UnaryUnaryClientInterceptor):
 
 
 def channel_to(address: str, options: Sequence[tuple[str, Any]] = ()) -> grpc.aio.Channel:
-    """A channel for calls of one's own making; the gateway knows it."""
+    """A channel for calls by generated stubs, with the API key."""
     return grpc.aio.insecure_channel(address, options, interceptors=[_WithKey()])
 
 

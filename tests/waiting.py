@@ -1,4 +1,4 @@
-"""Waiting, by a clock that stands still while the whole process does, as on a machine that others use too."""
+"""Waiting, by a clock that stops while the whole process does, as happens on a busy machine."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 class LoopClock:
-    """Seconds in which the event loop had its turns, told by `turn`; or, when it is entered, by a task that it owns.
+    """Seconds during which the event loop was running, which `turn` tells it; or, if it is entered, a task of its own.
 
-    For a bound on how long something is waited for. A machine that stops for a second makes nobody's wait longer by
-    this clock; a client that waits for a server of its own accord does.
+    For timeouts. A machine that stops for a second does not use up time by this clock; a client that really waits for a
+    server does.
     """
 
     _EVERY: Final = 0.01
     _STILL: Final = 0.2
-    """Seconds without a turn that are no load of the test's own any more."""
+    """Seconds without a turn that cannot be the test's own load."""
 
     def __init__(self) -> None:
         self._turned = time.monotonic()
@@ -39,7 +39,7 @@ class LoopClock:
         return now - self._lost - self._still(now)
 
     def turn(self) -> float:
-        """The loop has a turn; returns the time."""
+        """The event loop runs; returns the time."""
         now = time.monotonic()
         self._lost += self._still(now)
         self._turned = now
@@ -56,7 +56,7 @@ class LoopClock:
 
 
 async def eventually(holds: Callable[[], bool], *, within: float = 10.0) -> None:
-    """Wait until something holds, looking again as others have run. Fails when it does not in time."""
+    """Wait until a condition holds, polling while others run. Raises TimeoutError if it does not in time."""
     clock = LoopClock()
     until = clock.now() + within
     while not holds():

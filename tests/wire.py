@@ -1,4 +1,4 @@
-"""A connection without a socket: it is handed bytes as by the event loop, and what it writes can be looked at."""
+"""A connection without a socket: tests pass it bytes as the event loop would, and read what it writes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Wire(asyncio.Transport):
-    """Below the connection. `waiting` is how many bytes it says that nobody has taken yet."""
+    """The transport below the connection. `waiting` is the size of its write buffer, as it reports it."""
 
     def __init__(self, connection: asyncio.Protocol) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Wire(asyncio.Transport):
 
 
 async def read(incoming: Incoming) -> tuple[int, bytes]:
-    """Status and body of an answer. Raises what its reader would hear."""
+    """Status and body of an answer. Raises what `Incoming` raises."""
     async with asyncio.timeout(5):
         await incoming.head()
         parts = []
@@ -50,6 +50,6 @@ async def read(incoming: Incoming) -> tuple[int, bytes]:
 
 
 async def turns() -> None:
-    """Let whoever reads go on with what has come."""
+    """Let readers process what has been received."""
     for _ in range(5):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""`serve` with workers, in front of a sandbox, as processes of their own."""
+"""`serve` with workers, as processes, in front of a sandbox."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TENANT = {
 
 
 APART = [("grpc.use_local_subchannel_pool", 1)]
-"""Channels of one process share connections otherwise."""
+"""Otherwise channels of one process share connections."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,15 @@ class Served:
         return self.process.process.pid
 
     def fork_servers(self) -> set[int]:
-        """The process whose children workers are, if it runs."""
+        """The process id of the fork server, the parent of workers, if it runs."""
         return {pid for pid in _children(self.pid) if is_running(pid)}
 
     def workers(self) -> set[int]:
-        """Those that run."""
+        """The process ids of running workers."""
         return {pid for server in self.fork_servers() for pid in _children(server) if is_running(pid)}
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """Its log's lines of that name."""
+        """Lines of its log with this event."""
         lines = [json.loads(each) for each in self.process.err if each.startswith("{")]
         return [each for each in lines if each["event"] == name]
 
