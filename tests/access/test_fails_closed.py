@@ -22,9 +22,9 @@ from gateway.configuration import load_settings
 from gateway.credentials import CallerCredentials
 from gateway.deadline import Deadline
 from gateway.errors import CallerUnauthenticated
-from gateway.parts.access import open_authenticator
 from gateway.sandbox import Sandbox
 from gateway.settings import Listener
+from gateway.wiring.access import open_authenticator
 
 if TYPE_CHECKING:
     from pathlib import Path
