@@ -64,10 +64,10 @@ def configure_logs(settings: Log) -> None:
 
 
 def is_fit_to_log(record: logging.LogRecord) -> bool:
-    """Not all that gRPC says is.
+    """Whether to log what gRPC logs.
 
-    Of metadata that is no text it shows the whole value, which may be a token but for a byte. And of each caller who
-    goes away before he has taken his answer it tells as of an error, with a traceback.
+    Of metadata that is not text it shows the whole value, which may be a token but for one byte. And for each caller
+    that goes away before it has taken its answer it logs an error, with a traceback.
     """
     return record.msg != "Invalid encoding on %s" and not record.getMessage().startswith("ExecuteBatchError ")
 

@@ -8,17 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import httpx
+from defaults import RPC_LIMITS
 
 from doors import GraphQLDoor, GrpcDoor
 from gateway import sandbox
 from gateway.app import Addresses, open_gateway
 from gateway.configuration import load_settings
 from gateway.development import DEV_DEFAULTS, dev_headers
+from gateway.readiness import Readiness
+from gateway.rpc.server import serve_rpc
 from gateway.sandbox import Sandbox
 from gateway.shutdown import Shutdown
+from gateway.telemetry.requests import Requests
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from doors import Door
 
@@ -77,6 +82,24 @@ class _WithKey(grpc.aio.UnaryUnaryClientInterceptor):
         if "x-api-key" not in dict(metadata):
             metadata.append(("x-api-key", "dev-key"))
         return await continuation(client_call_details._replace(metadata=grpc.aio.Metadata(*metadata)), request)
+
+
+def served_rpc(guard: Any, *, budget: float, grace: float, shutdown: Shutdown) -> AbstractAsyncContextManager[str]:
+    """The real gRPC server with these use cases, and nothing else; yields its address."""
+    return serve_rpc(
+        guard,
+        Requests(),
+        host="127.0.0.1",
+        port=0,
+        budget=budget,
+        grace=grace,
+        limits=RPC_LIMITS,
+        readiness=Readiness(),
+        shutdown=shutdown,
+        reflected=False,
+        certificates=None,
+        shared=False,
+    )
 
 
 def channel_to(address: str, options: Sequence[tuple[str, Any]] = ()) -> grpc.aio.Channel:

@@ -15,8 +15,8 @@ from gateway.errors import NoRoomForRequest
 from gateway.graphql.bodies import Bodies, NotReceived
 from gateway.graphql.head import Refused
 from gateway.graphql.requests import parameters_in_body, parameters_in_query
+from gateway.memory_budget import PER_BYTE, SMALL, MemoryBudget
 from gateway.model import decoded_size
-from gateway.request_memory import PER_BYTE, SMALL, RequestMemory
 
 if TYPE_CHECKING:
     from graphql import DocumentNode
@@ -56,7 +56,7 @@ class Executables:
     def __init__(self, documents: Documents, *, max_body: int) -> None:
         self._documents = documents
         self._bodies = Bodies(max_body)
-        self._memory = RequestMemory()
+        self._memory = MemoryBudget()
         self._known: dict[bytes, Executable] = {}
         """By body, the oldest first."""
 

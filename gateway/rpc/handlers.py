@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import grpc
 
 from gateway.errors import AnswerTooLarge, NoRoomForAnswer
-from gateway.request_memory import RequestMemory
+from gateway.memory_budget import UNCOUNTED, MemoryBudget
 from gateway.rpc.errors import abort
 from gateway.rpc.instrumentation import instrumented
 from gateway.rpc.reading import Reader
@@ -31,9 +31,9 @@ __all__ = ["Methods"]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 _PER_BYTE: Final = 2
-"""Bytes that each byte of an answer takes until the client has taken it, by measurement: gRPC has a copy."""
-_FEW: Final = 65_536
-"""Bytes of an answer that is not counted: HTTP/2 has a client take as many, unless it says otherwise."""
+"""Bytes of memory, by measurement, that each byte of an answer takes until the client has taken it: gRPC has a copy."""
+_SMALL: Final = UNCOUNTED // _PER_BYTE
+"""Length of an answer that is not counted: 64 KiB, which an HTTP/2 client takes by default."""
 
 
 class Methods(grpc.GenericRpcHandler):
@@ -50,7 +50,7 @@ class Methods(grpc.GenericRpcHandler):
         self._requests = requests
         self._methods: dict[str, Handler] = {}
         self._budget = budget
-        self._memory = RequestMemory()
+        self._memory = MemoryBudget()
         self._reader = Reader(budget, max_message, self._memory)
         self._max_answer = max_answer
 
@@ -101,7 +101,7 @@ class Methods(grpc.GenericRpcHandler):
             answer = await method(await reader.read(call.context, decode), call)
             encoded = answer if isinstance(answer, bytes) else encode(answer)
             size = len(encoded)
-            if size > max_answer or (size > _FEW and not memory.reserve(_PER_BYTE * size)):
+            if size > max_answer or (size > _SMALL and not memory.reserve(_PER_BYTE * size)):
                 if not writes:
                     await abort(call.context, AnswerTooLarge(max_answer) if size > max_answer else NoRoomForAnswer())
                 answer.ClearField("session_context")  # what was written stays written, whoever can read it back

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from gateway.arrivals import Arrivals
 from gateway.errors import InvalidArgument, NoRoomForRequest, RequestNotReceived
-from gateway.request_memory import PER_BYTE, SMALL
+from gateway.memory_budget import PER_BYTE, SMALL
 from gateway.rpc.errors import abort
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    from gateway.request_memory import RequestMemory
+    from gateway.memory_budget import MemoryBudget
     from gateway.rpc.instrumentation import Context
 
 __all__ = ["Reader"]
@@ -34,12 +34,10 @@ _LATE: Final = object()
 class Reader:
     """Reads requests of up to `max_message` bytes. Each may take `patience` seconds, including its wait for a turn.
 
-    What they take once they are decoded is part of the `load`.
-
-    One timer serves all, since one for each costs too much.
+    Large ones are decoded if `memory` has room for them. One timer serves all, since one for each costs too much.
     """
 
-    def __init__(self, patience: float, max_message: int, memory: RequestMemory) -> None:
+    def __init__(self, patience: float, max_message: int, memory: MemoryBudget) -> None:
         self._patience = patience
         self._arrivals = Arrivals(max_message, self._end)
         self._memory = memory

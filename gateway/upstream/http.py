@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Auth", "Exchange", "Http", "Send", "cause_of"]
 
 MAX_BODY: Final = 10 * 1024 * 1024
-"""Bytes of the largest answer that there is: the platform's own bound for a body (API reference)."""
+"""Bytes of the largest answer that the platform sends: its limit for a body (API reference)."""
 _ROOM: Final = 67_108_864
-"""Bytes that all answers may take that are large, while they arrive."""
-_LITTLE: Final = 262_144
-"""Bytes of an answer that is not: a connection holds as many of one that nobody reads."""
+"""Bytes that all large answers together may take while they arrive."""
+_SMALL: Final = 262_144
+"""Bytes of an answer that is not large: a connection buffers as much of one that nobody reads."""
 _RETRY_AFTER: Final = 1.0
 """Seconds after which there may be room again."""
 _USER_AGENT: Final = (b"user-agent", b"session-gateway")
@@ -180,7 +180,7 @@ class Http:
         return _decoded(body, coding, self._max_answer) if coding and body else body
 
     async def _gathered(self, stream: httpx.AsyncByteStream) -> bytes:
-        """One that is large is given up where there is no room for it beside others."""
+        """The chunks of an answer, joined. Raises UpstreamNotTaken for a large one without room beside others."""
         chunks: list[bytes] = []
         size, counted = 0, 0
         try:
@@ -189,7 +189,7 @@ class Http:
                 size += len(chunk)
                 if size > self._max_answer:
                     raise _too_large(self._max_answer)
-                if size > _LITTLE:
+                if size > _SMALL:
                     self._arriving += size - counted
                     counted = size
                     if _ROOM < self._arriving != counted:

@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from h2.connection import H2Connection
 
 from doors import refusal
-from gateway import arrivals, request_memory
+from gateway import arrivals, memory_budget
 from gateway.configuration import load_settings
 from gateway.development import DEV_DEFAULTS
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
@@ -308,7 +308,7 @@ async def test_a_turn_is_given_back_however_the_request_ends() -> None:
 
 async def test_what_is_decoded_has_so_much_room_until_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Anybody can send it: a few hundred such requests would take all memory there is, while upstream is asked."""
-    monkeypatch.setattr(request_memory, "_ROOM", 5_000_000)
+    monkeypatch.setattr(memory_budget, "_ROOM", 5_000_000)
     large = pb.AddOwnAttributeRequest(tenant="acme", attribute_name="n")
     large.value.list_value.values.extend([Value(struct_value=Struct())] * 40_000)
     own = [("authorization", f"Bearer {seed.CUSTOMER_TOKEN}")]
@@ -332,7 +332,7 @@ async def test_what_clients_have_still_to_take_has_so_much_room(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Anybody with a shopper's token can ask for large answers, and take none of them."""
-    monkeypatch.setattr(request_memory, "_ROOM", 1_000_000)
+    monkeypatch.setattr(memory_budget, "_ROOM", 1_000_000)
     add = pb.AddOwnAttributeRequest(tenant="acme", attribute_name="n", value=Value(bool_value=True))
     get = pb.GetOwnSessionContextRequest(tenant="acme")
     own = [("authorization", f"Bearer {seed.CUSTOMER_TOKEN}")]

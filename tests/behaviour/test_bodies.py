@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from gateway import arrivals, request_memory
+from gateway import arrivals, memory_budget
 from gateway.sandbox import seed
 from stage import opened
 from waiting import eventually
@@ -151,7 +151,7 @@ async def test_what_is_decoded_has_so_much_room_until_it_is_answered(
     upstream: Sandbox, monkeypatch: pytest.MonkeyPatch, body: dict[str, object]
 ) -> None:
     """Anybody can send such bodies: a few hundred would take all memory there is, while upstream is asked."""
-    monkeypatch.setattr(request_memory, "_ROOM", 5_000_000)
+    monkeypatch.setattr(memory_budget, "_ROOM", 5_000_000)
     async with opened(upstream={"timeout": 8.0}) as dev, httpx.AsyncClient(headers=OWN, timeout=20) as client:
         dev.sandbox.faults.arm("latency=1500ms", "*")
         first = asyncio.create_task(client.post(dev.graphql_url, json=body))
@@ -170,7 +170,7 @@ async def test_what_is_decoded_has_so_much_room_until_it_is_answered(
 
 
 async def test_variables_in_a_url_have_no_more_room(upstream: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_memory, "_ROOM", 500_000)
+    monkeypatch.setattr(memory_budget, "_ROOM", 500_000)
     headers = {**OWN, "graphql-require-preflight": "1"}
     async with opened(upstream={"timeout": 8.0}) as dev, httpx.AsyncClient(headers=headers, timeout=20) as client:
         dev.sandbox.faults.arm("latency=1500ms", "*")

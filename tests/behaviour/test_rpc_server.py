@@ -23,13 +23,10 @@ from gateway import errors
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
 from gateway.model import decode_session_context
-from gateway.readiness import Readiness
 from gateway.rpc.errors import abort
-from gateway.rpc.server import serve_rpc
 from gateway.sandbox import seed
 from gateway.shutdown import Shutdown
-from gateway.telemetry.requests import Requests
-from stage import channel_to, opened
+from stage import channel_to, opened, served_rpc
 from waiting import eventually
 
 if TYPE_CHECKING:
@@ -203,20 +200,7 @@ async def failing() -> AsyncIterator[tuple[Failing, grpc.aio.Channel]]:
     """Use cases that fail, and a channel to them through the real server."""
     fake: Any = Failing()
     async with (
-        serve_rpc(
-            fake,
-            Requests(),
-            host="127.0.0.1",
-            port=0,
-            budget=5,
-            grace=0,
-            limits=RPC_LIMITS,
-            readiness=Readiness(),
-            shutdown=Shutdown(),
-            reflected=False,
-            certificates=None,
-            shared=False,
-        ) as address,
+        served_rpc(fake, budget=5, grace=0, shutdown=Shutdown()) as address,
         channel_to(address) as channel,
     ):
         yield fake, channel

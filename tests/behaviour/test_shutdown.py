@@ -10,18 +10,15 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import httpx
 import pytest
-from defaults import RPC_LIMITS
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from doors import GraphQLDoor, GrpcDoor, Refused
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
-from gateway.readiness import Readiness
-from gateway.rpc.server import SERVICES, serve_rpc
+from gateway.rpc.server import SERVICES
 from gateway.sandbox import seed
 from gateway.shutdown import Shutdown
-from gateway.telemetry.requests import Requests
-from stage import channel_to, opened_until
+from stage import channel_to, opened_until, served_rpc
 from waiting import eventually
 
 if TYPE_CHECKING:
@@ -264,21 +261,7 @@ async def test_a_grpc_server_whose_end_is_cancelled_ends_its_calls_whatever_they
     listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def run() -> None:
-        serving = serve_rpc(
-            guard,
-            Requests(),
-            host="127.0.0.1",
-            port=0,
-            budget=60,
-            grace=20,
-            limits=RPC_LIMITS,
-            readiness=Readiness(),
-            shutdown=shutdown,
-            reflected=False,
-            certificates=None,
-            shared=False,
-        )
-        async with serving as address:
+        async with served_rpc(guard, budget=60, grace=20, shutdown=shutdown) as address:
             listening.set_result(address)
             await shutdown.wait()
 

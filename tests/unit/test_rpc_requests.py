@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
-from gateway.request_memory import RequestMemory
+from gateway.memory_budget import MemoryBudget
 from gateway.rpc.reading import Reader
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ async def ended(task: asyncio.Task[Any]) -> str:
 
 
 async def test_each_that_waits_too_long_is_ended_and_no_other() -> None:
-    reader = Reader(PATIENCE, 1024, RequestMemory())
+    reader = Reader(PATIENCE, 1024, MemoryBudget())
     late, served, later = Waiting(), Waiting(), Waiting()
     first, second = reading(reader, late), reading(reader, served)
     await served.reading.wait()
@@ -68,7 +68,7 @@ async def test_each_that_waits_too_long_is_ended_and_no_other() -> None:
 
 
 async def test_a_call_that_comes_while_another_is_being_ended_has_all_of_its_time() -> None:
-    reader = Reader(PATIENCE, 1024, RequestMemory())
+    reader = Reader(PATIENCE, 1024, MemoryBudget())
     await ended(reading(reader, Waiting()))
     call = Waiting()
     task = reading(reader, call)
@@ -80,7 +80,7 @@ async def test_a_call_that_comes_while_another_is_being_ended_has_all_of_its_tim
 
 
 async def test_a_caller_who_goes_away_is_not_taken_for_a_late_request() -> None:
-    reader, call = Reader(PATIENCE, 1024, RequestMemory()), Waiting()
+    reader, call = Reader(PATIENCE, 1024, MemoryBudget()), Waiting()
     task = reading(reader, call)
     await call.reading.wait()
 

@@ -154,13 +154,13 @@ class Projector:
             elif str(field.type) not in _AS_THEY_ARE:
                 projections.append((key, self.projection(type_, each)))
         read = _reader(attributes)
-        alike = list(documents.values())
+        same_json = list(documents.values())
 
         def complete(value: object, path: Path, errors: list[GraphQLError]) -> object:
             fields = dict(zip(keys, read(value), strict=True))
             for key, project in projections:
                 fields[key] = project(fields[key], path, key, errors)
-            for names in alike:
+            for names in same_json:
                 _complete_json(fields, names)
             return fields
 
