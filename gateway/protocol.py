@@ -89,7 +89,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Whether it is to be closed after the answer under way: nothing that arrives is looked at any more."""
         self._waiting: asyncio.TimerHandle | None = None
         self.taking: asyncio.TimerHandle | None = None
-        """Set while the client has still to take of an answer, until the time is up for that."""
+        """Set while the client has not taken all of an answer; it expires when the time for that is over."""
         self._unwritten: deque[bytes] = deque()
         """Pieces of answers that the transport has not taken yet."""
         self._gone = False
@@ -98,7 +98,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin to wait for a head, unless there are too many connections."""
         super().connection_made(transport)
-        transport.set_write_buffer_limits(_PIECE)  # those of TLS are others by themselves
+        transport.set_write_buffer_limits(_PIECE)  # TLS has others by default
         if self._max_connections is not None and len(self.connections) > self._max_connections:
             transport.close()
         else:
@@ -156,7 +156,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().pause_writing()
         if self.taking is None:
             self.taking = self.loop.call_later(self.reading, self.cut_off)
-        self._make_room()
+            self._make_room()  # once for an answer, all of which is to be taken now: it looks at every connection
 
     def resume_writing(self) -> None:
         """It has taken nearly all of it."""
