@@ -122,15 +122,15 @@ def prices(schema: GraphQLSchema) -> Mapping[str, Price]:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """A variable of a type that is a list. Its value is coerced entry by entry, whatever it is used for."""
+class ListVariable:
+    """A variable of a list type. Its value is coerced entry by entry, whatever it is used for."""
 
-    each: int
-    """What each entry costs."""
+    price: int
+    """Cost of each entry."""
     levels: int
-    """Lists in its type: a value may have to be made a list of one for each of them."""
+    """How many lists its type nests: GraphQL makes a single value a list of one, at each level."""
     default: int
-    """How many entries there are when it is left out."""
+    """How many entries it has if it is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +138,14 @@ class Cost:
     """What an operation costs: `fixed`, and so much for each entry of the lists in some variables."""
 
     fixed: int
-    lists: Mapping[str, Listed]
+    lists: Mapping[str, ListVariable]
 
     def of(self, variables: Mapping[str, object], most: int) -> int:
         """The cost with these variables, as they were sent. Where it exceeds `most`, not all may have been counted."""
         if not self.lists:
             return self.fixed
         return self.fixed + sum(
-            each.each * (_coerced(variables[name], each.levels, most) if name in variables else each.default)
+            each.price * (_coerced(variables[name], each.levels, most) if name in variables else each.default)
             for name, each in self.lists.items()
         )
 
@@ -359,14 +359,14 @@ def _spreads(selection_set: SelectionSetNode) -> Iterator[str]:
                 pending.append(node.selection_set)
 
 
-def _lists(operation: OperationDefinitionNode, per_entry: Mapping[str, int]) -> Mapping[str, Listed]:
+def _lists(operation: OperationDefinitionNode, per_entry: Mapping[str, int]) -> Mapping[str, ListVariable]:
     """The variables that are lists, with what their entries cost."""
-    lists: dict[str, Listed] = {}
+    lists: dict[str, ListVariable] = {}
     for each in operation.variable_definitions or ():
         name, levels = each.variable.name.value, _levels(each.type)
         if levels:
             default = 0 if each.default_value is None else _entries(each.default_value)
-            lists[name] = Listed(per_entry.get(name, 1), levels, default)
+            lists[name] = ListVariable(per_entry.get(name, 1), levels, default)
     return lists
 
 
