@@ -88,7 +88,7 @@ class Methods(grpc.GenericRpcHandler):
         reader = self._reader
 
         async def answer(_: object, context: Context) -> bytes:
-            return encode(await method(await reader.read(context, decode), context))
+            return encode(await method(await reader.read(context, decode, small=True), context))
 
         return answer
 
@@ -99,6 +99,7 @@ class Methods(grpc.GenericRpcHandler):
 
         async def answer(call: Call) -> bytes:
             answer = await method(await reader.read(call.context, decode), call)
+            memory.release()
             encoded = answer if isinstance(answer, bytes) else encode(answer)
             size = len(encoded)
             if size > max_answer or (size > _SMALL and not memory.reserve(_PER_BYTE * size)):
@@ -115,7 +116,7 @@ class Methods(grpc.GenericRpcHandler):
         reader = self._reader
 
         async def stream(_: object, context: Context) -> None:
-            await method(await reader.read(context, decode), context)
+            await method(await reader.read(context, decode, small=True), context)
 
         return grpc.stream_stream_rpc_method_handler(stream, response_serializer=encode)
 

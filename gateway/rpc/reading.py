@@ -46,8 +46,11 @@ class Reader:
         self._timer: asyncio.TimerHandle | None = None
         """Set while a call waits. It expires when the earliest call is late, even if that no longer waits."""
 
-    async def read(self, context: Context, decode: Callable[[bytes], Message]) -> Message:
-        """The request of a call. Aborts the call if it does not arrive in time, or cannot be decoded."""
+    async def read(self, context: Context, decode: Callable[[bytes], Message], *, small: bool = False) -> Message:
+        """The request of a call. Aborts the call if it does not arrive in time, or cannot be decoded.
+
+        It counts against `memory` until that is released. One that has to be `small` never does.
+        """
         loop = asyncio.get_running_loop()
         task: asyncio.Task[object] = asyncio.current_task(loop)  # type: ignore[assignment]  # grpc.aio runs each call in one
         until = self._awaited[task] = loop.time() + self._patience
@@ -68,8 +71,11 @@ class Reader:
             self._awaited.pop(task, None)
         if received is grpc.aio.EOF:
             await abort(context, _unreadable())
-        if len(received) > SMALL and not self._memory.reserve(PER_BYTE * len(received)):
-            await abort(context, NoRoomForRequest())
+        if len(received) > SMALL:
+            if small:
+                await abort(context, InvalidArgument.of("request", f"must not be larger than {SMALL} bytes"))
+            if not self._memory.reserve(PER_BYTE * len(received)):
+                await abort(context, NoRoomForRequest())
         try:
             return decode(received)
         except DecodeError:

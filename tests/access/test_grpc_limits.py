@@ -17,6 +17,8 @@ from google.rpc import error_details_pb2 as details
 from google.rpc import status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from h2.connection import H2Connection
+from h2.events import ResponseReceived
+from h2.settings import SettingCodes, Settings
 
 from doors import refusal
 from gateway import arrivals, memory_budget
@@ -50,6 +52,8 @@ END_HEADERS: Final = 4
 REFUSED_STREAM, CANCEL = 7, 8
 TWO_AT_A_TIME = 33_554_432
 """Bytes of the largest request, so that two of them take all the room there is."""
+UNKNOWN = b"\xa2\x06\x80\x80\x08" + bytes(131_072)
+"""A field that no message has. In any of them it is passed over."""
 CALL = [
     (":method", "POST"),
     (":scheme", "http"),
@@ -326,6 +330,50 @@ async def test_what_is_decoded_has_so_much_room_until_it_is_answered(monkeypatch
 
         await first
         await service.AddOwnAttribute(large, metadata=own)
+
+
+async def test_who_does_not_take_an_answer_keeps_no_room_for_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is done with. A few such calls would keep out all others."""
+    monkeypatch.setattr(memory_budget, "_ROOM", 5_000_000)
+    large = pb.GetOwnSessionContextRequest(tenant="acme")
+    large.MergeFromString(UNKNOWN)
+    token = f"Bearer {seed.CUSTOMER_TOKEN}"
+    path = "/emporix.sessioncontext.v1.OwnSessionContextService/GetOwnSessionContext"
+    async with opened() as dev, grpc.aio.insecure_channel(dev.doors.grpc) as channel:
+        host, _, port = dev.doors.grpc.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        client = H2Connection()
+        client.local_settings = Settings(initial_values={SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        client.initiate_connection()
+        client.send_headers(1, [(":path", path), *CALL, ("authorization", token)])
+        message = large.SerializeToString()
+        left = b"\0" + len(message).to_bytes(4, "big") + message
+        answered = False
+        try:
+            async with asyncio.timeout(10):
+                while not answered:
+                    while left and (room := min(16_384, client.local_flow_control_window(1))):
+                        client.send_data(1, left[:room], end_stream=len(left) <= room)
+                        left = left[room:]
+                    writer.write(client.data_to_send())
+                    events = client.receive_data(await reader.read(65_536))
+                    answered = any(isinstance(each, ResponseReceived) for each in events)
+
+            service = pb_grpc.OwnSessionContextServiceStub(channel)
+            answer = await service.GetOwnSessionContext(large, metadata=[("authorization", token)])
+            assert answer.session_context.session_id == seed.CUSTOMER_SESSION
+        finally:
+            writer.transport.abort()
+
+
+@pytest.mark.parametrize("method", ["Check", "List", "Watch"])
+async def test_requests_of_health_checks_are_small(channel: grpc.aio.Channel, method: str) -> None:
+    """They need no credential, and a watch goes on for as long as its client likes."""
+    health: Any = channel.unary_stream(f"/grpc.health.v1.Health/{method}")
+    call = health(UNKNOWN, timeout=5)
+
+    assert await call.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert await call.details() == "request: must not be larger than 4096 bytes"
 
 
 async def test_what_clients_have_still_to_take_has_so_much_room(
