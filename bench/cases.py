@@ -57,10 +57,10 @@ CASES: Final = (
     Case("grpc-cached", "grpc", True, (1, 32)),
     Case("graphql-uncached", "graphql", False, (1, 32, 256), ("all", "two")),
     Case("grpc-uncached", "grpc", False, (1, 32)),
-    Case("pages-graphql-cached", "graphql", True, (16,), mode="pages"),
-    Case("pages-graphql-uncached", "graphql", False, (16,), mode="pages"),
-    Case("pages-grpc-cached", "grpc", True, (16,), mode="pages"),
-    Case("pages-grpc-uncached", "grpc", False, (16,), mode="pages"),
+    Case("pages-graphql-cached", "graphql", True, (1, 16), mode="pages"),
+    Case("pages-graphql-uncached", "graphql", False, (1, 16), mode="pages"),
+    Case("pages-grpc-cached", "grpc", True, (1, 16), mode="pages"),
+    Case("pages-grpc-uncached", "grpc", False, (1, 16), mode="pages"),
 )
 
 

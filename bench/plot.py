@@ -24,8 +24,8 @@ _PANELS: Final = (
     ("gRPC read, uncached", "grpc-uncached", 32),
 )
 _PAGES: Final = (
-    ("pages by GraphQL, 25 ms upstream", "pages-graphql"),
-    ("pages by gRPC, 25 ms upstream", "pages-grpc"),
+    ("pages by GraphQL, 25 ms upstream", "pages-graphql", 16),
+    ("pages by gRPC, 25 ms upstream", "pages-grpc", 16),
 )
 
 
@@ -44,13 +44,13 @@ def plot(results: Results, path: Path) -> list[Path]:
             if (each.case, each.fields, each.concurrency) == (case, "all", concurrency) and not each.wrong
         ]
         _bars(place, f"{title}: requests/s, {concurrency} in flight", rows, "rps")
-    for place, (title, case) in zip(places[len(_PANELS) :], _PAGES, strict=True):
+    for place, (title, case, shoppers) in zip(places[len(_PANELS) :], _PAGES, strict=True):
         rows = [
             (f"{each.contender}, {each.case.rpartition('-')[2]}", each)
             for each in results.rows
-            if each.case.startswith(case) and not each.wrong
+            if each.case.startswith(case) and each.concurrency == shoppers and not each.wrong
         ]
-        _bars(place, f"{title}: p50, ms", rows, "p50")
+        _bars(place, f"{title}, {shoppers} shoppers: p50, ms", rows, "p50")
     figure.suptitle(f"One core, one worker. {results.machine}, {results.date[:10]}", fontsize=10)
     files = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
     for each in files:

@@ -94,6 +94,7 @@ class _Target:
     other: str
     contender: str
     wanted: float
+    concurrency: int = 32
     lower: bool = False
 
 
@@ -108,13 +109,15 @@ _TARGETS: Final = (
     _Target("gRPC uncached / grpc.aio over httpx", "grpc-uncached", "grpc-uncached", "grpc.aio over httpx", 5.0),
     *(
         _Target(
-            f"pages by {door}: p50 of {name}, uncached / ours",
+            f"pages by {door}, shoppers: {number}; p50 of {name}, uncached / ours",
             f"pages-{case}-cached",
             f"pages-{case}-uncached",
             name,
             20.0,
+            concurrency=number,
             lower=True,
         )
+        for number in (1, 16)
         for door, case, names in (
             ("GraphQL", "graphql", ("mercurius", "hive", "tailcall")),
             ("gRPC", "grpc", ("envoy",)),
@@ -164,15 +167,14 @@ def row_of(
 
 
 def verdicts(rows: Iterable[Row]) -> list[Verdict]:
-    """Of all targets: 32 in flight, all fields."""
-    found = {
-        (each.case, each.contender): each for each in rows if each.fields == "all" and each.concurrency in {16, 32}
-    }
+    """Of all targets, which are for all fields."""
+    found = {(each.case, each.contender, each.concurrency): each for each in rows if each.fields == "all"}
     return [_verdict(each, found) for each in _TARGETS]
 
 
-def _verdict(target: _Target, found: dict[tuple[str, str], Row]) -> Verdict:
-    ours, other = found.get((target.ours, "ours")), found.get((target.other, target.contender))
+def _verdict(target: _Target, found: dict[tuple[str, str, int], Row]) -> Verdict:
+    ours = found.get((target.ours, "ours", target.concurrency))
+    other = found.get((target.other, target.contender, target.concurrency))
     if ours is None or other is None or ours.wrong or other.wrong:
         return Verdict(target.text, None, target.wanted)
     if target.lower:
@@ -195,11 +197,11 @@ def print_table(results: Results) -> None:
         print(f"{name:24}{version}")
     for name, reason in results.missing.items():
         print(f"{name:24}MISSING: {reason}")
-    print("\ntargets (32 in flight, or 16 shoppers)")
-    print(f"{'':56}{'ratio':>7}{'by CPU':>8}{'wanted':>8}")
+    print("\ntargets (32 in flight where nothing else is said)")
+    print(f"{'':64}{'ratio':>7}{'by CPU':>8}{'wanted':>8}")
     for verdict in results.targets:
         ratio, by_cpu = ("-" if each is None else f"{each:.2f}" for each in (verdict.ratio, verdict.by_cpu))
-        print(f"{verdict.target:56}{ratio:>7}{by_cpu:>8}{verdict.wanted:>8g}  {verdict.outcome}")
+        print(f"{verdict.target:64}{ratio:>7}{by_cpu:>8}{verdict.wanted:>8g}  {verdict.outcome}")
 
 
 def _figures(row: Row, ours: Row | None) -> str:
