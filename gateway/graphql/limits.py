@@ -202,7 +202,11 @@ def measure(document: DocumentNode, table: Mapping[str, Price], limits: Limits) 
 
 @dataclass(slots=True)
 class _Count:
-    """The measures of a selection set."""
+    """The measures of a selection set.
+
+    `top`, `fixed` and `per_entry` are of its own fields alone, as if they were root fields: the costs of all others are
+    in theirs.
+    """
 
     depth: int = 0
     top: int = 0
@@ -278,7 +282,7 @@ class _Fragments:
 
     def count(self, definition: _Definition) -> _Count:
         """Count a definition, whose fragments have been counted."""
-        count = self._count(definition.selection_set, top=True)
+        count = self._count(definition.selection_set)
         count.add_directives(definition.directives)
         for each in definition.variable_definitions or ():
             count.add_variable(each)
@@ -314,37 +318,33 @@ class _Fragments:
         except CycleError as error:
             raise Circular(error.args[1][::-1]) from None
 
-    def _count(self, selection_set: SelectionSetNode, *, top: bool) -> _Count:
+    def _count(self, selection_set: SelectionSetNode) -> _Count:
         count = _Count()
         for node in selection_set.selections:
             count.selections += 1
             count.add_directives(node.directives)
             match node:
                 case FieldNode():
-                    self._add_field(count, node, top=top)
+                    self._add_field(count, node)
                 case InlineFragmentNode():
-                    count.add(self._count(node.selection_set, top=top))
+                    count.add(self._count(node.selection_set))
                 case FragmentSpreadNode():
                     count.add(self.counts.get(node.name.value, _NOTHING))
         return count
 
-    def _add_field(self, count: _Count, node: FieldNode, *, top: bool) -> None:
-        below = _NOTHING if node.selection_set is None else self._count(node.selection_set, top=False)
+    def _add_field(self, count: _Count, node: FieldNode) -> None:
+        below = _NOTHING if node.selection_set is None else self._count(node.selection_set)
         count.add_below(below)
         count.add_arguments(node.arguments)
         count.fields += 1
         count.aliases += node.alias is not None
-        if top:
-            count.top += 1
-            self._add_cost(count, node, below.fields)
-
-    def _add_cost(self, count: _Count, node: FieldNode, fields: int) -> None:
+        count.top += 1
         price = self._table.get(node.name.value, Price(0))
         items = next((each.value for each in node.arguments or () if each.name.value == price.per_item), None)
         if isinstance(items, VariableNode):
-            count.per_entry[items.name.value] += price.base + fields
+            count.per_entry[items.name.value] += price.base + below.fields
         else:
-            count.fixed += (price.base + fields) * _entries(items)
+            count.fixed += (price.base + below.fields) * _entries(items)
         count.fixed += 1
 
 
