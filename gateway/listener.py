@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import sys
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from gateway.tls import Certificates
 
-__all__ = ["bind", "claim", "listening", "shared_with_others"]
+__all__ = ["bind", "claim", "limit_unsent", "listening", "shared_with_others"]
 
 _BACKLOG: Final = 2048
 _FIRST_REQUEST: Final = 1.0
@@ -39,6 +40,8 @@ _TOLD: Final = 1.0
 """Seconds that requests get to end once their clients are cut off."""
 _CANCELLED: Final = 1.0
 """Seconds that they get after that, once they are cancelled."""
+_UNSENT: Final = 65_536
+"""Bytes of answers that the kernel holds for a client that does not take them, beyond what it has sent."""
 
 
 @asynccontextmanager
@@ -256,7 +259,17 @@ def claim(host: str, port: int, *, shared: bool = False, section: str = "") -> s
     # Connections inherit it. asyncio sets it for sockets that name IPPROTO_TCP alone: an answer's body would wait for
     # the client's delayed acknowledgement of its head.
     claimed.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    limit_unsent(claimed)
     return claimed
+
+
+def limit_unsent(listener: socket.socket) -> None:
+    """Have the kernel leave to us what the clients of its connections do not take.
+
+    Otherwise it holds up to 4 MB for each, where no limit of ours applies, and a container's limit on memory counts it.
+    """
+    if sys.platform == "linux":
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
 
 
 def shared_with_others(host: str, port: int) -> bool:

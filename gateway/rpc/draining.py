@@ -8,21 +8,21 @@ more connections until all have reached that age. The kernel can.
 from __future__ import annotations
 
 import asyncio
-import os
 import select
 import socket
+import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from gateway.rpc.sockets import listeners, sockets
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from gateway.shutdown import Shutdown
 
 __all__ = ["drain"]
 
-_OPEN_FILES: Final = Path("/proc/self/fd")
 _LOOK_EVERY: Final = 0.05
 _QUIET: Final = 1.0
 """Seconds without a call, after which one is unlikely to arrive at the very moment of the end."""
@@ -38,11 +38,10 @@ async def drain(port: int, shutdown: Shutdown, *, calls: Callable[[], int], with
     Returns sooner if no more calls arrive, going by the number of all `calls` so far, or when `shutdown` is hastened;
     and at once on other systems than Linux, where this is not possible.
     """
-    if not _OPEN_FILES.exists():
+    if sys.platform != "linux":
         return
-    for each in _sockets(port):
-        if each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            await _close(each)
+    for each in listeners(port):
+        await _close(each)
     with suppress(TimeoutError):
         async with asyncio.timeout(within):
             seen, quiet = calls(), 0.0
@@ -64,26 +63,8 @@ async def _close(listener: socket.socket) -> None:
 
 
 def _has_connections(port: int) -> bool:
-    for each in _sockets(port):
+    for each in sockets(port):
         with suppress(OSError):  # it is not connected
             each.getpeername()
             return True
     return False
-
-
-def _sockets(port: int) -> Iterator[socket.socket]:
-    """This process's TCP sockets with this local port, one after the other: copies, open while they are looked at."""
-    for each in _OPEN_FILES.iterdir():
-        with suppress(OSError), _copy(int(each.name)) as found:  # it is no socket, or has been closed
-            internet = found.family in {socket.AF_INET, socket.AF_INET6} and found.type == socket.SOCK_STREAM
-            if internet and found.getsockname()[1] == port:
-                yield found
-
-
-def _copy(number: int) -> socket.socket:
-    copied = os.dup(number)
-    try:
-        return socket.socket(fileno=copied)
-    except OSError:
-        os.close(copied)
-        raise

@@ -16,11 +16,12 @@ from grpc_health.v1 import health, health_pb2_grpc
 from gateway.addresses import authority
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
-from gateway.listener import claim
+from gateway.listener import claim, limit_unsent
 from gateway.rpc.draining import drain
 from gateway.rpc.handlers import Methods
 from gateway.rpc.health import HealthServicer
 from gateway.rpc.servicers import OwnSessionContextServicer, SessionContextServicer
+from gateway.rpc.sockets import listeners
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -92,6 +93,8 @@ async def serve_rpc(
     if reflected:
         _add_reflection(methods)
     bound = _bind(server, host, port, certificates, shared=shared)
+    for each in listeners(bound):
+        limit_unsent(each)
     await server.start()
     _let_work_go_first()
 
