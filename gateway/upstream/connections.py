@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, Final, cast
 
+import structlog
 from aiohappyeyeballs import start_connection
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ _SPREAD: Final = 0.1
 """Jitter, as a share of that, so that connections that were opened together do not end together."""
 _KNOWN: Final = 10.0
 """Seconds for which a name's addresses are cached: many connections may be opened at once."""
+_NEWER: Final = 1.0
+"""Seconds that are spent on looking for newer addresses than those that are known."""
 _NEXT_ADDRESS: Final = 0.25
 """Seconds after which the name's next address is tried in parallel (RFC 8305, section 5)."""
 _CLOSING: Final = 1.0
@@ -88,6 +91,7 @@ class Origin:
         self._loop = asyncio.get_running_loop()
         self._addresses: Sequence[AddrInfoType] = ()
         self._addresses_until = 0.0
+        self._log = structlog.stdlib.get_logger(__name__)
         self._looking_up = asyncio.Lock()
         self._open: set[Connection] = set()
         self._unused: deque[Connection] = deque()
@@ -213,12 +217,23 @@ class Origin:
         return connection
 
     async def _look_up(self) -> Sequence[AddrInfoType]:
+        """The name's addresses. While DNS is out of order, the last ones that it gave remain in use (RFC 8767)."""
         async with self._looking_up:
             if self._loop.time() >= self._addresses_until:
-                there = self._proxy or self
-                self._addresses = await self._loop.getaddrinfo(there.host, there.port, type=socket.SOCK_STREAM)
+                try:
+                    async with asyncio.timeout(_NEWER if self._addresses else None):
+                        self._addresses = await self._resolved()
+                except (TimeoutError, socket.gaierror) as error:
+                    says_nothing = isinstance(error, TimeoutError) or error.errno == socket.EAI_AGAIN
+                    if not self._addresses or not says_nothing:
+                        raise
+                    self._log.warning("name_not_resolved", host=(self._proxy or self).host)
                 self._addresses_until = self._loop.time() + _KNOWN
         return self._addresses
+
+    async def _resolved(self) -> Sequence[AddrInfoType]:
+        there = self._proxy or self
+        return await self._loop.getaddrinfo(there.host, there.port, type=socket.SOCK_STREAM)
 
     def _close_unused(self) -> None:
         before = self._loop.time() - _UNUSED

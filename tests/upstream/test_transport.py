@@ -10,6 +10,7 @@ import ssl
 import struct
 import time
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx
@@ -466,6 +467,63 @@ async def test_a_connection_that_is_old_is_not_used_again(monkeypatch: pytest.Mo
             assert await send(transport, before.url) == b"ok"
         assert (len(before.requests), len(after.requests)) == (2, 2)
         await eventually(lambda: before.closed == after.closed == 2)
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch) -> Resolver:
+    resolver = Resolver()
+
+    async def resolved(origin: Origin) -> list[AddrInfoType]:
+        return await resolver.resolved(origin)
+
+    monkeypatch.setattr(Origin, "_resolved", resolved)
+    monkeypatch.setattr("gateway.upstream.connections._KNOWN", 0.0)
+    monkeypatch.setattr("gateway.upstream.connections._OLD", 0.0)
+    return resolver
+
+
+@dataclass
+class Resolver:
+    """DNS, which leads all names to this machine."""
+
+    failure: Exception | None = None
+    hangs: bool = False
+
+    async def resolved(self, origin: Origin) -> list[AddrInfoType]:
+        if self.hangs:
+            await asyncio.sleep(30)
+        if self.failure is not None:
+            raise self.failure
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", origin.port))]
+
+
+@pytest.mark.parametrize("failure", [socket.gaierror(socket.EAI_AGAIN, "try again"), None], ids=["fails", "hangs"])
+async def test_while_dns_is_out_of_order_the_last_addresses_remain_in_use(
+    resolver: Resolver, failure: Exception | None
+) -> None:
+    """Connections last for a minute: otherwise all calls would fail after that."""
+    async with serving(answers) as server, Transport(connect_timeout=5.0) as transport:
+        url = server.url.replace("127.0.0.1", "upstream.test")
+        assert await send(transport, url) == b"ok"
+        resolver.failure, resolver.hangs = failure, failure is None
+        assert await send(transport, url) == b"ok"
+        assert server.connections == 2
+
+
+async def test_a_name_that_is_gone_leads_nowhere(resolver: Resolver) -> None:
+    async with serving(answers) as server, Transport() as transport:
+        url = server.url.replace("127.0.0.1", "upstream.test")
+        assert await send(transport, url) == b"ok"
+        resolver.failure = socket.gaierror(socket.EAI_NONAME, "unknown name")
+        with pytest.raises(httpx.ConnectError):
+            await send(transport, url)
+
+
+async def test_without_dns_from_the_start_there_is_no_connection(resolver: Resolver) -> None:
+    resolver.failure = socket.gaierror(socket.EAI_AGAIN, "try again")
+    async with Transport() as transport:
+        with pytest.raises(httpx.ConnectError):
+            await send(transport, "http://upstream.test/")
 
 
 async def test_no_more_is_read_than_somebody_wants() -> None:
