@@ -355,7 +355,7 @@ class TestAWriteThatCouldNotBeSentInTime:
     async def test_for_want_of_another_token_leaves_the_session_in_the_cache(self, name: str) -> None:
         cache: dict[str, object] = {"backend": "memory", "ttl": 60.0}
         async with (
-            opened(upstream=PATIENT, grpc=LITTLE, graphql=LITTLE, cache=cache) as dev,
+            opened(upstream={**PATIENT, "timeout": 2.0}, grpc=LITTLE, graphql=LITTLE, cache=cache) as dev,
             entered(name, dev) as door,
         ):
             await door.get("acme", SESSION)
