@@ -91,7 +91,7 @@ class _Write:
     def _given_up(self, deadline: Deadline) -> GatewayError:
         """The error when all attempts are used up: after server errors alone it is certain that nothing was written."""
         certain = all(isinstance(error, UpstreamFault) for error in self.lost)
-        return self.lost[-1] if certain and self.lost else self._unknown(deadline)
+        return self.lost[-1] if certain else self._unknown(deadline)
 
     def _unknown(self, deadline: Deadline) -> WriteOutcomeUnknown:
         return WriteOutcomeUnknown(timed_out=deadline.passed)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gateway.model import SessionContext
 
 LOST = UpstreamTimeout("the answer is lost")
+REFUSED = PermissionDenied("no")
 SOON = Deadline.after(3_600)
 PLACE = ("acme", "s", 10)
 
@@ -80,6 +81,10 @@ async def deliver(upstream: Upstream) -> SessionContext | None:
         return await write.run(SOON, max_attempts=4)
 
 
+async def deliver_unversioned(upstream: Upstream) -> SessionContext | None:
+    return await UnversionedWrite(upstream, upstream.write, is_there).run(SOON, max_attempts=4)
+
+
 async def test_is_over_when_there_is_nothing_left_to_write_to() -> None:
     upstream = Upstream([LOST, SessionNotFound("s")], [SessionNotFound("s")])
     with pytest.raises(SessionNotFound):
@@ -87,11 +92,21 @@ async def test_is_over_when_there_is_nothing_left_to_write_to() -> None:
     assert upstream.writes == 2
 
 
-@pytest.mark.parametrize("read_back", [[], [SessionNotFound("s"), SessionNotFound("s")]], ids=["there", "not there"])
+@pytest.mark.parametrize("versioned", [True, False])
+@pytest.mark.parametrize(
+    ("writes_fail", "reads_fail"), [([LOST, REFUSED], []), ([LOST], [REFUSED])], ids=["the write", "the read"]
+)
 async def test_is_not_repeated_after_a_refusal_that_a_repetition_would_meet(
-    read_back: list[GatewayError],
+    versioned: bool, writes_fail: list[GatewayError], reads_fail: list[GatewayError]
 ) -> None:
-    upstream = Upstream([LOST, PermissionDenied("no")], [*read_back])
+    upstream = Upstream([*writes_fail], [*reads_fail])
+    with pytest.raises(WriteOutcomeUnknown):
+        await (deliver(upstream) if versioned else deliver_unversioned(upstream))
+    assert (upstream.writes, len(upstream.reads)) == (len(writes_fail), len(writes_fail))
+
+
+async def test_is_not_repeated_after_a_refusal_where_there_is_nothing_to_write_to() -> None:
+    upstream = Upstream([LOST, REFUSED], [SessionNotFound("s"), SessionNotFound("s")])
     with pytest.raises(WriteOutcomeUnknown):
         await deliver(upstream)
     assert upstream.writes == 2
@@ -116,9 +131,8 @@ async def test_is_read_back_until_the_last_of_the_time(waits: list[float]) -> No
 
 
 async def test_without_a_version_brings_what_was_read_back() -> None:
-    upstream = Upstream([LOST])
-    found = await UnversionedWrite(upstream, upstream.write, lambda _: True).run(SOON, max_attempts=4)
-    assert found is not None
+    upstream = Upstream([LOST], version=11)
+    assert await deliver_unversioned(upstream) is not None
     assert (upstream.writes, len(upstream.reads)) == (1, 1)
 
 
@@ -133,10 +147,12 @@ async def test_waits_grow_and_never_last_beyond_the_deadline(waits: list[float])
 
 
 @pytest.mark.parametrize(
-    ("version", "rival_too", "verdict"), [(11, True, None), (12, False, WriteOutcomeUnknown)], ids=["maybe", "unknown"]
+    ("version", "rival_too", "verdict", "taken"),
+    [(11, False, None, True), (11, True, None, False), (12, False, WriteOutcomeUnknown, False)],
+    ids=["its own", "maybe", "unknown"],
 )
-async def test_takes_no_place_that_another_may_have_had(
-    version: int, rival_too: bool, verdict: type[GatewayError] | None
+async def test_takes_a_place_that_no_other_may_have_had(
+    version: int, rival_too: bool, verdict: type[GatewayError] | None, taken: bool
 ) -> None:
     contest = Contest()
     with contest.entered() as content, contest.entered() as rival, rival.going_for(PLACE, lambda _: rival_too):
@@ -144,7 +160,7 @@ async def test_takes_no_place_that_another_may_have_had(
         write = VersionedWrite(upstream, upstream.write, is_there, place=PLACE, entrant=content, insists=False)
         with pytest.raises(verdict) if verdict else nullcontext():
             assert await write.run(SOON, max_attempts=4) is not None
-        assert not rival.has_lost(PLACE)
+        assert rival.has_lost(PLACE) is taken
 
 
 async def test_that_another_has_had_the_place_is_certain_also_when_more_has_been_written_since() -> None:

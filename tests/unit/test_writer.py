@@ -12,7 +12,8 @@ import pytest
 
 from gateway.deadline import Deadline
 from gateway.errors import SessionNotFound, UpstreamTimeout, VersionConflict, WriteOutcomeUnknown
-from gateway.model import decode_session_context
+from gateway.model import Replacement, decode_session_context
+from gateway.sessions.changes import Replace
 from gateway.sessions.contest import Contest
 from gateway.sessions.locks import SessionLocks
 from gateway.sessions.versioning import Rival
@@ -106,10 +107,13 @@ async def test_whose_answer_is_on_its_way_counts_where_it_may_be_what_another_re
     assert (await acknowledged).attempts == 1
 
 
-async def test_what_is_gone_as_it_is_read_back_was_no_discarded_write_if_it_named_no_version() -> None:
+async def test_what_is_gone_as_it_is_read_back_was_no_discarded_write_unless_it_was_to_be_created() -> None:
     class Gone(Upstream):
         async def read(self, _: Deadline) -> SessionContext:
             raise SessionNotFound("s")
+
+        async def write(self, document: bytes, _: Deadline) -> None:
+            self.writes += 1
 
         async def add_attribute(self, name: str, value: JSON, _: Deadline) -> None:
             self.writes += 1
@@ -117,9 +121,10 @@ async def test_what_is_gone_as_it_is_read_back_was_no_discarded_write_if_it_name
         async def remove_attribute(self, name: str, _: Deadline) -> bool:
             return True
 
-    writer = Writer(max_attempts=5, max_document=1000, observer=Unobserved())
-    written = await writer.add_attribute(Gone(), "color", 1, WriteOptions(Deadline.after(10)))
-    assert written == Written(None, attempts=1)
+    gone, replaced = Gone(), Replace("s", Replacement(), 10)
+    writer, options = Writer(max_attempts=5, max_document=1000, observer=Unobserved()), WriteOptions(Deadline.after(10))
+    assert await writer.add_attribute(gone, "color", 1, options) == Written(None, attempts=1)
+    assert await writer.replace("acme", gone, replaced, gone.write, options, upsert=True) == Written(None, attempts=1)
 
 
 async def test_attempts_are_counted_over_all_rounds() -> None:
