@@ -284,15 +284,17 @@ async def test_what_a_request_says_of_its_way_changes_nothing(dev: Dev, client: 
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize("path", ["/graphql/", "/graphql/assets", "/livez/", "/readyz/", "/metrics/"])
+@pytest.mark.parametrize("path", ["/", "/graphql/", "/graphql/assets", "/livez/", "/readyz/", "/metrics/"])
 async def test_nobody_is_sent_elsewhere(
     dev: Dev, upstream: Sandbox, client: httpx.AsyncClient, method: str, path: str
 ) -> None:
-    """Behind a proxy that ends TLS a redirect would lead to plain HTTP, and credentials after it."""
-    door = dev.graphql_url.removesuffix("/graphql") if path.startswith("/graphql") else dev.doors.admin
+    """Behind a proxy that ends TLS a redirect would lead to plain HTTP, and credentials after it. Words say where."""
+    graphql = path in {"/", "/graphql/", "/graphql/assets"}
+    door = dev.graphql_url.removesuffix("/graphql") if graphql else dev.doors.admin
     response = await client.request(method, f"{door}{path}", content=json.dumps({"query": QUERY}))
 
     assert response.status_code == 404
+    assert response.text.endswith("only at /graphql\n" if graphql else "only at /livez, /readyz, /metrics\n")
     assert "location" not in response.headers
     assert not upstream.requests
 
