@@ -97,7 +97,8 @@ async def test_its_frontend_gets_its_way_after_a_conflict(dev: Dev, upstream: Sa
 
     The code has no annotations, so that it is JavaScript too.
     """
-    (source,) = re.findall(r"```ts\n(.*?)```", README, re.DOTALL)
+    (typed,) = re.findall(r"```ts\n(.*?)```", README, re.DOTALL)
+    source = re.sub(r"^type .*\n|: (?:Send|string|number)\b", "", typed, flags=re.MULTILINE)  # JavaScript
     headers = json.dumps({"content-type": "application/json", **customer.headers()})
     script = f"""{source}
         async function send(query, variables) {{
