@@ -49,7 +49,8 @@ async def develop(settings: Settings) -> None:
     """Run both until told to stop, and print how to call them. Raises OSError if a port cannot be bound."""
     shutdown = Shutdown()
     shutdown.obey_signals()
-    async with sandbox.serve(sandbox.Sandbox(), settings.sandbox.host, settings.sandbox.port) as upstream:
+    host, port = settings.sandbox.host, settings.sandbox.port
+    async with sandbox.serve(sandbox.Sandbox(), host, port, section="sandbox") as upstream:
         settings = settings.model_copy(
             update={"upstream": settings.upstream.model_copy(update={"base_url": upstream.url, "proxy": None})}
         )

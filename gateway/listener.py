@@ -242,7 +242,7 @@ def claim(host: str, port: int, *, shared: bool = False, section: str = "") -> s
 
     A `shared` port may also be in use by other processes of the same user that share it: the kernel spreads new
     connections over all of them (SO_REUSEPORT). Raises OSError, whose `strerror` names the address, and the section of
-    the settings that it comes from, if given.
+    the settings that it comes from, if given, with what to set if the port is in use.
     """
     claimed = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
@@ -254,8 +254,12 @@ def claim(host: str, port: int, *, shared: bool = False, section: str = "") -> s
         claimed.bind((host, port))
     except OSError as error:
         claimed.close()
-        whose = f"{section}: " if section else ""
-        raise OSError(error.errno, f"{whose}cannot listen on {authority(host, port)}: {error.strerror}") from error
+        problem = f"cannot listen on {authority(host, port)}: {error.strerror}"
+        if section:
+            problem = f"{section}: {problem}"
+        if section and error.errno == errno.EADDRINUSE:
+            problem += f": set another {section}.port, or SESSION_GATEWAY_{section.upper()}__PORT in the environment"
+        raise OSError(error.errno, problem) from error
     # Connections inherit it. asyncio sets it for sockets that name IPPROTO_TCP alone: an answer's body would wait for
     # the client's delayed acknowledgement of its head.
     claimed.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

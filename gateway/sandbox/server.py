@@ -43,10 +43,15 @@ class SandboxServer:
 
 
 @asynccontextmanager
-async def serve(sandbox: Sandbox, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[SandboxServer]:
-    """Listen while the block runs; port 0 takes a free one. Raises OSError when the port cannot be had."""
+async def serve(
+    sandbox: Sandbox, host: str = "127.0.0.1", port: int = 0, *, section: str = ""
+) -> AsyncIterator[SandboxServer]:
+    """Listen while the block runs; port 0 takes a free one. Raises OSError when the port cannot be had.
+
+    It names the `section` of the settings that the port comes from, if given.
+    """
     sandbox.stopping.clear()
-    async with listening(sandbox, host=host, port=port, grace=_GRACE, protocol=_Cuttable, section="sandbox") as url:
+    async with listening(sandbox, host=host, port=port, grace=_GRACE, protocol=_Cuttable, section=section) as url:
         try:
             yield SandboxServer(sandbox, url)
         finally:

@@ -228,6 +228,7 @@ async def test_a_port_in_use_is_told_in_one_line_with_its_address() -> None:
         assert process.out == [], listener
         assert line.startswith("session-gateway: "), listener
         assert "Address already in use" in line, listener
+        assert f"SESSION_GATEWAY_{listener}__PORT" in line, listener
         assert re.search(rf"127\.0\.0\.1\W+{port}\b", line), line
 
     async with asyncio.TaskGroup() as tasks:

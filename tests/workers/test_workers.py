@@ -549,7 +549,8 @@ async def test_a_port_in_use_is_told_once_by_whichever_process_finds_it(workers:
             status, process = await run("serve", "--workers", workers, **{**ports, **TENANT})
         assert status == 1
         where = f"{listener.lower()}: cannot listen on 127.0.0.1:{port}"
-        assert process.err == [f"session-gateway: {where}: Address already in use"]
+        remedy = f"set another {listener.lower()}.port, or SESSION_GATEWAY_{listener}__PORT in the environment"
+        assert process.err == [f"session-gateway: {where}: Address already in use: {remedy}"]
 
     async with asyncio.TaskGroup() as tasks:
         for each in ("GRAPHQL", "GRPC", "ADMIN"):
