@@ -237,7 +237,8 @@ class CircuitBreaker(_Section):
     """Share of calls within `window` that must fail for the breaker to open (0.5 is half). A 5xx, a broken connection,
     a timeout and a slow call count as failures."""
     min_calls: int = Field(default=20, ge=1, le=100_000)
-    """The breaker does not open while there are fewer calls than this within `window`."""
+    """The breaker does not open while there are fewer calls than this within `window`. If `upstream.max_concurrent` is
+    lower, that many are enough (but never one): while upstream hangs, not many more can end."""
     window: Seconds = 10.0
     """How far back calls are counted."""
     slow_call: Seconds = 4.0

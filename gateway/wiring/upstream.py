@@ -38,6 +38,8 @@ _CONNECT_SHARE: Final = 0.6
 told from one that was not answered."""
 _AS_GOOD_AS: Final = 0.9
 """A call that took this share of an exchange's time counts as timed out."""
+_FEWEST: Final = 2
+"""Calls on which the breaker may open: one that fails says little."""
 _FEW: Final = 5
 
 _UNOBSERVED: Final = Unobserved()
@@ -90,7 +92,9 @@ def _upstream_policies(
     observer.watch_upstream(lambda: limiter.in_flight)
     rules = upstream.breaker
     opens_at = rules.failure_rate if rules.enabled else math.inf
-    breaker = Breaker(Rules(opens_at, rules.min_calls, rules.window, rules.open_for, rules.probes))
+    # While upstream hangs, no more calls end than have a place: a breaker that waited for more would never open.
+    min_calls = min(rules.min_calls, max(_FEWEST, upstream.max_concurrent))
+    breaker = Breaker(Rules(opens_at, min_calls, rules.window, rules.open_for, rules.probes))
     slow = min(rules.slow_call, _AS_GOOD_AS * upstream.timeout)
     budget = Budget(upstream.retries.budget, upstream.retries.min_per_second, time.monotonic())
 

@@ -159,6 +159,18 @@ class TestTheBreaker:
             assert refused.value.reason == "UPSTREAM_UNAVAILABLE"
             assert not dev.sandbox.requests
 
+    async def test_opens_although_few_calls_may_be_in_progress_and_all_of_them_hang(self, name: str) -> None:
+        upstream = {"timeout": 0.5, "max_concurrent": 3, "breaker": {"open_for": 60}}
+        async with gateway(name, **upstream) as (dev, door):
+            dev.sandbox.faults.arm("hang", "get", times=None)
+            for _ in range(3):
+                await asyncio.gather(*(door.get("acme", SESSION) for _ in range(3)), return_exceptions=True)
+            dev.sandbox.requests.clear()
+            with pytest.raises(Refused) as refused:
+                await door.get("acme", SESSION)
+            assert refused.value.reason == "UPSTREAM_UNAVAILABLE"
+            assert not dev.sandbox.requests
+
 
 ONE = f'sessionContext(tenant: "acme", sessionId: "{SESSION}") {{ currency }}'
 OTHER = f'sessionContext(tenant: "acme", sessionId: "{seed.ANONYMOUS_SESSION}") {{ currency }}'
