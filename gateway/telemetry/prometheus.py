@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import (
@@ -16,13 +18,16 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import GaugeMetricFamily
 
 from gateway.errors import WriteDiscarded, WriteOutcomeUnknown
 from gateway.telemetry import SHED_BECAUSE, WRITES
 from gateway.telemetry.buffered import BufferedCounter, BufferedHistogram
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    from prometheus_client import Metric
 
     from gateway.telemetry import (
         BreakerChanged,
@@ -165,7 +170,7 @@ class Metrics:
 
     def watch_process(self) -> None:
         """Add the standard metrics of this process (CPU, memory, files) and of Python."""
-        ProcessCollector(registry=self.registry)
+        self.registry.register(_Process(registry=None))
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
 
@@ -245,3 +250,19 @@ class Metrics:
     def call_shed(self, event: CallShed) -> None:
         """Count a rejected call."""
         self._shed.labels(event.cause).inc()
+
+
+class _Process(ProcessCollector):
+    """The standard metrics of this process, also when it has no file left to read them from: then it is at its limit.
+
+    Otherwise an alert on open files would end just then.
+    """
+
+    def collect(self) -> Iterable[Metric]:
+        """All that can be read."""
+        found = [*super().collect()]
+        if not any(each.name == "process_open_fds" for each in found) and Path("/proc/self/fd").exists():
+            limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            found.append(GaugeMetricFamily("process_open_fds", "Number of open file descriptors.", limit))
+            found.append(GaugeMetricFamily("process_max_fds", "Maximum number of open file descriptors.", limit))
+        return found

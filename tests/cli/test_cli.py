@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 import sys
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ from waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(sys.executable).parent / "session-gateway"
@@ -197,22 +198,49 @@ async def test_it_needs_none_of_the_standard_streams(upstream_url: str, closed: 
 # Open files
 
 
-@pytest.mark.parametrize(("hard", "told"), [(2383, True), (2384, False)])
-async def test_it_warns_where_it_may_not_have_as_many_files_as_connections(
-    upstream_url: str, *, hard: int, told: bool
-) -> None:
+def serving_with_files(limit: int, upstream_url: str) -> AbstractAsyncContextManager[Process]:
+    """A gateway that may have so many files open."""
     variables = {
         **ANYWHERE,
         "SESSION_GATEWAY_UPSTREAM__BASE_URL": upstream_url,
         "SESSION_GATEWAY_TENANTS__ACME__CLIENT_ID": "acme-client",
         "SESSION_GATEWAY_TENANTS__ACME__CLIENT_SECRET": "acme-secret",
     }
-    program = ("sh", "-c", f'ulimit -n {hard}; exec "$0" "$@"', str(SCRIPT))
-    async with running("serve", program=program, **variables) as process:
+    program = ("sh", "-c", f'ulimit -n {limit}; exec "$0" "$@"', str(SCRIPT))
+    return running("serve", program=program, **variables)
+
+
+@pytest.mark.parametrize(("hard", "told"), [(2383, True), (2384, False)])
+async def test_it_warns_where_it_may_not_have_as_many_files_as_connections(
+    upstream_url: str, *, hard: int, told: bool
+) -> None:
+    async with serving_with_files(hard, upstream_url) as process:
         await process.says("listening")
 
     warnings = [each for each in map(json.loads, process.err) if each["event"] == "files_short"]
     assert [(each["allowed"], each["needed"], each["level"]) for each in warnings] == [(hard, 2384, "warning")] * told
+
+
+async def test_it_says_so_when_it_has_no_file_left(upstream_url: str) -> None:
+    """It cannot look into /proc then. Whoever reads metrics is connected already."""
+    async with serving_with_files(100, upstream_url) as process, httpx.AsyncClient() as operator:
+        listening = json.loads(await process.says(r'(.*"listening".*)'))
+        metrics = f"{listening['admin']}/metrics"
+        assert metric_of(await operator.get(metrics), "process_open_fds") < 100
+        url = httpx.URL(listening["graphql"])
+        with ExitStack() as connections:
+            for _ in range(100):
+                connections.enter_context(socket.create_connection((url.host, url.port)))
+            found = Path(f"/proc/{process.process.pid}/fd")
+            await eventually(lambda: len([*found.iterdir()]) >= 100)
+            told = await operator.get(metrics)
+
+        assert metric_of(told, "process_open_fds") == metric_of(told, "process_max_fds") == 100
+
+
+def metric_of(told: httpx.Response, name: str) -> float:
+    """The value of a metric without labels."""
+    return next(float(each.split()[1]) for each in told.text.splitlines() if each.startswith(f"{name} "))
 
 
 # A port in use
