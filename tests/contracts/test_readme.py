@@ -93,12 +93,9 @@ async def test_its_python_service_gets_its_way_after_a_conflict(
 
 
 async def test_its_frontend_gets_its_way_after_a_conflict(dev: Dev, upstream: Sandbox, customer: Caller) -> None:
-    """And is told of errors that leave no result, and of a conflict whose version could not be read.
-
-    The code has no annotations, so that it is JavaScript too.
-    """
+    """And is told of errors that leave no result, and of a conflict whose version could not be read."""
     (typed,) = re.findall(r"```ts\n(.*?)```", README, re.DOTALL)
-    source = re.sub(r"^type .*\n|: (?:Send|string|number)\b", "", typed, flags=re.MULTILINE)  # JavaScript
+    source = re.sub(r"^type .*\n|: (?:Send|string|number)\b", "", typed, flags=re.MULTILINE)  # what makes it TypeScript
     headers = json.dumps({"content-type": "application/json", **customer.headers()})
     script = f"""{source}
         async function send(query, variables) {{
