@@ -32,26 +32,24 @@ if TYPE_CHECKING:
     from gateway.request import Request
     from gateway.telemetry.requests import RequestWatcher
 
-__all__ = ["Spans"]
+__all__ = ["FAULTS", "Spans"]
 
 Layer = TypeVar("Layer")
 Value = TypeVar("Value")
 
 _OWN: Final = "session_gateway"
 """Namespace of attributes that OpenTelemetry does not define."""
-_FAULTS: Final = frozenset(
+FAULTS: Final = frozenset(
     {
         errors.GatewayError.reason,
-        errors.GatewayCredentialsRefused.reason,
-        errors.UpstreamFault.reason,
-        errors.UpstreamMalformed.reason,
-        errors.UpstreamTimeout.reason,
-        errors.UpstreamUnavailable.reason,
-        errors.WriteDiscarded.reason,
+        errors.IssuerUnavailable.reason,
         errors.WriteOutcomeUnknown.reason,
+        *(each.reason for each in errors.UpstreamError.__subclasses__()),
+        *("UNKNOWN", "UNAVAILABLE", "DEADLINE_EXCEEDED"),
     }
 )
-"""Errors of the gateway or upstream. All others are the caller's, for which a server span is not marked as failed."""
+"""Codes that are a fault of the gateway or upstream; the alerts count the same. All others are the caller's, for which
+a server span is not marked as failed. The last three are gRPC's own."""
 
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -105,7 +103,7 @@ class _Requests(Requests):
             span.update_name(f"{request.kind} {request.operation}" if request.kind else f"{request.method} /graphql")
         if span.is_recording():
             span.set_attributes(dict(_attributes(request)))
-            if request.code in _FAULTS:
+            if request.code in FAULTS:
                 span.set_status(StatusCode.ERROR)
         span.end()
         otel_context.attach(Context())
@@ -169,7 +167,7 @@ def _step(tracer: Tracer, name: str, kind: SpanKind = SpanKind.INTERNAL) -> Iter
             yield span
         except errors.GatewayError as error:
             span.set_attribute("error.type", error.reason)
-            if error.reason in _FAULTS:
+            if error.reason in FAULTS:
                 span.set_status(StatusCode.ERROR)
             raise
         except BaseException as error:

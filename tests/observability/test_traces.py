@@ -193,16 +193,19 @@ async def test_a_hit_ends_at_the_cache(clients: Clients, collector: Collector, d
 
 
 @pytest.mark.parametrize("door", DOORS)
-async def test_a_failure_is_told_by_its_name_alone(clients: Clients, collector: Collector, door: str) -> None:
+@pytest.mark.parametrize(("status", "code"), [("503", "UPSTREAM_UNAVAILABLE"), ("429", "RATE_LIMITED")])
+async def test_a_failure_is_told_by_its_name_alone(
+    clients: Clients, collector: Collector, door: str, status: str, code: str
+) -> None:
     trace = new_trace()
-    clients.dev.sandbox.faults.arm("status=503", "get", times=None)
+    clients.dev.sandbox.faults.arm(f"status={status};retry-after=600", "get", times=None)
     await read(clients, door, trace, FRESH)
 
     spans = {each.name: each for each in await collector.trace(trace)}
     for name in (ROOTS[door], "session.get", "cache.get"):
-        assert spans[name].attributes["error.type"] == "UPSTREAM_UNAVAILABLE"
+        assert spans[name].attributes["error.type"] == code
         assert spans[name].failed
-    assert spans["GET"].attributes["error.type"] == "503"
+    assert spans["GET"].attributes["error.type"] == status
     assert spans["GET"].failed
 
 

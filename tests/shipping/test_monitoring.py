@@ -23,6 +23,7 @@ from gateway.telemetry import SHED_BECAUSE, WRITES
 from gateway.telemetry.prometheus import Metrics
 from gateway.telemetry.request_metrics import RequestMetrics
 from gateway.telemetry.summed import SummedMetrics
+from gateway.tracing.spans import FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -205,6 +206,13 @@ def test_codes_are_those_that_callers_get() -> None:
 
     assert "INTERNAL" in compared
     assert compared <= known
+
+
+def test_alerts_and_traces_agree_on_what_is_no_fault_of_the_caller() -> None:
+    (failed,) = (each["expr"] for each in RULES if each.get("record") == "job:session_gateway_requests_failed:rate5m")
+    (codes,) = re.findall(r'code=~"([^"]+)"', failed)
+
+    assert set(codes.split("|")) == FAULTS
 
 
 def test_rules_are_as_prometheus_reads_them() -> None:
