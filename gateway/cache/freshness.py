@@ -96,8 +96,8 @@ class CacheStatus(Struct, frozen=True):
     """Where an answer came from, in the terms of RFC 9211.
 
     `hit` means that it was served without asking upstream; otherwise `fwd` says why upstream was asked: `miss`,
-    `stale`, `request` (the caller wanted it), or `bypass` (no cache). `ttl` is the remaining freshness in seconds,
-    negative if stale; `age` is the answer's age in seconds.
+    `stale`, `request` (the caller did not accept a fresh entry), or `bypass` (no cache). `ttl` is the remaining
+    freshness in seconds, negative if stale; `age` is the answer's age in seconds.
     """
 
     hit: bool = False

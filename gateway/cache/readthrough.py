@@ -155,7 +155,7 @@ class ReadThrough:
         self, subject: Subject, entry: Entry | None, ticket: Ticket, options: ReadOptions, deadline: Deadline
     ) -> Found:
         """Ask upstream, alone or together with others that ask for the same."""
-        why = self._why(entry, options)
+        why = self._why(entry)
         with deadline.bound("the read"):
             if options.max_age == 0:
                 fetched, collapsed = await self._fetch(subject, ticket, deadline), False
@@ -200,10 +200,8 @@ class ReadThrough:
         use = use_of(self._age(entry), entry.version, self._policy, options)
         return use is Use.IF_ERROR and self._tiers.still_good(key, entry)
 
-    def _why(self, entry: Entry | None, options: ReadOptions) -> str:
+    def _why(self, entry: Entry | None) -> str:
         """Why upstream is asked, in the terms of RFC 9211; `request` if this caller did not accept a fresh entry."""
-        if options.max_age == 0:
-            return "request"
         if entry is None:
             return "miss"
         return "request" if self._ttl(entry, self._age(entry)) > 0 else "stale"

@@ -425,9 +425,13 @@ class TestALowestVersion:
 
 
 class TestALargestAgeOfZero:
-    async def test_asks_upstream_and_what_it_answers_is_kept(self, gateway: Opener, upstream: Upstream) -> None:
-        async with gateway() as it:
-            await get(session(it))
+    async def test_asks_upstream_and_what_it_answers_is_kept(
+        self, gateway: Opener, upstream: Upstream, clock: Clock
+    ) -> None:
+        async with gateway(Policy(10, stale_if_error=10)) as it:
+            assert (await get(session(it), ASK_UPSTREAM)).status.fwd == "miss"
+            clock.advance(10)
+            assert (await get(session(it), ASK_UPSTREAM)).status.fwd == "stale"
             upstream.have("s", 2)
             found = await get(session(it), ASK_UPSTREAM)
             assert found.context.metadata.version == 2
