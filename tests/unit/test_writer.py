@@ -69,13 +69,14 @@ async def test_what_another_has_replaced_since_it_was_read_is_read_again_before_
     assert upstream.reads[:2] == [10, 10]
 
 
+@pytest.mark.parametrize("replaces", [False, True])
 @pytest.mark.parametrize(
     ("tenant", "same", "told"),
     [("acme", True, "unknown"), ("globex", True, "applied"), ("acme", False, "applied")],
     ids=["who wrote the very same", "to another place", "something else"],
 )
 async def test_whose_answer_is_on_its_way_counts_where_it_may_be_what_another_reads_back(
-    tenant: str, same: bool, told: str
+    tenant: str, same: bool, told: str, replaces: bool
 ) -> None:
     """Else both are told of success, once the answer is there, and one of them is wrong."""
     upstream, applied, answers = Upstream(), asyncio.Event(), asyncio.Event()
@@ -96,9 +97,13 @@ async def test_whose_answer_is_on_its_way_counts_where_it_may_be_what_another_re
 
     another = Change(render, applied_at_once, lambda after: same and after.metadata.version > 10)
     acknowledged = asyncio.create_task(writer.change(tenant, upstream, another, options))
-    own = Change(render, lost, lambda after: after.metadata.version > 10)
+    if replaces:
+        own = writer.replace("acme", upstream, Replace("s", Replacement(), 10), lost, options, upsert=False)
+    else:
+        change = Change(render, lost, lambda after: after.metadata.version > 10)
+        own = writer.change("acme", upstream, change, options)
     try:
-        outcome = "applied" if (await writer.change("acme", upstream, own, options)).attempts == 1 else "repeated"
+        outcome = "applied" if (await own).attempts == 1 else "repeated"
     except WriteOutcomeUnknown:
         outcome = "unknown"
     answers.set()
