@@ -81,7 +81,7 @@ playground: $(PAGE)
 
 $(PAGE): $(addprefix playground/,package.json package-lock.json vite.config.js index.html main.jsx main.css icon.svg) | $(BIN)/uv
 	@echo "building the playground"
-	@cd playground && $(NPM) ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null && \
+	@cd playground && $(NPM) ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error >/dev/null && \
 		$(NPM) run --silent build -- --logLevel=warn
 
 wheel: $(VENV)/synced $(PAGE)
