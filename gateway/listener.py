@@ -271,9 +271,11 @@ def limit_unsent(listener: socket.socket) -> None:
     """Have the kernel leave to us what the clients of its connections do not take.
 
     Otherwise it holds up to 4 MB for each, where no limit of ours applies, and a container's limit on memory counts it.
+    Kernels that stand in for Linux (gVisor) may not know the option.
     """
     if sys.platform == "linux":
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
+        with suppress(OSError):
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
 
 
 def shared_with_others(host: str, port: int) -> bool:
