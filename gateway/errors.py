@@ -93,8 +93,8 @@ class GatewayError(Exception):
 
     reason: ClassVar[str] = "INTERNAL"
 
-    leaves_doubt: ClassVar[bool] = False
-    """Whether a write that ended with this error may have been applied."""
+    leaves_doubt: bool = False
+    """Whether a write that ended with this error may have been applied: what its kind says, unless it was set."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)

@@ -20,7 +20,7 @@ import msgspec
 
 from gateway.cache.freshness import CacheStatus
 from gateway.cache.readthrough import found, new_enough
-from gateway.errors import GatewayError, SessionNotFound, Unauthenticated, UpstreamUnreachable
+from gateway.errors import GatewayError, SessionNotFound, Unauthenticated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Container
@@ -272,8 +272,7 @@ class CachedOwnSession:
         try:
             return (await self.fetch(deadline)).session_id
         except GatewayError as error:
-            if error.leaves_doubt:
-                raise UpstreamUnreachable(f"the session could not be read before the write: {error.message}") from error
+            error.leaves_doubt = False
             raise
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import Unauthenticated, UpstreamError, UpstreamUnreachable
+from gateway.upstream.mapping import retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -71,10 +72,10 @@ class BesideSaasTokenAuth:
             answer = await self._alone(deadline)
         except UpstreamError as error:
             if error.leaves_doubt:
-                raise UpstreamUnreachable(_WHOSE) from error
+                raise UpstreamUnreachable(_WHOSE, retry_after=error.retry_after) from error
             raise
         if answer.status >= 500:
-            raise UpstreamUnreachable(_WHOSE)
+            raise UpstreamUnreachable(_WHOSE, retry_after=retry_after(answer))
         return answer.status != 401
 
     async def _exchanged(self, exchange: Exchange, deadline: Deadline) -> Answer:

@@ -230,6 +230,44 @@ async def test_whose_token_is_refused_to_a_write_is_asked_by_a_read(name: str, f
 
 
 @pytest.mark.parametrize("name", ["grpc", "graphql"])
+async def test_when_to_ask_again_whose_token_is_refused_is_passed_on(name: str) -> None:
+    async with opened() as dev, entered(name, dev) as door:
+        dev.sandbox.faults.arm("status=401", times=None, operation="put")
+        dev.sandbox.faults.arm("status=503;retry-after=3", times=None, operation="get")
+
+        caller = Caller(saas_token=dev.sandbox.saas_token)
+        with pytest.raises(Refused) as refused:
+            await door.replace("acme", seed.CUSTOMER_SESSION, {"currency": "CHF"}, caller, expected_version=10)
+
+        assert refused.value.retry_after == 3
+
+
+@pytest.mark.parametrize("name", ["grpc", "graphql"])
+@pytest.mark.parametrize(
+    ("fault", "reason", "retry_after"),
+    [
+        ("status=503;retry-after=3", "UPSTREAM_UNAVAILABLE", 3),
+        ("drop", "UPSTREAM_UNAVAILABLE", None),
+        ("hang", "UPSTREAM_TIMEOUT", None),
+        ("status=500", "UPSTREAM_FAULT", None),
+        ("not-json", "UPSTREAM_MALFORMED", None),
+    ],
+)
+async def test_an_own_session_that_cannot_be_read_before_its_first_write(
+    name: str, fault: str, reason: str, retry_after: float | None
+) -> None:
+    """The cache needs its id. Why that failed is told as for a read, and nothing is in doubt."""
+    async with opened(cache={"backend": "memory"}) as dev, entered(name, dev) as door:
+        dev.sandbox.faults.arm(fault, "get-own", times=None)
+
+        with pytest.raises(Refused) as refused:
+            await door.add_own_attribute("acme", "color", 1, Caller(token=seed.CUSTOMER_TOKEN))
+
+        assert (refused.value.reason, refused.value.retry_after) == (reason, retry_after)
+        assert dev.sandbox.count("add-own-attribute") == 0
+
+
+@pytest.mark.parametrize("name", ["grpc", "graphql"])
 @pytest.mark.parametrize("fault", ["status=401", "status=403"])
 async def test_the_gateways_own_token_is_refused(name: str, fault: str) -> None:
     async with opened() as dev, entered(name, dev) as door:
