@@ -64,9 +64,10 @@ async def test_a_failure_of_one_read_of_many(door: Door, upstream: Sandbox) -> N
     assert refused.value.reason == "UPSTREAM_FAULT"
 
 
-async def test_a_tenant_that_is_not_configured(door: Door, upstream: Sandbox) -> None:
+@pytest.mark.parametrize("own", [False, True])
+async def test_a_tenant_that_is_not_configured(door: Door, upstream: Sandbox, customer: Caller, own: bool) -> None:
     with pytest.raises(Refused) as refused:
-        await door.get("initech", "any")
+        await (door.get_own("initech", customer) if own else door.get("initech", "any"))
 
     assert refused.value.reason == "TENANT_NOT_CONFIGURED"
     assert "initech" in refused.value.message

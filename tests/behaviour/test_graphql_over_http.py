@@ -131,6 +131,7 @@ NOT_EXECUTABLE: list[tuple[str, JSON, str]] = [
     ("empty", {"query": ""}, "Syntax Error"),
     ("no such field", {"query": "{ nothing }"}, "'nothing'"),
     ("no operation", {"query": "fragment F on Query { __typename }"}, "'F'"),
+    ("a type", {"query": "type A { a: Int }"}, "'A' definition is not executable"),
     ("unknown operationName", {"query": "query A { __typename }", "operationName": "B"}, "'B'"),
     ("an empty operationName", {"query": "query A { __typename }", "operationName": ""}, "operationName ''"),
     (
