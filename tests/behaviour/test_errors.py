@@ -252,6 +252,7 @@ async def test_when_to_ask_again_whose_token_is_refused_is_passed_on(name: str) 
         ("hang", "UPSTREAM_TIMEOUT", None),
         ("status=500", "UPSTREAM_FAULT", None),
         ("not-json", "UPSTREAM_MALFORMED", None),
+        ("status=403", "PERMISSION_DENIED", None),
     ],
 )
 async def test_an_own_session_that_cannot_be_read_before_its_first_write(

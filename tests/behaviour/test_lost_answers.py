@@ -327,20 +327,6 @@ async def test_a_write_that_could_not_be_sent_at_all_is_no_unknown() -> None:
                     assert (await refused(write.call(door, caller))).reason == "UPSTREAM_UNAVAILABLE"
 
 
-@pytest.mark.parametrize(
-    ("fault", "reason"), [("status=503", "UPSTREAM_UNAVAILABLE"), ("status=403", "PERMISSION_DENIED")]
-)
-async def test_an_own_write_before_which_the_session_cannot_be_read_is_no_unknown(fault: str, reason: str) -> None:
-    """With a cache it is read before the first write, to know its id, by which others may have read it."""
-    async with opened(cache={"backend": "memory", "ttl": 60.0}) as dev:
-        dev.sandbox.faults.arm(fault, "get-own", times=None)
-        for name in ("grpc", "graphql"):
-            async with entered(name, dev) as door:
-                error = await refused(WRITES["own add"].call(door, Caller(token=seed.CUSTOMER_TOKEN)))
-                assert error.reason == reason
-        assert dev.sandbox.count("add-own-attribute") == 0
-
-
 LITTLE: dict[str, object] = {"budget": 0.5}
 PATIENT: dict[str, object] = {"timeout": 60.0, "lazy_tokens": True}
 """With upstream: it is the callers' time that is up first."""
