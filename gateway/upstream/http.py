@@ -34,7 +34,7 @@ __all__ = ["Answer", "Auth", "Exchange", "Http", "Send", "cause_of"]
 MAX_BODY: Final = 10 * 1024 * 1024
 """Bytes of the largest answer that the platform sends: its limit for a body (API reference)."""
 _ROOM: Final = 67_108_864
-"""Bytes that all large answers together may take while they arrive."""
+"""Bytes that all large answers together may take while they arrive: more than any of them alone."""
 _SMALL: Final = 262_144
 """Bytes of an answer that is not large: a connection buffers as much of one that nobody reads."""
 _RETRY_AFTER: Final = 1.0
@@ -192,7 +192,7 @@ class Http:
                 if size > _SMALL:
                     self._arriving += size - counted
                     counted = size
-                    if _ROOM < self._arriving != counted:
+                    if self._arriving > _ROOM:
                         raise UpstreamNotTaken("too many large answers are arriving", retry_after=_RETRY_AFTER)
         finally:
             self._arriving -= counted

@@ -31,8 +31,8 @@ class Limiter:
         return self._max_concurrent - self._free
 
     def take(self) -> bool:
-        """Take a place if one is free and nobody waits for it. Whoever has one must `give_back`."""
-        if self._free and not self._queue:
+        """Take a place if one is free: then nobody waits for one. Whoever has one must `give_back`."""
+        if self._free:
             self._free -= 1
             return True
         return False

@@ -21,7 +21,6 @@ from gateway.upstream.http1 import Http1Connection
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
-    from types import TracebackType
 
     from gateway.proxy import Proxy
     from gateway.upstream.connections import Connection
@@ -64,14 +63,6 @@ class Transport(httpx.AsyncBaseTransport):
         self._origins: dict[tuple[str, str, int | None], Origin] = {}
         self._latest: tuple[httpx.URL, Origin] | None = None
         """The last request's URL object and origin: most callers use the same URL object for all requests."""
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        trace: TracebackType | None = None,
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Close all connections, those in use too."""
