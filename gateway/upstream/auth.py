@@ -74,7 +74,7 @@ class BesideSaasTokenAuth:
             if error.leaves_doubt:
                 raise UpstreamUnreachable(_WHOSE, retry_after=error.retry_after) from error
             raise
-        if answer.status >= 500:
+        if answer.status == 429 or answer.status >= 500:
             raise UpstreamUnreachable(_WHOSE, retry_after=retry_after(answer))
         return answer.status != 401
 

@@ -207,9 +207,15 @@ async def test_a_token_that_was_revoked_is_replaced_unseen_by_a_write(
     [
         ("status=401", "GATEWAY_CREDENTIALS_REFUSED"),
         ("status=503", "UPSTREAM_UNAVAILABLE"),
+        ("status=429", "UPSTREAM_UNAVAILABLE"),
         ("drop", "UPSTREAM_UNAVAILABLE"),
     ],
-    ids=["the gateway's", "not to be found out", "not to be found out, as nothing answers"],
+    ids=[
+        "the gateway's",
+        "not to be found out",
+        "not to be found out, as there are too many requests",
+        "not to be found out, as nothing answers",
+    ],
 )
 async def test_whose_token_is_refused_to_a_write_is_asked_by_a_read(name: str, fault: str, reason: str) -> None:
     """No customer is told to log in again unless it is his, and nothing is in doubt: upstream has refused the write."""
