@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -10,6 +11,7 @@ import click
 from gateway.deadline import Deadline
 from gateway.errors import GatewayError
 from gateway.graphql.schema import make_schema
+from gateway.tasks import TaskGroup
 from gateway.wiring.access import open_authenticator
 from gateway.wiring.cache import ask_redis
 from gateway.wiring.documents import prepare_documents
@@ -23,6 +25,7 @@ __all__ = ["check_dependencies", "check_documents"]
 
 _REDIS_TIME: Final = 5.0
 """Seconds for Redis to show that it works."""
+_TENANTS_AT_ONCE: Final = 10
 
 
 def check_documents(settings: Settings) -> None:
@@ -43,16 +46,29 @@ async def check_dependencies(settings: Settings) -> list[str]:
 
 
 async def _check_tenants(settings: Settings) -> int:
-    """Try every tenant's credentials; returns how many do not work."""
+    """Try every tenant's credentials, some at a time; returns how many do not work."""
     problems = 0
-    async with open_tracing(settings), open_upstream(settings) as (_, tokens):
-        for tenant in settings.tenants:
-            with suppress(GatewayError):
-                await tokens.get(tenant, Deadline.never())
-            found = tokens.troubles().get(tenant)
+    turns = asyncio.Semaphore(min(_TENANTS_AT_ONCE, settings.upstream.max_concurrent))
+    async with open_tracing(settings), open_upstream(_without_breaker(settings)) as (_, tokens), TaskGroup() as tasks:
+
+        async def tried(tenant: str) -> str | None:
+            async with turns:
+                with suppress(GatewayError):
+                    await tokens.get(tenant, Deadline.never())
+            return tokens.troubles().get(tenant)
+
+        trying = {name: tasks.create_task(tried(name), name=f"try tenant {name}") for name in settings.tenants}
+        for tenant, each in trying.items():
+            found = await each
             problems += found is not None
             click.echo(f"tenant {tenant}: {found or 'ok'}")
     return problems
+
+
+def _without_breaker(settings: Settings) -> Settings:
+    """Each tenant is to be tried, however many have failed before it."""
+    breaker = settings.upstream.breaker.model_copy(update={"enabled": False})
+    return settings.model_copy(update={"upstream": settings.upstream.model_copy(update={"breaker": breaker})})
 
 
 async def _check_issuers(settings: Settings) -> int:

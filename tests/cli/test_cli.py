@@ -440,6 +440,23 @@ async def test_check_says_what_is_wrong_with_each_tenant(tmp_path: Path) -> None
     assert [len(each[1].out) for each in (wrong, lacking, down)] == [2, 2, 2]
 
 
+async def test_check_tries_every_tenant_though_upstream_hangs_and_some_at_a_time(tmp_path: Path) -> None:
+    tenants = [f"shop{number}" for number in range(6)]
+    file = tmp_path / "gateway.toml"
+    async with sandbox.serve(Sandbox()) as upstream:
+        upstream.sandbox.faults.arm("hang", "token", times=None)
+        file.write_text(
+            f'[upstream]\nbase_url = "{upstream.url}"\ntimeout = 1\nmax_concurrent = 3\n'
+            + "".join(f'[tenants.{each}]\nclient_id = "a"\nclient_secret = "b"\n' for each in tenants)
+        )
+        status, process = await run("check", "--config", str(file))
+
+    late = "no token could be obtained: asking upstream took longer than the time allowed"
+    assert process.out == [f"tenant {each}: {late}" for each in tenants]
+    assert status == 1
+    assert upstream.sandbox.peak == 3
+
+
 # All the rest
 
 
