@@ -337,6 +337,20 @@ class TestManyAtATime:
             assert all(each.status.collapsed for each in found if each.status.fwd)
         assert upstream.reads == ["s"]
 
+    async def test_are_not_one_read_with_who_wants_a_younger_answer(
+        self, gateway: Opener, upstream: Upstream, clock: Clock
+    ) -> None:
+        async with gateway() as it:
+            held = upstream.hold_read()
+            early = asyncio.create_task(get(session(it)))
+            await held.arrived.wait()
+            clock.advance(5)
+            late = [asyncio.create_task(get(session(it), ReadOptions(max_age=age))) for age in (5, 6)]
+            await all_wait(it, 3)
+            upstream.have("s", 2)
+            held.go.set()
+            assert [each.context.metadata.version for each in await asyncio.gather(early, *late)] == [1, 2, 1]
+
     async def test_are_told_of_a_failure_each_by_an_error_of_its_own(self, gateway: Opener, upstream: Upstream) -> None:
         upstream.read_fails = lambda: RateLimited("slow down", retry_after=2)
         async with gateway() as it:
@@ -464,7 +478,8 @@ class TestALargestAgeOfZero:
             clock.advance(20)
             assert (await get(session(it), ASK_UPSTREAM)).status.stored
             held.go.set()
-            assert not (await early).status.stored
+            late = (await early).status
+            assert (late.stored, late.ttl) == (False, None)
             clock.advance(20)
             assert (await get(session(it))).status.hit
 
