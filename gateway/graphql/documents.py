@@ -305,9 +305,7 @@ def _tokens(document: DocumentNode | None) -> int:
 
 def _detached(error: GraphQLError) -> GraphQLError:
     """The same error without the syntax tree, and without its traceback."""
-    return GraphQLError(
-        error.message, source=error.source, positions=error.positions, extensions=error.extensions or None
-    )
+    return GraphQLError(error.message, source=error.source, positions=error.positions)
 
 
 def _circular(circular: Circular) -> str:

@@ -23,7 +23,7 @@ from gateway.wiring.documents import prepare_documents
 from stage import opened
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     import httpx
 
@@ -278,15 +278,16 @@ def test_what_is_wrong_with_a_manifest_is_told(source: bytes, problems: list[str
         (["{ a }", READ, "{ b }"], {"{ a }": "Cannot query field 'a'", "{ b }": "Cannot query field 'b'"}),
     ],
 )
+@pytest.mark.parametrize("name", [sha, "the one with {}".format])
 def test_a_manifest_with_a_bad_document_ends_the_start_with_a_line_for_each(
-    tmp_path: Path, texts: list[str], problems: Mapping[str, str]
+    tmp_path: Path, texts: list[str], problems: Mapping[str, str], name: Callable[[str], str]
 ) -> None:
     with pytest.raises(ConfigurationError) as refused:
-        started(tmp_path, manifest(*texts))
+        started(tmp_path, apollo_manifest(**{name(text): text for text in texts}))
 
     assert len(refused.value.problems) == len(problems)
     for told, (text, problem) in zip(refused.value.problems, problems.items(), strict=True):
-        assert told.startswith(f"graphql.documents_file: {sha(text)}: {problem}")
+        assert told.startswith(f"graphql.documents_file: {name(text)}: {problem}")
 
 
 @pytest.mark.parametrize(
