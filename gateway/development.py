@@ -76,7 +76,7 @@ def _welcome(doors: Addresses, upstream: sandbox.SandboxServer, *, tls: bool) ->
   GraphQL  {doors.graphql}   (GraphiQL in a browser)
   gRPC     {doors.grpc}
   admin    {doors.admin}   (/livez, /readyz, /metrics)
-  sandbox  {upstream.url}   (stands in for Emporix; its control API is below /_sandbox)
+  sandbox  {upstream.url}   (stands in for Emporix; it fails on demand: /_sandbox)
 
   Tenant acme, session {seed.CUSTOMER_SESSION}. Examples to copy:
 

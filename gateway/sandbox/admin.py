@@ -1,5 +1,6 @@
 """The sandbox's own API, for tests and for trying things out. JSON in and out.
 
+GET    /_sandbox                                  this text, and how faults are written
 GET    /_sandbox/sessions                         tenant and id of every session context
 GET    /_sandbox/sessions/{tenant}/{id}           one document; PUT puts one in place; DELETE removes it
 GET    /_sandbox/history/{tenant}/{id}            every version it has had, and what made it
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from gateway.sandbox import answers
+from gateway.sandbox import answers, faults
 from gateway.sandbox.switches import Switches
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def handle(sandbox: Sandbox, request: Request) -> Answer:
 
 def _handle(sandbox: Sandbox, request: Request) -> Answer:  # noqa: C901, PLR0912 - the table above, row by row
     match request.method, *request.segments[1:]:
+        case ("GET",):
+            return answers.Answer(200, f"{__doc__}\n{faults.__doc__}".encode(), "text/plain")
         case "GET", "sessions":
             return answers.json(200, [list(each) for each in sandbox.store.ids()])
         case method, "sessions", tenant, session_id:

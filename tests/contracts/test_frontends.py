@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,13 @@ from stage import opened
 if TYPE_CHECKING:
     import httpx
 
+    from doors import Caller
+    from stage import Dev
+
 PAGE = (ROOT / "docs/frontends.md").read_text("utf-8")
 SCHEMA = build_schema(make_schema().as_str())
 OPERATIONS = re.findall(r"graphql\(`\n(.*?)`\)", PAGE, re.DOTALL)
+FAILURES = re.findall(r"^\| (.+) \| `(curl [^`]+)` \|$", PAGE, re.MULTILINE)
 SAFE = {"accept", "accept-language", "content-language", "content-type"}
 """Headers that browsers always allow, if the content type is a form's (Fetch, 2.2.2)."""
 
@@ -61,3 +66,33 @@ def test_its_codes_are_those_of_the_readme() -> None:
 
     assert codes
     assert codes <= set(re.findall(r"`([A-Z_]+)`", (ROOT / "README.md").read_text("utf-8")))
+
+
+@pytest.mark.parametrize(("seen", "command"), FAILURES)
+async def test_its_commands_bring_failures_about(
+    dev: Dev, client: httpx.AsyncClient, customer: Caller, seen: str, command: str
+) -> None:
+    """`customer` has reset the sandbox."""
+
+    async def run(line: str) -> None:
+        shell = f"S={dev.sandbox_url}/_sandbox; {line}"
+        process = await asyncio.create_subprocess_shell(shell, stdout=asyncio.subprocess.DEVNULL)
+        assert await process.wait() == 0
+
+    async def answers() -> str:
+        attribute = '{tenant: "acme", name: "x", value: 1}'
+        read = '{ mySessionContext(tenant: "acme") { currency } }'
+        write = f"mutation {{ addMySessionContextAttribute(input: {attribute}) {{ __typename }} }}"
+        requests = [
+            client.post(dev.graphql_url, json={"query": each}, headers=customer.headers()) for each in (read, write)
+        ]
+        return " ".join([(await each).text for each in requests])
+
+    names = re.findall(r"`(\w+)`", seen)
+    await run(f"{command} --fail --silent --show-error")
+    failed = await answers()
+    assert names == [each for each in names if f'"{each}"' in failed]
+
+    await run("curl -X POST $S/reset --fail --silent --show-error")
+    assert "errors" not in (restored := await answers())
+    assert "AddMySessionContextAttributePayload" in restored

@@ -21,6 +21,13 @@ DOCUMENT = b"""{"sessionId": "x", "currency": "EUR", "big": 12345678901234567890
     "metadata": {"version": 7, "createdAt": "2026-01-01T00:00:00.000Z", "modifiedAt": "2026-01-02T00:00:00.000Z"}}"""
 
 
+async def test_tells_what_it_can_do(emporix: Emporix) -> None:
+    answer = await emporix.http.get("/_sandbox")
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert "POST   /_sandbox/faults" in answer.text
+    assert "status=503-after-write" in answer.text
+
+
 class TestSessions:
     async def test_are_listed(self, emporix: Emporix) -> None:
         listed = (await emporix.http.get("/_sandbox/sessions")).json()
@@ -121,9 +128,7 @@ class TestReset:
         assert (await emporix.http.get(managed(CUSTOMER), headers=headers)).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "path", ["/_sandbox", "/_sandbox/", "/_sandbox/nothing", "/_sandbox/sessions/acme", "/_sandbox/reset"]
-)
+@pytest.mark.parametrize("path", ["/_sandbox/", "/_sandbox/nothing", "/_sandbox/sessions/acme", "/_sandbox/reset"])
 async def test_what_is_no_call_of_its_own_is_not_found(emporix: Emporix, path: str) -> None:
     assert (await emporix.http.get(path)).status_code == 404
 
