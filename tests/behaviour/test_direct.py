@@ -532,6 +532,27 @@ async def test_where_no_connection_is_kept_a_body_that_was_answered_may_come_to_
         assert (dict(answers.headers)[b"content-length"], answers.bodies) == (b"100", [])  # that was the last
 
 
+@pytest.mark.parametrize(("rest", "patience"), [(b"3", 60.0), (b"", 0.1)], ids=["comes", "does not come"])
+async def test_a_connection_is_let_go_when_the_rest_of_a_body_that_is_answered(
+    monkeypatch: pytest.MonkeyPatch, rest: bytes, patience: float
+) -> None:
+    monkeypatch.setattr(DirectProtocol, "patience", patience)
+    answers = Answers()
+    made: list[DirectProtocol[Headers]] = []
+
+    def protocol(*arguments: Any, **named: Any) -> DirectProtocol[Headers]:
+        made.append(DirectProtocol(*arguments, direct=answers, **named))
+        return made[-1]
+
+    async with listening(answers, host="127.0.0.1", port=0, grace=1, protocol=protocol) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        writer.write(post(b"123", path="/early")[:-1])
+        await answer_of(reader)
+        writer.write(rest)
+        await eventually(made[0].transport.is_closing, within=5)
+        writer.close()
+
+
 async def test_a_connection_is_kept_on_which_a_body_has_come_after_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time that it had for that counts no more."""
     monkeypatch.setattr(DirectProtocol, "patience", 1.0)
