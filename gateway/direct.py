@@ -188,9 +188,8 @@ class DirectProtocol(BoundedProtocol, Generic[Head]):
 
     async def _answer(self, exchange: _Exchange, head: Head, body: bytes) -> None:
         try:
-            response = await self._direct.answer(head, body, self)
-            if self.flow.write_paused:
-                await self.flow.drain()
+            await self.taken()
+            response = None if exchange.disconnected else await self._direct.answer(head, body, self)
         except BaseException:
             self.close()  # whoever waits for the answer learns that there will be none
             raise

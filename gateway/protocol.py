@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.types import Scope
+    from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable
+    from uvicorn._types import Scope as AnyScope
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 __all__ = ["BoundedProtocol", "Client", "client_of"]
@@ -164,6 +166,21 @@ class BoundedProtocol(HttpToolsProtocol):
         self._write_on()
         if not self.flow.write_paused:
             self._taken()
+
+    async def taken(self) -> None:
+        """Wait until the client has taken nearly all of the last answer, or has gone.
+
+        The next request is not begun before: its answer would wait where it is not counted.
+        """
+        while self.flow.write_paused:  # again, where the next piece has been written
+            await self.flow.drain()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        async def once_taken(scope: AnyScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+            await self.taken()
+            await app(scope, receive, send)
+
+        super()._start_asgi_task(cycle, once_taken if self.flow.write_paused else app)
 
     @property
     def untaken(self) -> int:

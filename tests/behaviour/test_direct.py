@@ -628,3 +628,19 @@ async def test_what_comes_while_the_last_answer_is_still_to_be_taken_is_not_done
         await eventually(lambda: b"L" in answers.bodies)
         tasks.create_task(ask_and_take(reader, writer))
     assert answers.bodies == [b"1", b"L"]
+
+
+@pytest.mark.parametrize("path", ["/direct", "/other"])
+async def test_nothing_is_done_for_who_has_still_to_take_an_answer(path: str) -> None:
+    """Else the next answer would be in memory too, where nothing counts it."""
+    async with connected() as (answers, reader, writer):
+        writer.write(post(b"L"))
+        await eventually(lambda: answers.client is not None and answers.client.untaken > 0)
+        writer.write(post(b"wait", path=path))
+        answers.gate.set()
+        await asyncio.sleep(0.2)
+        begun, untaken = answers.waiting, answers.client.untaken
+        assert (await answer_of(reader))[2] == b"L" * LARGE
+        assert (await answer_of(reader))[2].endswith(b"wait")
+        assert untaken > 0
+        assert (begun, answers.waiting) == (0, 1)
