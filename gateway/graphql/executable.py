@@ -61,7 +61,7 @@ class Executables:
         """By body, the oldest first."""
 
     async def of(self, request: HttpRequest, deadline: Deadline) -> Executable:
-        """What a request asks for, until it is `executed`. Raises Refused, NotExecutable and ClientDisconnect."""
+        """What a request asks for. Raises Refused, NotExecutable and ClientDisconnect."""
         match request.method:
             case "GET":
                 if len(request.query) > SMALL:
@@ -74,10 +74,6 @@ class Executables:
                 return self._known.get(body) or self._found(body)
             case method:
                 raise Refused(405, f"{method} is not supported: use GET for queries, or POST", {"allow": "GET, POST"})
-
-    def executed(self) -> None:
-        """The memory of the request that this task is for is free again."""
-        self._memory.release()
 
     def _found(self, body: bytes) -> Executable:
         """What an unknown body asks for; it is remembered if that is worth while."""

@@ -97,7 +97,6 @@ class GraphQLEndpoint:
             request.failed(GatewayError.reason)
             response = failed(reported(defect, _log))
         finally:
-            self._executables.executed()  # the client may be slow to take this answer, or those before it
             if response is not None:
                 request.status = response.status
                 response.headers.append((b"x-request-id", request.id.encode()))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from contextlib import asynccontextmanager
-from functools import partialmethod
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -14,7 +12,6 @@ import httpx
 import pytest
 
 from gateway import arrivals, memory_budget
-from gateway.protocol import BoundedProtocol
 from gateway.sandbox import seed
 from stage import opened
 from waiting import eventually
@@ -170,51 +167,6 @@ async def test_what_is_decoded_has_so_much_room_until_it_is_answered(
 
         assert "errors" not in (await first).json()
         assert "errors" not in (await client.post(dev.graphql_url, json=body)).json()
-
-
-async def test_who_does_not_take_answers_keeps_no_room_for_requests(
-    upstream: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They are done with. A few such clients would keep out all others."""
-    monkeypatch.setattr(memory_budget, "_ROOM", 5_000_000)
-    full = asyncio.Event()
-
-    def pause_writing(self: BoundedProtocol, pause: Callable[[BoundedProtocol], None]) -> None:
-        full.set()
-        pause(self)
-
-    monkeypatch.setattr(BoundedProtocol, "pause_writing", partialmethod(pause_writing, BoundedProtocol.pause_writing))
-    large = DENSE["variables that are not used"]
-    async with opened() as dev, httpx.AsyncClient(headers=OWN, timeout=20) as client:
-        stored = {"query": ADDED, "variables": {"value": "x" * 900_000}}
-        assert "errors" not in (await client.post(dev.graphql_url, json=stored)).json()
-
-        async def send(writer: asyncio.StreamWriter, body: dict[str, object]) -> None:
-            asked = dev.sandbox.count("get-own")
-            writer.write(as_sent(client.build_request("POST", dev.graphql_url, json=body)))
-            await eventually(lambda: dev.sandbox.count("get-own") > asked)
-            await until_in_flight(dev, lambda requests: requests == 0)
-
-        address = urlsplit(dev.graphql_url)
-        slow = socket.socket()
-        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        slow.connect((address.hostname, address.port))
-        _, writer = await asyncio.open_connection(sock=slow, limit=1024)
-        try:
-            while not full.is_set():
-                await send(writer, {"query": '{ mySessionContext(tenant: "acme") { context } }'})
-            await send(writer, large)
-
-            assert "errors" not in (await client.post(dev.graphql_url, json=large)).json()
-        finally:
-            writer.transport.abort()
-
-
-def as_sent(request: httpx.Request) -> bytes:
-    """A request as it goes over the wire."""
-    head = [f"{request.method} {request.url.raw_path.decode()} HTTP/1.1".encode()]
-    head += [name + b": " + value for name, value in request.headers.raw]
-    return b"\r\n".join([*head, b"", request.content])
 
 
 async def test_variables_in_a_url_have_no_more_room(upstream: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
