@@ -1,25 +1,22 @@
 """uvicorn's HTTP protocol, with what neither it nor its parser has.
 
-Limits: on the size of a request's head and the time to send it, on the time that a client has to take an answer, and on
-connections. A client that asks for another protocol is answered in this one.
+Limits: on the size of a request's head and the time to send it, and on connections. A client that asks for another
+protocol is answered in this one.
 """
 
 from __future__ import annotations
 
 import re
-from collections import deque
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from gateway.pacing import PacedProtocol
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
     from starlette.types import Scope
-    from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable
-    from uvicorn._types import Scope as AnyScope
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 __all__ = ["BoundedProtocol", "Client", "client_of"]
@@ -41,8 +38,6 @@ _NO_OTHER_PROTOCOL: Final = _refusal(
 )
 _NOT_ONE_HOST: Final = _refusal(HTTPStatus.BAD_REQUEST, "the field Host has to be there once")
 _NO_OTHER_CODING: Final = _refusal(HTTPStatus.NOT_IMPLEMENTED, "no transfer coding is understood here but `chunked`.")
-_PIECE: Final = 65_536
-"""Bytes that are written at a time; what exceeds them in the transport's buffer has not been taken by the client."""
 _CLIENT: Final = "gateway.client"
 """Key of a request's scope (ASGI 3)."""
 _UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
@@ -62,7 +57,7 @@ def client_of(scope: Scope) -> Client:
     return client
 
 
-class BoundedProtocol(HttpToolsProtocol):
+class BoundedProtocol(PacedProtocol):
     """Closes connections that exceed the limits. A listener may have `max_connections` of them."""
 
     max_head: ClassVar[int] = 65_536
@@ -73,10 +68,6 @@ class BoundedProtocol(HttpToolsProtocol):
     patience: ClassVar[float] = 10.0
     """Seconds for a head to arrive, counted from its first byte; for the first byte on a new connection; and for the
     rest of a body that has already been answered."""
-    reading: ClassVar[float] = 60.0
-    """Seconds for a client to take what exceeds the transport's buffer, which is some 64 KiB."""
-    room: ClassVar[int] = 67_108_864
-    """Bytes of answers that all clients of a listener together may still have to take."""
 
     def __init__(self, *args: Any, max_connections: int | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -87,20 +78,13 @@ class BoundedProtocol(HttpToolsProtocol):
         """Bytes that have come since the last one of the body: of the frames of chunks, or of a trailer."""
         self._leaving = False
         """Whether the connection is to be closed after the body that is arriving."""
-        self._ending = False
-        """Whether it is to be closed after the answer under way: nothing that arrives is looked at any more."""
         self._waiting: asyncio.TimerHandle | None = None
-        self.taking: asyncio.TimerHandle | None = None
-        """Set while the client has not taken all of an answer; it expires when the time for that is over."""
-        self._unwritten: deque[bytes] = deque()
-        """Pieces of answers that the transport has not taken yet."""
         self._gone = False
         self._when_gone: Callable[[], object] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin to wait for a head, unless there are too many connections."""
         super().connection_made(transport)
-        transport.set_write_buffer_limits(_PIECE)  # TLS has others by default
         if self._max_connections is not None and len(self.connections) > self._max_connections:
             transport.close()
         else:
@@ -109,8 +93,6 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting, and tell whoever works for this client."""
         self._wait_no_more()
-        self._taken()
-        self._unwritten.clear()
         super().connection_lost(exc)
         self._gone = True
         if self._when_gone is not None:
@@ -121,71 +103,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._when_gone = act
         if act is not None and self._gone:
             act()
-
-    def write(self, data: bytes) -> None:
-        """Write a part of an answer: as much as the transport takes, and the rest when the client has taken that.
-
-        uvloop's TLS takes everything at once, and never says that the client does not take it.
-        """
-        if not self._unwritten and len(data) <= _PIECE:
-            self.transport.write(data)
-            return
-        self._unwritten.extend(data[start : start + _PIECE] for start in range(0, len(data), _PIECE))
-        self._write_on()
-
-    def close(self) -> None:
-        """Close the connection once everything is written. Until then, whatever arrives is ignored."""
-        if not self._unwritten:
-            self.transport.close()
-            return
-        self._ending = True
-        self.pipeline.clear()
-
-    def shutdown(self) -> None:
-        """Close it after the answer in progress."""
-        if self._unwritten and self.at_rest():
-            self.close()
-        else:
-            super().shutdown()
-
-    def cut_off(self) -> None:
-        """Close the connection, and drop what the client has not taken."""
-        self._taken()
-        self.transport.abort()
-
-    def pause_writing(self) -> None:
-        """The client does not take what is written fast enough. The time is for the whole answer."""
-        super().pause_writing()
-        if self.taking is None:
-            self.taking = self.loop.call_later(self.reading, self.cut_off)
-            self._make_room()  # once for an answer, all of which is to be taken now: it looks at every connection
-
-    def resume_writing(self) -> None:
-        """It has taken nearly all of it."""
-        super().resume_writing()
-        self._write_on()
-        if not self.flow.write_paused:
-            self._taken()
-
-    async def taken(self) -> None:
-        """Wait until the client has taken nearly all of the last answer, or has gone.
-
-        The next request is not begun before: its answer would wait where it is not counted.
-        """
-        while self.flow.write_paused:  # again, where the next piece has been written
-            await self.flow.drain()
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        async def once_taken(scope: AnyScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-            await self.taken()
-            await app(scope, receive, send)
-
-        super()._start_asgi_task(cycle, once_taken if self.flow.write_paused else app)
-
-    @property
-    def untaken(self) -> int:
-        """Bytes of answers that the client has still to take."""
-        return self.transport.get_write_buffer_size() + sum(map(len, self._unwritten))
 
     def data_received(self, data: bytes) -> None:
         """Count what has come of the head, or beside the body."""
@@ -286,10 +203,6 @@ class BoundedProtocol(HttpToolsProtocol):
         """Whether chunked is the only transfer coding, which the parser does not tell."""
         return [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"] == [b"chunked"]
 
-    def at_rest(self) -> bool:
-        """Whether nothing is being answered."""
-        return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]  # it begins with None
-
     def head_complete(self) -> None:
         """A body follows, if anything."""
         self._wait_no_more()
@@ -324,29 +237,6 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
-
-    def _write_on(self) -> None:
-        while self._unwritten and not self.flow.write_paused:
-            self.transport.write(self._unwritten.popleft())
-        if self._ending and not self._unwritten and self.at_rest():
-            self.transport.close()
-
-    def _make_room(self) -> None:
-        """While clients have too much still to take, cut off the one that has been slow for longest."""
-        slow = {
-            each: each.taking.when()
-            for each in self.connections
-            if isinstance(each, BoundedProtocol) and each.taking is not None
-        }
-        while len(slow) > 1 and sum(each.untaken for each in slow) > self.room:
-            longest = min(slow, key=slow.__getitem__)
-            del slow[longest]
-            longest.cut_off()
-
-    def _taken(self) -> None:
-        if self.taking is not None:
-            self.taking.cancel()
-            self.taking = None
 
 
 class _Lingering:
