@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
-import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -36,10 +35,8 @@ async def drain(port: int, shutdown: Shutdown, *, calls: Callable[[], int], with
     Those that the kernel has established already are accepted, however short the time is.
 
     Returns sooner if no more calls arrive, going by the number of all `calls` so far, or when `shutdown` is hastened;
-    and at once on other systems than Linux, where this is not possible.
+    and at once on other systems than Linux, where no sockets are found.
     """
-    if sys.platform != "linux":
-        return
     for each in listeners(port):
         await _close(each)
     with suppress(TimeoutError):
