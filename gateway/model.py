@@ -61,7 +61,7 @@ class _FieldsAlone(_Fields, frozen=True, kw_only=True, rename="camel", forbid_un
     """And nothing else."""
 
 
-class SessionContext(_Fields, frozen=True, kw_only=True, weakref=True):
+class SessionContext(_Fields, frozen=True, kw_only=True):
     """One session context as upstream sent it.
 
     `additional_properties` are the top-level fields that this version of the gateway does not know. `source` is the

@@ -1,4 +1,4 @@
-"""Encoded answers to reads, kept for reads that the cache answers (`gateway.encoded`)."""
+"""Encoded answers to reads, each made once (`gateway.encoded`)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from gateway.encoded import Encoded
 from gateway.rpc.convert import fill_session_context
 
 if TYPE_CHECKING:
-    from gateway.cache.readthrough import Found
     from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
+    from gateway.model import SessionContext
 
 __all__ = ["EncodedAnswers"]
 
@@ -24,15 +24,12 @@ class EncodedAnswers:
     def __len__(self) -> int:
         return len(self._known)
 
-    def of(self, found: Found) -> bytes:
+    def of(self, context: SessionContext) -> bytes:
         """The answer. Raises NotRepresentable."""
-        context = found.context
-        known = self._known.get(context, 0)
-        if known is not None:
-            return known
-        answer = self._kind()
-        fill_session_context(answer.session_context, context)
-        encoded = answer.SerializeToString()
-        if found.status.hit:  # the first read only fills the cache; the second shows that there are more
+        encoded = self._known.get(context, 0)
+        if encoded is None:
+            answer = self._kind()
+            fill_session_context(answer.session_context, context)
+            encoded = answer.SerializeToString()
             self._known.put(context, 0, encoded)
         return encoded

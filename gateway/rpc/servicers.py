@@ -58,7 +58,7 @@ class SessionContextServicer(pb_grpc.SessionContextServiceServicer):
             request.tenant, request.session_id, call.deadline(), call.read_options(request)
         )
         call.tell_of_cache(found.status)
-        return self._answers.of(found)
+        return self._answers.of(found.context)
 
     @answers
     async def BatchGetSessionContexts(self, request: pb.BatchGetSessionContextsRequest, call: Call) -> bytes:
@@ -143,7 +143,7 @@ class OwnSessionContextServicer(pb_grpc.OwnSessionContextServiceServicer):
             request.tenant, call.deadline(), call.read_options(request)
         )
         call.tell_of_cache(found.status)
-        return self._answers.of(found)
+        return self._answers.of(found.context)
 
     @answers
     async def UpdateOwnSessionContext(

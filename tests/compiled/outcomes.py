@@ -44,19 +44,21 @@ FULL = SessionContext(
     context={"theme": "dark", "n": [1, 2**70, {"x": None}], "ü": 1.5},
     metadata=Metadata(2**53 + 1, NOW, NOW.astimezone(timezone(timedelta(hours=2))) + timedelta(microseconds=3)),
     additional_properties={"brandNew": True},
-    source=b"",
+    source=b"full",
 )
-BARE = SessionContext(session_id="", metadata=Metadata(0), source=b"")
-NAMELESS: Any = SessionContext(session_id=None, metadata=Metadata(1), source=b"")  # type: ignore[arg-type]
-UNVERSIONED: Any = SessionContext(session_id="s", metadata=Metadata(None), source=b"")  # type: ignore[arg-type]
-HOLLOW: Any = SessionContext(session_id="s", metadata=None, source=b"")  # type: ignore[arg-type]
+BARE = SessionContext(session_id="", metadata=Metadata(0), source=b"bare")
+NAMELESS: Any = SessionContext(session_id=None, metadata=Metadata(1), source=b"nameless")  # type: ignore[arg-type]
+UNVERSIONED: Any = SessionContext(session_id="s", metadata=Metadata(None), source=b"unversioned")  # type: ignore[arg-type]
+HOLLOW: Any = SessionContext(session_id="s", metadata=None, source=b"hollow")  # type: ignore[arg-type]
 TIMELESS: Any = SessionContext(
     session_id="s",
     language="de",
     metadata=Metadata(1, "yesterday", 7),  # type: ignore[arg-type]
-    source=b"",
+    source=b"timeless",
 )
-"""What upstream's decoder lets through, and what it does not: defects end alike too."""
+"""What upstream's decoder lets through, and what it does not: defects end alike too.
+
+Each has a document of its own, as they all have: it is what they are known by."""
 
 CONTEXTS = (FULL, BARE, NAMELESS, UNVERSIONED, HOLLOW, TIMELESS)
 STATUS = CacheStatus(hit=True, ttl=3.0, age=1.5)

@@ -492,10 +492,10 @@ async def test_reads_say_which_field_they_were_for(ways: Ways) -> None:
     text = f"{{ a: sessionContext{ONE} {{ currency }} b: sessionContext{ONE} {{ language }} }}"
     told = await ways.by_plan(text, None, Certain(FULL))
 
-    assert told.reads == [FieldRead(["a"], STATUS), FieldRead(["b"], STATUS)]
+    assert told.reads == [FieldRead([each], STATUS, len(FULL.source)) for each in ("a", "b")]
     assert told == await ways.by_strawberry(text, None, Certain(FULL))
     lists = await ways.alike('{ a: sessionContexts(tenant: "acme", sessionIds: ["x", "y"]) { currency } }')
-    assert lists.reads == [FieldRead(["a"], STATUS)] * 2
+    assert [(each.path, each.status) for each in lists.reads] == [(["a"], STATUS)] * 2
 
 
 class Slow(Certain):

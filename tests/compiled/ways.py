@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from strawberry.types import ExecutionResult
 
     from gateway.graphql.compiled import Plan
-    from gateway.graphql.resolvers import Context
+    from gateway.graphql.resolvers import Context, FieldRead
 
 __all__ = ["Told", "Ways"]
 
@@ -32,7 +32,7 @@ class Told:
 
     data: bytes
     errors: list[object]
-    reads: list[object]
+    reads: list[FieldRead]
     calls: list[tuple[object, ...]]
     let_in: tuple[int, int]
 

@@ -1,22 +1,31 @@
-"""Bytes that are kept of session contexts: within bounds, and no longer than these are there."""
+"""Bytes that are kept of session contexts, by their documents: within bounds, and the newest."""
 
 from __future__ import annotations
 
 from gateway.encoded import LARGEST, Encoded
 from gateway.model import SessionContext, decode_session_context
 
-
-def context(version: int = 1) -> SessionContext:
-    return decode_session_context(b'{"sessionId": "s", "metadata": {"version": %d}}' % version)
+DOCUMENT = b'{"sessionId": "s", "metadata": {"version": %d}}'
 
 
-def test_each_form_has_its_own() -> None:
-    encoded, one, other = Encoded(), context(), context()
-    encoded.put(one, 0, b"a")
-    encoded.put(one, 1, b"b")
+def context(version: int = 1, padding: int = 0) -> SessionContext:
+    """One of its own each time, as each decoding makes one."""
+    return decode_session_context(DOCUMENT % version + b" " * padding)
 
-    assert [encoded.get(one, form) for form in (0, 1, 2)] == [b"a", b"b", None]
-    assert encoded.get(other, 0) is None  # though it is equal
+
+SIZE = len(context().source)
+
+
+def test_each_document_and_form_has_its_own() -> None:
+    encoded = Encoded()
+    encoded.put(context(1), 0, b"a")
+    encoded.put(context(1), 1, b"b")
+    encoded.put(context(2), 0, b"c")
+
+    assert [encoded.get(context(1), form) for form in (0, 1, 2)] == [b"a", b"b", None]
+    assert [encoded.get(context(2), form) for form in (0, 1, 2)] == [b"c", None, None]
+    assert encoded.get(context(1, padding=1), 0) is None
+    assert len(encoded) == 2
 
 
 def test_the_newest_are_kept() -> None:
@@ -29,45 +38,44 @@ def test_the_newest_are_kept() -> None:
     for form in range(20):
         encoded.put(contexts[4], form, b"%d" % form)
     assert [encoded.get(contexts[4], form) for form in (0, 11, 12, 19)] == [None, None, b"12", b"19"]
-    contexts.clear()
-    del each
-    assert len(encoded) == 0
+    assert len(encoded) == 3
 
 
-def test_all_forms_together_have_so_much_room() -> None:
-    encoded, contexts = Encoded(room=100), [context(n) for n in range(4)]
-    for each in contexts:
+def test_all_documents_and_forms_together_have_so_much_room() -> None:
+    encoded, contexts = Encoded(room=3 * SIZE + 100), [context(n) for n in range(4)]
+
+    def kept() -> list[int]:
+        return [len(encoded.get(each, 0) or b"") for each in contexts]
+
+    for each in contexts[:3]:
         encoded.put(each, 0, b"x" * 20)
         encoded.put(each, 0, b"x" * 30)  # which takes the place of the last
-    assert [len(encoded.get(each, 0) or b"") for each in contexts] == [0, 30, 30, 30]
+    assert kept() == [30, 30, 30, 0]
 
-    for form in range(1, 40):  # of which eight are kept
-        encoded.put(contexts[3], form, b"x")
-    assert [len(encoded.get(each, 0) or b"") for each in contexts] == [0, 30, 30, 0]
+    for form in range(1, 8):
+        encoded.put(contexts[2], form, b"x")
+    for form in range(8, 11):  # for which 0, and then 1 and 2, are dropped
+        encoded.put(contexts[2], form, b"xx")
+    assert kept() == [30, 30, 0, 0]
 
-    del contexts[1], each
-    encoded.put(contexts[0], 0, b"x" * 62)  # 100 with the others
-    assert [len(encoded.get(each, 0) or b"") for each in contexts[:2]] == [62, 30]
-    encoded.put(contexts[0], 1, b"x")
-    assert [len(encoded.get(each, 0) or b"") for each in contexts[:2]] == [62, 0]
+    encoded.put(contexts[2], 11, b"x" * 30)  # 100 with the others
+    assert kept() == [30, 30, 0, 0]
+    encoded.put(contexts[2], 12, b"xx")
+    assert kept() == [0, 30, 0, 0]
+
+    encoded.put(contexts[3], 0, b"x" * 29)  # whose document takes the place of the first
+    assert kept() == [0, 30, 0, 29]
+    encoded.put(contexts[3], 1, b"x" * 2)
+    assert kept() == [0, 0, 0, 29]
 
 
 def test_what_is_large_is_not_kept() -> None:
     encoded, one = Encoded(), context()
+    large = [context(padding=LARGEST - SIZE + each) for each in (0, 1)]
     encoded.put(one, 0, b"x" * LARGEST)
     encoded.put(one, 1, b"x" * (LARGEST + 1))
+    for each in large:
+        encoded.put(each, 0, b"x")
 
-    assert encoded.get(one, 0) is not None
-    assert encoded.get(one, 1) is None
-
-
-def test_what_is_gone_leaves_nothing_to_its_successor() -> None:
-    encoded, identities = Encoded(), set()
-    for version in range(100):
-        one = context(version)
-        identities.add(id(one))
-        assert encoded.get(one, 0) is None
-        encoded.put(one, 0, b"%d" % version)
-        del one
-
-    assert len(identities) < 100, "no identity came twice: this shows nothing"
+    assert [encoded.get(one, form) is None for form in (0, 1)] == [False, True]
+    assert [encoded.get(each, 0) is None for each in large] == [False, True]

@@ -207,12 +207,12 @@ class _Field:
             value = await self.resolve(Call(context, self.key, self.reads_back), **arguments)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the field's error
             value = (failure(error, self.name) if self.has_failures else None) or error
-        if isinstance(value, SessionContext) and context.reads[-1].status.hit:  # nothing has waited since that was read
+        if isinstance(value, SessionContext):
             return self._encoded(value, errors)
         return self.project(value, (), self.key, errors)
 
     def _encoded(self, value: SessionContext, errors: list[GraphQLError]) -> object:
-        """Project it, or take the earlier result for the same session context."""
+        """Project it and encode that, or take what was made of the same document before."""
         known = self.encoded.get(value, self.form)
         if known is None:
             before = len(errors)
