@@ -41,6 +41,8 @@ __all__ = ["GraphQLEndpoint"]
 
 _PUNCTUATION: Final = 64
 """Bytes around a value in an answer, a type's name included but not its own name: at most."""
+_WRITTEN_OUT: Final = 5
+"""How many times as long as in its source a value may be in an answer: `1E15` becomes `1000000000000000.0`."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -133,12 +135,13 @@ class GraphQLEndpoint:
     def _fits(self, executable: Executable, context: Context) -> bool:
         """Whether the answer is certain to fit, as nearly all are, so that nothing has to be counted.
 
-        A field that is read holds no more than the session context does, under a name that the document has.
+        A field that is read holds no more than the session context does, written out, under a name that the document
+        has.
         """
         if executable.bound is None or executable.kind != "query":
             return False
         of_a_name = executable.operation.length + _PUNCTUATION
-        read = sum([each.size + of_a_name for each in context.reads])
+        read = sum([_WRITTEN_OUT * each.size + of_a_name for each in context.reads])
         return executable.operation.selections * read <= self._max_answer
 
     def _context(self, http: HttpRequest, document: DocumentNode, deadline: Deadline) -> Context:

@@ -564,3 +564,16 @@ async def test_names_count_in_the_size_of_an_answer() -> None:
             query = {"query": f"{{ {READ} {{ {' '.join(names[:number])} }} }}"}
             response = await post(client, dev, query, **{"x-api-key": "dev-key"})
             assert ("errors" not in response.json()) is fits
+
+
+async def test_numbers_count_as_they_are_written_out() -> None:
+    """Upstream may have written them with an exponent, `1E15`, as Java does."""
+    async with opened(graphql={"max_answer": 20_000}) as dev, httpx.AsyncClient() as client:
+        numbers = ",".join(["1E15"] * 1_500).encode()
+        document = seed.SESSIONS["acme", seed.CUSTOMER_SESSION].replace(b'"customValue"', b"[%b]" % numbers)
+        dev.sandbox.store.seed("acme", seed.CUSTOMER_SESSION, document)
+
+        query = {"query": f"{{ {READ} {{ context }} }}"}
+        response = await post(client, dev, query, **{"x-api-key": "dev-key"})
+
+        assert [each["extensions"]["code"] for each in response.json()["errors"]] == ["ANSWER_TOO_LARGE"]
