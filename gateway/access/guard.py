@@ -284,9 +284,9 @@ class GuardedOwnSession:
 
     def _checked(self, tenant: str) -> SecretStr:
         """The caller's token. Raises Unauthenticated when there is none, and CallerRateLimited."""
+        current().is_of(tenant, None if self._token is None else _SHOPPER.name)
         if self._token is None:
             raise Unauthenticated("the Emporix access token is missing: send `authorization: Bearer <token>`")
-        current().is_of(tenant, _SHOPPER.name)
         self._limits.check_own(self._token, tenant)
         self.let_in += 1
         return self._token

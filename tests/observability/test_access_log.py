@@ -105,6 +105,15 @@ async def test_a_line_says_all_there_is_to_say_of_a_request(by: str, operation: 
     assert audit["logger"] == "gateway.audit"
 
 
+async def test_a_line_tells_the_tenant_of_a_shopper_without_a_token_too() -> None:
+    async with gateway() as gate, httpx.AsyncClient() as client:
+        query = {"query": '{ mySessionContext(tenant: "acme") { currency } }'}
+        await client.post(gate.graphql, json=query, headers={"x-request-id": "the-refused"})
+        line = await gate.line_of("the-refused")
+
+    assert (line["code"], line["tenant"], line.get("caller")) == ("UNAUTHENTICATED", "acme", None)
+
+
 @pytest.mark.parametrize("other", [seed.ANONYMOUS_SESSION, "missing"])
 async def test_of_several_reads_it_tells_a_hit_only_if_all_are(other: str) -> None:
     found = [seed.CUSTOMER_SESSION, seed.ODD_SESSION]
