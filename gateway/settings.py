@@ -436,9 +436,9 @@ class Grpc(Listener):
     max_metadata: int = Field(default=16_384, ge=2048, le=1_048_576)
     """Maximum metadata of one call, in bytes: names and values, plus 32 for each entry (RFC 9113, section 6.5.2)."""
     max_calls: int = Field(default=1_000, ge=1)
-    """Maximum number of calls in progress at a time, per process. Further ones get RESOURCE_EXHAUSTED. Health checks
-    count too. At most half of all calls may be health watches; a client that checks health keeps one open on each
-    connection."""
+    """Maximum number of calls in progress at a time, per process. Further ones get RESOURCE_EXHAUSTED, or CANCELLED
+    if 3,000 have come so fast that they still wait to be begun with or refused. Health checks count too. At most half
+    of all calls may be health watches; a client that checks health keeps one open on each connection."""
     max_calls_per_connection: int = Field(default=100, ge=1)
     """Maximum number of calls in progress at a time on one connection. Clients hold back further ones until one
     ends."""

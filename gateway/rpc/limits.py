@@ -9,6 +9,8 @@ __all__ = ["Limits"]
 
 _HANDSHAKE: Final = 10.0
 """Seconds for the handshakes of TLS and HTTP/2; gRPC's own limit is two minutes."""
+_MAX_PENDING: Final = 3_000
+"""Calls that wait to be begun with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,11 @@ class Limits:
             # flood that is opened and cancelled (CVE-2023-44487). A client that respects the limit may have as many of
             # these as calls, and without this its next calls would be refused.
             ("grpc.http2.max_deallocating_streams", self.max_calls_per_connection),
+            # Calls that nobody has begun with. Beyond 3,000 gRPC cancels them, as each may take 30 KB. By default it
+            # would also cancel some beyond 1,000, at random: twenty clients with a hundred calls each come to that in a
+            # moment, and whose call is CANCELLED cannot know that nothing was done.
+            ("grpc.server.max_pending_requests", _MAX_PENDING),
+            ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING),
             ("grpc.max_allowed_incoming_connections", self.max_connections),
             ("grpc.server_handshake_timeout_ms", _milliseconds(_HANDSHAKE)),
             ("grpc.max_connection_age_ms", _milliseconds(self.max_age)),

@@ -223,6 +223,15 @@ async def test_calls_past_the_limit_are_refused_until_others_have_ended() -> Non
         await managed.GetSessionContext(REQUEST)
 
 
+async def test_calls_that_come_all_at_once_are_answered_or_refused() -> None:
+    """By itself gRPC cancels some of those that nobody has begun with yet, beyond a thousand."""
+    async with limited(max_calls_per_connection=2_500) as (_, managed):
+        calls = [managed.GetSessionContext(REQUEST) for _ in range(2_500)]
+        codes = {await each.code() for each in calls}
+
+    assert codes <= {grpc.StatusCode.OK, EXHAUSTED}
+
+
 async def test_one_connection_has_so_many_calls_at_a_time() -> None:
     async with limited(max_calls_per_connection=2) as (dev, managed):
         dev.sandbox.faults.arm("hang", "get", times=2)
