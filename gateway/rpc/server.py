@@ -17,6 +17,7 @@ from gateway.addresses import authority
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
 from gateway.listener import claim, limit_unsent
+from gateway.rpc.accepting import start
 from gateway.rpc.draining import drain
 from gateway.rpc.handlers import Methods
 from gateway.rpc.health import HealthServicer
@@ -95,7 +96,7 @@ async def serve_rpc(
     bound = _bind(server, host, port, certificates, shared=shared)
     for each in listeners(bound):
         limit_unsent(each)
-    await server.start()
+    await start(server)
     _let_work_go_first()
 
     loop = asyncio.get_running_loop()
@@ -113,6 +114,8 @@ async def serve_rpc(
 
     async with asyncio.TaskGroup() as tasks:
         closing = tasks.create_task(close_when_told(), name="close when told")
+        # Raises if it has ended by itself, once calls under way are over: a gateway with one door is better replaced.
+        tasks.create_task(server.wait_for_termination(), name="end with the server")
         try:
             yield authority(host, bound)
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import json
 import time
 from contextlib import asynccontextmanager, suppress
@@ -27,7 +28,7 @@ from gateway.development import DEV_DEFAULTS
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2 as pb
 from gateway.gen.emporix.sessioncontext.v1 import session_context_pb2_grpc as pb_grpc
 from gateway.logs import is_fit_to_log
-from gateway.rpc import servicers
+from gateway.rpc import accepting, servicers
 from gateway.rpc.convert import fill_session_context
 from gateway.sandbox import seed
 from stage import channel_to, opened
@@ -48,6 +49,7 @@ KEY = ("x-api-key", "dev-key")
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 1, 3, 4, 6, 7
+END_STREAM: Final = 1
 END_HEADERS: Final = 4
 REFUSED_STREAM, CANCEL = 7, 8
 TWO_AT_A_TIME = 33_554_432
@@ -489,19 +491,24 @@ def frame(kind: int, payload: bytes = b"", *, flags: int = 0, stream: int = 0) -
     return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 
 
-def head_of_a_call(method: str) -> bytes:
+def head_of_a_call(method: str | bytes) -> bytes:
     """By HPACK (RFC 7541, 6.2.2): literals, none of which are indexed."""
     fields = {
-        ":method": "POST",
-        ":scheme": "http",
-        ":path": f"/{method}",
-        ":authority": "gateway",
-        "content-type": "application/grpc",
-        "te": "trailers",
+        b":method": b"POST",
+        b":scheme": b"http",
+        b":path": b"/" + (method.encode() if isinstance(method, str) else method),
+        b":authority": b"gateway",
+        b"content-type": b"application/grpc",
+        b"te": b"trailers",
     }
-    strings = [each.encode() for field in fields.items() for each in field]
+    strings = [each for field in fields.items() for each in field]
     named = [bytes((len(each),)) + each for each in strings]
     return b"".join(b"\0" + name + value for name, value in zip(named[::2], named[1::2], strict=True))
+
+
+def call_of(method: bytes) -> bytes:
+    """A whole one, without a message."""
+    return frame(HEADERS, head_of_a_call(method), flags=END_HEADERS | END_STREAM, stream=1)
 
 
 @asynccontextmanager
@@ -568,6 +575,40 @@ async def test_a_client_may_ping_as_often_as_it_likes() -> None:
                 answered += kind == PING
 
         await managed.GetSessionContext(REQUEST)
+
+
+@pytest.mark.parametrize("method", [b"\xff", f"{MANAGED}/GetSessionContext\xff".encode("latin-1"), b"\xed\xa0\x80"])
+async def test_a_path_that_is_not_utf_8_is_no_methods_and_the_door_stays_open(method: bytes) -> None:
+    """In grpc.aio one such call ends the server (see `gateway.rpc.accepting`)."""
+    async with limited() as (dev, managed), connected(dev) as (reader, writer):
+        writer.write(call_of(method))
+        async with asyncio.timeout(10):
+            while (await next_frame(reader))[0] != HEADERS:
+                pass
+        async with channel_to(dev.doors.grpc) as another:
+            await pb_grpc.SessionContextServiceStub(another).GetSessionContext(REQUEST)
+        await managed.GetSessionContext(REQUEST)
+
+
+async def test_everywhere_else_what_is_not_utf_8_stays_an_error() -> None:
+    async with limited():
+        for wrong in (b"\xff".decode, "\ud800".encode):
+            with pytest.raises(UnicodeError):
+                wrong()
+            with pytest.raises(UnicodeError):
+                await asyncio.to_thread(wrong)
+
+
+async def test_the_gateway_ends_if_its_grpc_server_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accepting, "_strict", codecs.strict_errors)
+
+    with pytest.RaisesGroup(UnicodeDecodeError, flatten_subgroups=True):
+        async with limited() as (dev, _), asyncio.timeout(10):
+            async with connected(dev) as (reader, writer):
+                writer.write(call_of(b"\xff"))
+                while (await next_frame(reader))[0] != GOAWAY:
+                    pass
+            await asyncio.Event().wait()
 
 
 async def test_calls_that_are_cancelled_in_a_flood_are_refused() -> None:
