@@ -124,7 +124,7 @@ class PacedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, once_taken if self.flow.write_paused else app)
 
     def _write_on(self) -> None:
-        while self._unwritten and not self.flow.write_paused:
+        while self._unwritten and not self.flow.write_paused and not self.transport.is_closing():
             self.transport.write(self._unwritten.popleft())
         if self._ending and not self._unwritten and self.at_rest():
             self.transport.close()

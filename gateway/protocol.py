@@ -242,13 +242,17 @@ class BoundedProtocol(PacedProtocol):
 class _Lingering:
     """The transport, as uvicorn's cycle uses it: closing waits for the end of a body that was answered early."""
 
-    __slots__ = ("_cycle", "_protocol", "is_closing", "write")
+    __slots__ = ("_cycle", "_protocol", "is_closing")
 
     def __init__(self, protocol: BoundedProtocol, cycle: RequestResponseCycle) -> None:
         self._protocol = protocol
         self._cycle = cycle
-        self.write: Final = protocol.write
         self.is_closing: Final = protocol.transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        """Write a part of the answer, unless the client was found to have gone when the part before was written."""
+        if not self.is_closing():  # uvloop raises then, where asyncio does nothing
+            self._protocol.write(data)
 
     def close(self) -> None:
         """Close it, or have it closed."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import sys
 from contextlib import asynccontextmanager
 from functools import partial
@@ -451,6 +453,21 @@ async def test_whoever_has_gone_away_before_somebody_asks_is_noticed_too() -> No
         await eventually(lambda: answers.client not in answers.client.connections)
         answers.gate.set()
         await eventually(lambda: answers.gone == 1)
+
+
+async def test_who_has_gone_unnoticed_leaves_no_trace_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is read while a further request waits. The head of the answer finds out; the rest must not be tried."""
+    async with connected() as (answers, _, writer):
+        writer.write(post(b"wait 1", path="/other") + post(b"2"))
+        await eventually(lambda: answers.waiting == 1)
+        reset = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        writer.transport.abort()
+        await asyncio.sleep(0.05)  # so that the reset has arrived
+        answers.gate.set()
+        await asyncio.sleep(0.05)
+
+    assert caplog.records == []
 
 
 async def test_what_is_malformed_after_the_head_is_refused_once() -> None:
