@@ -138,6 +138,14 @@ async def channel(strict: Dev) -> AsyncIterator[grpc.aio.Channel]:
 # Sizes
 
 
+async def test_a_request_that_is_compressed_is_refused(managed: pb_grpc.SessionContextServiceAsyncStub) -> None:
+    """1 KB could stand for the largest request, which takes hundreds of times as long to decode as a usual one."""
+    refused = await failure(managed.GetSessionContext(REQUEST, compression=grpc.Compression.Gzip))
+
+    assert refused.code() == grpc.StatusCode.UNIMPLEMENTED
+    await managed.GetSessionContext(REQUEST)
+
+
 async def test_too_much_metadata_is_refused_and_the_connection_lives(
     managed: pb_grpc.SessionContextServiceAsyncStub,
 ) -> None:
