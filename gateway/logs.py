@@ -61,6 +61,7 @@ def configure_logs(settings: Log) -> None:
     logging.getLogger("gateway").setLevel(level)
     logging.getLogger("uvicorn").setLevel(max(level, logging.WARNING))  # it reports each listener's coming and going
     logging.getLogger("grpc._cython.cygrpc").addFilter(is_fit_to_log)
+    sys.unraisablehook = _log_ignored
 
 
 def is_fit_to_log(record: logging.LogRecord) -> bool:
@@ -70,6 +71,16 @@ def is_fit_to_log(record: logging.LogRecord) -> bool:
     that goes away before it has taken its answer it logs an error, with a traceback.
     """
     return record.msg != "Invalid encoding on %s" and not record.getMessage().startswith("ExecuteBatchError ")
+
+
+def _log_ignored(ignored: sys.UnraisableHookArgs) -> None:
+    """Log an exception that Python cannot raise anywhere.
+
+    By itself it writes a traceback to standard error, of several lines, and waits for whoever reads it. Any client can
+    cause one, by a server name (TLS) that is not ASCII. The object that it is about is left out: it might be a secret.
+    """
+    error = (ignored.exc_type, ignored.exc_value, ignored.exc_traceback)
+    structlog.stdlib.get_logger(__name__).warning("exception_ignored", exc_info=error)
 
 
 def _of_request(_: object, __: str, event: EventDict) -> EventDict:

@@ -674,6 +674,15 @@ async def test_a_clients_certificate_is_looked_at_again_before_long(
         assert not await asyncio.to_thread(resumes, gateway.ports["grpc"], pair, version)
 
 
+def hello_to(name: bytes) -> bytes:
+    """The first bytes of a handshake for this server name, which Python itself would not send."""
+    stands_for_it = "a" * len(name)
+    sent = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        AUTHORITY.trusted().wrap_bio(ssl.MemoryBIO(), sent, server_hostname=stands_for_it).do_handshake()
+    return sent.read().replace(stands_for_it.encode(), name)
+
+
 async def test_the_process_says_where_it_listens_and_logs_json_whatever_clients_do(tmp_path: Path) -> None:
     """A handshake that fails makes gRPC write lines of its own, if it is let."""
     files = Files.of(tmp_path, FIRST)
@@ -700,6 +709,11 @@ async def test_the_process_says_where_it_listens_and_logs_json_whatever_clients_
         async with httpx.AsyncClient(verify=OTHERS.trusted()) as client:
             with pytest.raises(httpx.ConnectError):
                 await client.get(line["graphql"])
+        reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(line["graphql"]).port)
+        writer.write(hello_to(b"\xffcanary-of-a-server-name"))
+        await reader.read()
+        writer.close()
+        await process.says("exception_ignored")
         files.key.write_bytes(SECOND.key)
         async with httpx.AsyncClient(verify=AUTHORITY.trusted()) as client:
             await client.get(line["graphql"])
@@ -708,5 +722,5 @@ async def test_the_process_says_where_it_listens_and_logs_json_whatever_clients_
         assert await process.end(within=5) == 0
 
     assert all(json.loads(each) for each in process.err), process.said
-    for secret in (FIRST.secret, SECOND.secret):
+    for secret in (FIRST.secret, SECOND.secret, "canary"):
         assert secret not in process.said
