@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from gateway.errors import AnswerTooLarge, NoRoomForAnswer
 from gateway.memory_budget import UNCOUNTED, MemoryBudget
@@ -62,7 +63,7 @@ class Methods(grpc.GenericRpcHandler):
         """Ignore these: generated code passes the same handlers to the method below."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
-        """Add the methods of a service. One with a stream of requests reads them itself, and is left as it is."""
+        """Add the methods of a service. One with a stream of requests reads them itself."""
         for name, handler in handlers.items():
             self._methods[f"/{service}/{name}"] = self._bounded(service, name, handler)
 
@@ -74,7 +75,7 @@ class Methods(grpc.GenericRpcHandler):
 
     def _bounded(self, service: str, name: str, handler: Handler) -> Handler:
         if handler.request_streaming:
-            return handler
+            return _lenient(handler)
         if handler.response_streaming:
             return self._streaming(handler)
         if service.startswith("grpc."):
@@ -119,6 +120,19 @@ class Methods(grpc.GenericRpcHandler):
             await method(await reader.read(context, decode, small=True), context)
 
         return grpc.stream_stream_rpc_method_handler(stream, response_serializer=encode)
+
+
+def _lenient(handler: Handler) -> Handler:
+    """The same, with an empty message in the place of one that cannot be decoded: reflection says that it is none."""
+    decode, method, encode = _parts(handler, handler.stream_stream)
+
+    def decoded(received: bytes) -> Message:
+        try:
+            return decode(received)
+        except DecodeError:
+            return decode(b"")
+
+    return grpc.stream_stream_rpc_method_handler(method, request_deserializer=decoded, response_serializer=encode)
 
 
 def _parts(handler: Handler, method: Any) -> tuple[Callable[[bytes], Message], Any, Callable[[Message], bytes]]:

@@ -142,6 +142,19 @@ async def test_reflection_answers_by_the_name_of_v1_too(channel: grpc.aio.Channe
     assert answer == await reflected(channel, file_containing_symbol=MANAGED)
 
 
+async def test_reflection_is_told_what_is_no_message(
+    channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream: Any = channel.stream_stream(f"/{REFLECTION}/ServerReflectionInfo")()
+    await stream.write(b"\xff\xff")
+    answer = reflection_pb2.ServerReflectionResponse.FromString(await stream.read())
+    await stream.done_writing()
+
+    assert answer.error_response.error_code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert await stream.code() == grpc.StatusCode.OK
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize(
     ("symbol", "name"),
     [
