@@ -101,25 +101,40 @@ _HEADERS = [
 # HTTP/2, as far as gRPC has it
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_REQUEST = (
-    b"\x83\x86\x44\x17/grpc.health.v1.Health/Check"[:3]
-    + bytes([len(b"/grpc.health.v1.Health/Check")])
-    + b"/grpc.health.v1.Health/Check"
-    + b"\x41\x01a\x5f\x10application/grpc\x40\x02te\x08trailers"
-)
-"""A block of header fields, without Huffman's code (RFC 7541, C.3)."""
+_HEAD = {
+    b":method": b"POST",
+    b":scheme": b"http",
+    b":path": b"/grpc.health.v1.Health/Check",
+    b":authority": b"a",
+    b"content-type": b"application/grpc",
+    b"te": b"trailers",
+    b"grpc-timeout": b"1S",
+    b"x-request-id": b"a",
+}
+
+
+def _head(random: Random) -> bytes:
+    """A block of header fields, without Huffman's code (RFC 7541, C.2.2); often one of them has any bytes."""
+    fields = [*_HEAD.items()]
+    if random.random() < 0.7:
+        place = random.randrange(len(fields))
+        name, value = fields[place]
+        fields[place] = name, mangled(random, value)[:100] + random.randbytes(random.randrange(3))
+    return b"".join(b"\0" + bytes((len(name),)) + name + bytes((len(value),)) + value for name, value in fields)
 
 
 def http2_frames(random: Random) -> bytes:
-    """A connection's beginning and some frames, mangled."""
+    """A connection's beginning, often a call, and some frames, mangled."""
     frames = [PREFACE] if random.random() < 0.9 else []
     if random.random() < 0.8:
         frames.append(_frame(4, 0, 0, b""))
+    if random.random() < 0.5:
+        frames.append(_frame(1, random.choice((4, 5)), 1, _head(random)))
     for _ in range(random.randrange(6)):
         kind = random.choice((0, 1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 255))
         stream = random.choice((0, 1, 1, 3, 2, 2**31 - 1))
         payload = random.choice(
-            (b"", _REQUEST, random.randbytes(5), random.randbytes(40), b"\0\0\0\0\5hello", bytes(8))
+            (b"", _head(random), random.randbytes(5), random.randbytes(40), b"\0\0\0\0\5hello", bytes(8))
         )
         frames.append(_frame(kind, random.choice((0, 1, 4, 5, 8, 0x20, 255)), stream, payload))
     return mangled(random, b"".join(frames))
