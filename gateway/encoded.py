@@ -46,21 +46,31 @@ class Encoded:
         forms = self._known.get(context.source)
         return None if forms is None else forms.get(form)
 
-    def put(self, context: SessionContext, form: int, encoded: bytes) -> None:
-        """Keep this, unless it is too large."""
+    def recurs(self, context: SessionContext) -> bool:
+        """Whether the document has been here before, so that there is a point in keeping what is made of it."""
         document = context.source
-        if max(len(document), len(encoded)) > LARGEST:
-            return
-        forms = self._known.get(document)
-        if forms is None:
+        if document in self._known:
+            return True
+        if len(document) <= LARGEST:
             if len(self._known) == self._most:
                 self._drop_oldest()
-            forms = self._known[document] = {}
+            self._known[document] = {}
             self._size += len(document)
+            self._make_room()
+        return False
+
+    def put(self, context: SessionContext, form: int, encoded: bytes) -> None:
+        """Keep this of a document that recurs, unless it is too large."""
+        forms = self._known.get(context.source)
+        if forms is None or len(encoded) > LARGEST:
+            return
         self._size += len(encoded) - len(forms.pop(form, b""))
         if len(forms) == _FORMS:
             self._size -= len(forms.pop(next(iter(forms))))
         forms[form] = encoded
+        self._make_room()
+
+    def _make_room(self) -> None:
         while self._size > self._room:
             self._drop_oldest()
 

@@ -31,5 +31,6 @@ class EncodedAnswers:
             answer = self._kind()
             fill_session_context(answer.session_context, context)
             encoded = answer.SerializeToString()
-            self._known.put(context, 0, encoded)
+            if self._known.recurs(context):
+                self._known.put(context, 0, encoded)
         return encoded

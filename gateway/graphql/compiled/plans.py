@@ -212,12 +212,12 @@ class _Field:
         return self.project(value, (), self.key, errors)
 
     def _encoded(self, value: SessionContext, errors: list[GraphQLError]) -> object:
-        """Project it and encode that, or take what was made of the same document before."""
+        """Project it, or take what was made of the same document before."""
         known = self.encoded.get(value, self.form)
         if known is None:
             before = len(errors)
             projected = self.project(value, (), self.key, errors)
-            if len(errors) > before or exceeds(projected, LARGEST):
+            if not self.encoded.recurs(value) or len(errors) > before or exceeds(projected, LARGEST):
                 return projected
             known = encode(projected)
             self.encoded.put(value, self.form, known)
