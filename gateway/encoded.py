@@ -1,4 +1,4 @@
-"""Encoded session contexts: each is encoded once, however often it is read.
+"""Encoded session contexts: one that is read again and again is not encoded each time.
 
 Encoding one costs more than all the rest of a read that the cache answers. A session context is made of its document
 alone, so of the same document there are always the same bytes, whether it comes from the cache or once more from
@@ -29,7 +29,7 @@ class Encoded:
     """Bytes by document and form, which is a number that stands for what is sent of it.
 
     Keeps those of the newest `most` documents, or of fewer if there is no room, and of each the newest few forms. What
-    is too large is not kept.
+    is too large is not kept, nor what is made of a document that is here for the first time: it may be the last.
     """
 
     def __init__(self, most: int = 1024, room: int = _ROOM) -> None:

@@ -1,4 +1,4 @@
-"""Encoded answers to reads, each made once (`gateway.encoded`)."""
+"""Encoded answers to reads, kept for sessions that are read again (`gateway.encoded`)."""
 
 from __future__ import annotations
 

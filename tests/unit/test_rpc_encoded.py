@@ -1,4 +1,4 @@
-"""Answers that are encoded once: the same bytes as ever."""
+"""Answers that are kept encoded: the same bytes as ever."""
 
 from __future__ import annotations
 
